@@ -1,0 +1,313 @@
+//! `link.proto`.
+
+use super::{
+    InvalidField,
+    common::{agent, message_id, model, optional_model, span, text_of, time, wire_span},
+    each, required,
+};
+use crate::{
+    AnswerFrame, Delivery, Down, Failure, Hello, ModelName, RefusedFrame, SettleOutcome,
+    SettledFrame, Settlement, StopReason, Up, Welcome, pb,
+};
+
+impl TryFrom<pb::Hello> for Hello {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::Hello) -> Result<Self, InvalidField> {
+        let models = wire.models.iter().map(|name| model(name, "hello.models"));
+        Ok(Self {
+            agent: agent(&wire.agent, "hello.agent")?,
+            token: wire.token,
+            instance: wire.instance,
+            is_exclusive: wire.exclusive,
+            models: models.collect::<Result<Vec<ModelName>, _>>()?,
+            capacity: wire.capacity,
+            resume: wire.resume,
+        })
+    }
+}
+
+impl From<Hello> for pb::Hello {
+    fn from(hello: Hello) -> Self {
+        Self {
+            agent: hello.agent.to_string(),
+            token: hello.token,
+            instance: hello.instance,
+            exclusive: hello.is_exclusive,
+            models: hello.models.iter().map(ToString::to_string).collect(),
+            capacity: hello.capacity,
+            resume: hello.resume,
+        }
+    }
+}
+
+impl TryFrom<pb::Settlement> for Settlement {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::Settlement) -> Result<Self, InvalidField> {
+        use pb::settlement::Outcome as Wire;
+        let outcome = match required(wire.outcome, "settlement.outcome")? {
+            Wire::Done(done) => SettleOutcome::Done {
+                parts: each(done.parts)?,
+                stop_reason: StopReason::from_wire(done.stop_reason),
+            },
+            Wire::Failed(failed) => SettleOutcome::Failed {
+                failure: Failure::try_from(required(failed.failure, "settlement.failure")?)?,
+                partial: each(failed.partial)?,
+            },
+            Wire::Retry(retry) => SettleOutcome::Retry {
+                after: span(retry.after, "retry.after")?.unwrap_or_default(),
+            },
+            Wire::Reject(reject) => SettleOutcome::Reject { reason: reject.reason },
+            Wire::Release(_) => SettleOutcome::Release,
+        };
+        Ok(Self {
+            lease: wire.lease,
+            outcome,
+            usage: wire.usage.map(Into::into).unwrap_or_default(),
+            limits: each(wire.limits)?,
+            first_token: span(wire.first_token, "settlement.first_token")?,
+        })
+    }
+}
+
+impl From<Settlement> for pb::Settlement {
+    fn from(settlement: Settlement) -> Self {
+        use pb::settlement::Outcome as Wire;
+        let outcome = match settlement.outcome {
+            SettleOutcome::Done { parts, stop_reason } => Wire::Done(pb::SettleDone {
+                parts: parts.into_iter().map(Into::into).collect(),
+                stop_reason: stop_reason.map_or(0, StopReason::to_wire),
+            }),
+            SettleOutcome::Failed { failure, partial } => Wire::Failed(pb::SettleFailed {
+                failure: Some(failure.into()),
+                partial: partial.into_iter().map(Into::into).collect(),
+            }),
+            SettleOutcome::Retry { after } => {
+                Wire::Retry(pb::SettleRetry { after: Some(wire_span(after)) })
+            }
+            SettleOutcome::Reject { reason } => Wire::Reject(pb::SettleReject { reason }),
+            SettleOutcome::Release => Wire::Release(pb::SettleRelease {}),
+        };
+        Self {
+            lease: settlement.lease,
+            outcome: Some(outcome),
+            usage: Some(settlement.usage.into()),
+            limits: settlement.limits.into_iter().map(Into::into).collect(),
+            first_token: settlement.first_token.map(wire_span),
+        }
+    }
+}
+
+impl TryFrom<pb::AnswerPart> for Up {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::AnswerPart) -> Result<Self, InvalidField> {
+        use pb::answer_part::Part as Wire;
+        let frame = match required(wire.part, "answer_part.part")? {
+            Wire::Start(frame) => frame.try_into()?,
+            Wire::Delta(frame) => frame.into(),
+            Wire::End(frame) => frame.try_into()?,
+        };
+        Ok(Self::Part { delivery: wire.delivery, frame })
+    }
+}
+
+/// Only part frames go up a link; anything else has no place there.
+fn answer_part(delivery: u64, frame: AnswerFrame) -> Option<pb::AnswerPart> {
+    use pb::{answer_frame::Frame, answer_part::Part as Wire};
+    let part = match pb::AnswerFrame::from(frame).frame? {
+        Frame::PartStart(frame) => Wire::Start(frame),
+        Frame::PartDelta(frame) => Wire::Delta(frame),
+        Frame::PartEnd(frame) => Wire::End(frame),
+        _ => return None,
+    };
+    Some(pb::AnswerPart { delivery, part: Some(part) })
+}
+
+impl TryFrom<pb::ConnectRequest> for Up {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::ConnectRequest) -> Result<Self, InvalidField> {
+        use pb::connect_request::Frame as Wire;
+        Ok(match required(wire.frame, "frame")? {
+            Wire::Hello(hello) => Self::Hello(hello.try_into()?),
+            Wire::Credit(credit) => {
+                Self::Credit { messages: credit.messages, size_bytes: credit.size_bytes }
+            }
+            Wire::Settle(settle) => Self::Settle(each(settle.settlements)?),
+            Wire::AnswerPart(part) => part.try_into()?,
+            Wire::Progress(progress) => {
+                Self::Progress { lease: progress.lease, text: progress.text }
+            }
+            Wire::Usage(notice) => Self::Usage {
+                model: model(&notice.model, "usage.model")?,
+                usage: notice.usage.map(Into::into).unwrap_or_default(),
+                limits: each(notice.limits)?,
+                message: match notice.message_id.as_str() {
+                    "" => None,
+                    text => Some(message_id(text, "usage.message_id")?),
+                },
+            },
+            Wire::Send(send) => {
+                Self::Send(Box::new(required(send.message, "send.message")?.try_into()?))
+            }
+            Wire::Heartbeat(beat) => Self::Heartbeat { leases: beat.leases },
+            Wire::Bye(bye) => Self::Bye { reason: bye.reason },
+            Wire::Pong(pong) => Self::Pong { nonce: pong.nonce },
+        })
+    }
+}
+
+impl From<Up> for pb::ConnectRequest {
+    fn from(up: Up) -> Self {
+        use pb::connect_request::Frame as Wire;
+        let frame = match up {
+            Up::Hello(hello) => Some(Wire::Hello(hello.into())),
+            Up::Credit { messages, size_bytes } => {
+                Some(Wire::Credit(pb::Credit { messages, size_bytes }))
+            }
+            Up::Settle(settlements) => Some(Wire::Settle(pb::Settle {
+                settlements: settlements.into_iter().map(Into::into).collect(),
+            })),
+            Up::Part { delivery, frame } => answer_part(delivery, frame).map(Wire::AnswerPart),
+            Up::Progress { lease, text } => Some(Wire::Progress(pb::Progress { lease, text })),
+            Up::Usage { model, usage, limits, message } => Some(Wire::Usage(pb::UsageNotice {
+                model: model.to_string(),
+                usage: Some(usage.into()),
+                limits: limits.into_iter().map(Into::into).collect(),
+                message_id: text_of(message),
+            })),
+            Up::Send(message) => Some(Wire::Send(pb::Send { message: Some((*message).into()) })),
+            Up::Heartbeat { leases } => Some(Wire::Heartbeat(pb::Heartbeat { leases })),
+            Up::Bye { reason } => Some(Wire::Bye(pb::Bye { reason })),
+            Up::Pong { nonce } => Some(Wire::Pong(pb::Pong { nonce })),
+        };
+        Self { frame }
+    }
+}
+
+impl TryFrom<pb::Deliver> for Delivery {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::Deliver) -> Result<Self, InvalidField> {
+        Ok(Self {
+            lease: wire.lease,
+            number: wire.delivery,
+            size_bytes: wire.size_bytes,
+            message: required(wire.message, "deliver.message")?.try_into()?,
+            attempt: wire.attempt,
+            model: optional_model(&wire.model, "deliver.model")?,
+            time_left: span(wire.time_left, "deliver.time_left")?.unwrap_or_default(),
+            max_output_tokens: wire.max_output_tokens,
+        })
+    }
+}
+
+impl From<Delivery> for pb::Deliver {
+    fn from(delivery: Delivery) -> Self {
+        Self {
+            lease: delivery.lease,
+            delivery: delivery.number,
+            size_bytes: delivery.size_bytes,
+            message: Some(delivery.message.into()),
+            attempt: delivery.attempt,
+            model: text_of(delivery.model),
+            time_left: Some(wire_span(delivery.time_left)),
+            max_output_tokens: delivery.max_output_tokens,
+        }
+    }
+}
+
+fn refused(reason: String, detail: String) -> RefusedFrame {
+    RefusedFrame { reason, detail }
+}
+
+impl TryFrom<pb::ConnectResponse> for Down {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::ConnectResponse) -> Result<Self, InvalidField> {
+        use pb::connect_response::Frame as Wire;
+        Ok(match required(wire.frame, "frame")? {
+            Wire::Welcome(welcome) => Self::Welcome(Welcome {
+                link: welcome.link,
+                epoch: welcome.epoch,
+                heartbeat: required(
+                    span(welcome.heartbeat, "welcome.heartbeat")?,
+                    "welcome.heartbeat",
+                )?,
+                lease: required(span(welcome.lease, "welcome.lease")?, "welcome.lease")?,
+                resumed: welcome.resumed,
+            }),
+            Wire::Deliver(deliver) => Self::Deliver(Box::new(deliver.try_into()?)),
+            Wire::Cancel(cancel) => Self::Cancel { lease: cancel.lease, reason: cancel.reason },
+            Wire::Revoke(revoke) => Self::Revoke { lease: revoke.lease, reason: revoke.reason },
+            Wire::Level(level) => Self::Level {
+                model: model(&level.model, "level.model")?,
+                level: level.level,
+                reason: level.reason,
+            },
+            Wire::Drain(drain) => {
+                Self::Drain { reason: drain.reason, until: time(drain.until, "drain.until")? }
+            }
+            Wire::SettleResult(result) => Self::Settled(SettledFrame {
+                lease: result.lease,
+                refused: (!result.ok).then(|| refused(result.reason, result.detail)),
+            }),
+            Wire::SendResult(sent) => Self::Sent {
+                message: message_id(&sent.message_id, "send_result.message_id")?,
+                result: match sent.receipt {
+                    Some(receipt) => Ok(receipt.try_into()?),
+                    None => Err(refused(sent.reason, sent.detail)),
+                },
+            },
+            Wire::Ping(ping) => Self::Ping { nonce: ping.nonce },
+        })
+    }
+}
+
+impl From<Down> for pb::ConnectResponse {
+    fn from(down: Down) -> Self {
+        use pb::connect_response::Frame as Wire;
+        let frame = match down {
+            Down::Welcome(welcome) => Wire::Welcome(pb::Welcome {
+                link: welcome.link,
+                epoch: welcome.epoch,
+                heartbeat: Some(wire_span(welcome.heartbeat)),
+                lease: Some(wire_span(welcome.lease)),
+                resumed: welcome.resumed,
+            }),
+            Down::Deliver(delivery) => Wire::Deliver((*delivery).into()),
+            Down::Cancel { lease, reason } => Wire::Cancel(pb::Cancel { lease, reason }),
+            Down::Revoke { lease, reason } => Wire::Revoke(pb::Revoke { lease, reason }),
+            Down::Level { model, level, reason } => {
+                Wire::Level(pb::Level { model: model.to_string(), level, reason })
+            }
+            Down::Drain { reason, until } => {
+                Wire::Drain(pb::Drain { reason, until: until.map(Into::into) })
+            }
+            Down::Settled(settled) => {
+                let ok = settled.refused.is_none();
+                let (reason, detail) = settled
+                    .refused
+                    .map(|refused| (refused.reason, refused.detail))
+                    .unwrap_or_default();
+                Wire::SettleResult(pb::SettleResult { lease: settled.lease, ok, reason, detail })
+            }
+            Down::Sent { message, result } => {
+                let (receipt, reason, detail) = match result {
+                    Ok(receipt) => (Some(receipt.into()), String::new(), String::new()),
+                    Err(refused) => (None, refused.reason, refused.detail),
+                };
+                Wire::SendResult(pb::SendResult {
+                    message_id: message.to_string(),
+                    receipt,
+                    reason,
+                    detail,
+                })
+            }
+            Down::Ping { nonce } => Wire::Ping(pb::Ping { nonce }),
+        };
+        Self { frame: Some(frame) }
+    }
+}

@@ -1,0 +1,135 @@
+//! `registry.proto`.
+
+use super::{
+    InvalidField,
+    common::{agent, model, optional_agent, span, text_of, time, wire_span},
+    required,
+};
+use crate::{AgentInfo, ModelInfo, ModelName, Pong, TokenInfo, pb};
+
+fn models(names: &[String], field: &'static str) -> Result<Vec<ModelName>, InvalidField> {
+    names.iter().map(|name| model(name, field)).collect()
+}
+
+fn texts(names: &[ModelName]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+impl TryFrom<pb::ModelInfo> for ModelInfo {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::ModelInfo) -> Result<Self, InvalidField> {
+        Ok(Self {
+            name: model(&wire.name, "model.name")?,
+            provider: wire.provider,
+            id: wire.id,
+            context_window: wire.context_window,
+            level: wire.level,
+            reason: wire.reason,
+            is_simulated: wire.simulated,
+            is_degraded: wire.degraded,
+            has_vision: wire.vision,
+            unavailable_until: time(wire.unavailable_until, "model.unavailable_until")?,
+            agents: wire.agents,
+            queued: wire.queued,
+            leased: wire.leased,
+            fallback: models(&wire.fallback, "model.fallback")?,
+        })
+    }
+}
+
+impl From<ModelInfo> for pb::ModelInfo {
+    fn from(info: ModelInfo) -> Self {
+        Self {
+            name: info.name.to_string(),
+            provider: info.provider,
+            id: info.id,
+            context_window: info.context_window,
+            level: info.level,
+            reason: info.reason,
+            simulated: info.is_simulated,
+            degraded: info.is_degraded,
+            vision: info.has_vision,
+            unavailable_until: info.unavailable_until.map(Into::into),
+            agents: info.agents,
+            queued: info.queued,
+            leased: info.leased,
+            fallback: texts(&info.fallback),
+        }
+    }
+}
+
+impl TryFrom<pb::AgentInfo> for AgentInfo {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::AgentInfo) -> Result<Self, InvalidField> {
+        Ok(Self {
+            name: agent(&wire.name, "agent.name")?,
+            is_connected: wire.connected,
+            is_exclusive: wire.exclusive,
+            models: models(&wire.models, "agent.models")?,
+            capacity: wire.capacity,
+            leased: wire.leased,
+            free_credit: wire.free_credit,
+            since: required(time(wire.since, "agent.since")?, "agent.since")?,
+            instance: wire.instance,
+        })
+    }
+}
+
+impl From<AgentInfo> for pb::AgentInfo {
+    fn from(info: AgentInfo) -> Self {
+        Self {
+            name: info.name.to_string(),
+            connected: info.is_connected,
+            exclusive: info.is_exclusive,
+            models: texts(&info.models),
+            capacity: info.capacity,
+            leased: info.leased,
+            free_credit: info.free_credit,
+            since: Some(info.since.into()),
+            instance: info.instance,
+        }
+    }
+}
+
+impl TryFrom<pb::TokenInfo> for TokenInfo {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::TokenInfo) -> Result<Self, InvalidField> {
+        Ok(Self {
+            name: agent(&wire.name, "token.name")?,
+            created_at: required(time(wire.created_at, "token.created_at")?, "token.created_at")?,
+        })
+    }
+}
+
+impl From<TokenInfo> for pb::TokenInfo {
+    fn from(info: TokenInfo) -> Self {
+        Self { name: info.name.to_string(), created_at: Some(info.created_at.into()) }
+    }
+}
+
+impl TryFrom<pb::PingResponse> for Pong {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::PingResponse) -> Result<Self, InvalidField> {
+        Ok(Self {
+            version: wire.version,
+            round_trip: span(wire.round_trip, "round_trip")?,
+            agent: optional_agent(&wire.agent, "agent")?,
+            journal: wire.journal,
+        })
+    }
+}
+
+impl From<Pong> for pb::PingResponse {
+    fn from(pong: Pong) -> Self {
+        Self {
+            version: pong.version,
+            round_trip: pong.round_trip.map(wire_span),
+            agent: text_of(pong.agent),
+            journal: pong.journal,
+        }
+    }
+}

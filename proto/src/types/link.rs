@@ -1,0 +1,175 @@
+//! The frames of an agent's link.
+
+use std::time::Duration;
+
+use super::{
+    AgentName, AnswerFrame, Failure, Message, MessageId, ModelName, Part, RateLimit, Receipt,
+    StopReason, Usage, WallTime,
+};
+
+/// The first frame up.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hello {
+    pub agent: AgentName,
+    /// Proves the name.
+    pub token: String,
+    /// Drawn by the process at its start: tells a reconnect from a new process.
+    pub instance: String,
+    pub is_exclusive: bool,
+    pub models: Vec<ModelName>,
+    /// Deliveries it works on at once.
+    pub capacity: u32,
+    /// Lease tokens it still works on, after a reconnect.
+    pub resume: Vec<String>,
+}
+
+/// The token stays out of every log.
+impl std::fmt::Debug for Hello {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hello")
+            .field("agent", &self.agent)
+            .field("instance", &self.instance)
+            .field("is_exclusive", &self.is_exclusive)
+            .field("models", &self.models)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first frame down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    pub link: String,
+    pub epoch: u64,
+    pub heartbeat: Duration,
+    pub lease: Duration,
+    /// Which of the leases named in the hello still hold.
+    pub resumed: Vec<String>,
+}
+
+/// One leased copy of a message.
+#[derive(Clone, PartialEq)]
+pub struct Delivery {
+    /// Proves the right to settle.
+    pub lease: String,
+    /// Names the message in the parts of its answer.
+    pub number: u64,
+    /// What it takes of the link's byte credit.
+    pub size_bytes: u64,
+    pub message: Message,
+    pub attempt: u32,
+    /// The model to call; `None` for a mailbox delivery.
+    pub model: Option<ModelName>,
+    /// What is left of the message's deadline.
+    pub time_left: Duration,
+    /// The most output tokens its budget allows.
+    pub max_output_tokens: Option<u32>,
+}
+
+/// The lease token stays out of every log.
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery")
+            .field("number", &self.number)
+            .field("message", &self.message.id)
+            .field("attempt", &self.attempt)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum SettleOutcome {
+    Done {
+        parts: Vec<Part>,
+        stop_reason: Option<StopReason>,
+    },
+    /// `partial` is what arrived before the failure.
+    Failed {
+        failure: Failure,
+        partial: Vec<Part>,
+    },
+    Retry {
+        after: Duration,
+    },
+    Reject {
+        reason: String,
+    },
+    /// Given back unworked; it does not count as an attempt.
+    Release,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    pub lease: String,
+    pub outcome: SettleOutcome,
+    pub usage: Usage,
+    pub limits: Vec<RateLimit>,
+    /// From the call to its first token.
+    pub first_token: Option<Duration>,
+}
+
+/// What an agent says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Up {
+    Hello(Hello),
+    Credit {
+        messages: u32,
+        size_bytes: u64,
+    },
+    Settle(Vec<Settlement>),
+    /// A part frame of the answer to [`Delivery::number`].
+    Part {
+        delivery: u64,
+        frame: AnswerFrame,
+    },
+    Progress {
+        lease: String,
+        text: String,
+    },
+    Usage {
+        model: ModelName,
+        usage: Usage,
+        limits: Vec<RateLimit>,
+        message: Option<MessageId>,
+    },
+    Send(Box<Message>),
+    Heartbeat {
+        leases: Vec<String>,
+    },
+    Bye {
+        reason: String,
+    },
+    Pong {
+        nonce: u64,
+    },
+}
+
+/// A settlement's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettledFrame {
+    pub lease: String,
+    pub refused: Option<RefusedFrame>,
+}
+
+/// A reason of `docs/errors.md`, and its sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedFrame {
+    pub reason: String,
+    pub detail: String,
+}
+
+/// What the broker says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Down {
+    Welcome(Welcome),
+    Deliver(Box<Delivery>),
+    Cancel { lease: String, reason: String },
+    Revoke { lease: String, reason: String },
+    Level { model: ModelName, level: String, reason: String },
+    Drain { reason: String, until: Option<WallTime> },
+    Settled(SettledFrame),
+    Sent { message: MessageId, result: Result<Receipt, RefusedFrame> },
+    Ping { nonce: u64 },
+}

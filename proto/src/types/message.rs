@@ -1,0 +1,185 @@
+//! The durable unit: a message, its recipient, and what becomes of it.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::{AgentName, AnswerSummary, Failure, MessageId, ModelName, Payload, Sender, WallTime};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MessageType {
+    Handoff,
+    Consultation,
+    Delegation,
+    Status,
+}
+
+/// Share of a backlogged queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    High,
+    Urgent,
+}
+
+/// Whom a message is for. Models have queues that several agents share; an agent has its own mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Recipient {
+    Model(ModelName),
+    Agent(AgentName),
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model(name) => write!(f, "model/{name}"),
+            Self::Agent(name) => write!(f, "agent/{name}"),
+        }
+    }
+}
+
+/// Where a message comes from in a tree of requests. Hops are counted by the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Correlation {
+    pub root: Option<MessageId>,
+    pub parent: Option<MessageId>,
+    pub hops: u32,
+}
+
+/// A message as its sender gives it; `from` is written by the broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    pub id: MessageId,
+    pub from: Option<Sender>,
+    pub to: Recipient,
+    pub kind: MessageType,
+    pub priority: Priority,
+    pub payload: Payload,
+    pub timestamp: Option<WallTime>,
+    pub expires_at: Option<WallTime>,
+    /// `None` is sender/session.
+    pub ordering_key: Option<String>,
+    pub correlation: Correlation,
+    pub session: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    /// W3C traceparent of the sender's span.
+    pub trace: Option<String>,
+}
+
+impl Message {
+    /// A consultation with everything else at its default.
+    #[must_use]
+    pub fn consultation(id: MessageId, model: ModelName, payload: Payload) -> Self {
+        Self::new(id, Recipient::Model(model), MessageType::Consultation, payload)
+    }
+
+    /// A message with everything but these at its default.
+    #[must_use]
+    pub fn new(id: MessageId, to: Recipient, kind: MessageType, payload: Payload) -> Self {
+        Self {
+            id,
+            from: None,
+            to,
+            kind,
+            priority: Priority::default(),
+            payload,
+            timestamp: None,
+            expires_at: None,
+            ordering_key: None,
+            correlation: Correlation::default(),
+            session: None,
+            labels: BTreeMap::new(),
+            trace: None,
+        }
+    }
+}
+
+/// What the broker says once a message is synced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    pub message_id: MessageId,
+    /// Accepted before; this is the first receipt again.
+    pub is_duplicate: bool,
+    pub accepted_at: WallTime,
+    pub deadline: WallTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MessageState {
+    Queued,
+    /// Waits for a time: a retry, a limit that resets.
+    Waiting,
+    Leased,
+    Done,
+    Failed,
+    Expired,
+    Cancelled,
+    Dead,
+}
+
+impl MessageState {
+    /// Every state, in the order of its number on disk.
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Waiting,
+        Self::Leased,
+        Self::Done,
+        Self::Failed,
+        Self::Expired,
+        Self::Cancelled,
+        Self::Dead,
+    ];
+
+    /// Whether this state is one of the five ends of a message.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Expired | Self::Cancelled | Self::Dead)
+    }
+
+    /// The state's word, as people and scripts read it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Waiting => "waiting",
+            Self::Leased => "leased",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// A message as lists show it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessageInfo {
+    pub id: MessageId,
+    pub from: Sender,
+    pub to: Recipient,
+    pub kind: MessageType,
+    pub priority: Priority,
+    pub state: MessageState,
+    pub accepted_at: WallTime,
+    pub deadline: WallTime,
+    pub finished_at: Option<WallTime>,
+    /// The queue it is in, while it is not finished.
+    pub queue: Option<Recipient>,
+    pub size_bytes: u64,
+    pub summary: Option<AnswerSummary>,
+    pub failure: Option<Failure>,
+    pub session: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One step in the life of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageChange {
+    pub id: MessageId,
+    pub at: WallTime,
+    /// accepted, leased, attempt_failed, routed, lease_lost, finished.
+    pub change: String,
+    pub detail: String,
+    pub state: MessageState,
+}

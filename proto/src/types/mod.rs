@@ -1,0 +1,32 @@
+//! Domain types: what every part of the house means by a message, an answer, a failure.
+//!
+//! They know neither tonic nor prost, and do not serialise themselves: the wire is `convert`'s, the store is the journal's.
+
+mod answer;
+mod ask;
+mod content;
+mod failure;
+mod link;
+mod message;
+mod names;
+mod registry;
+mod time;
+mod usage;
+
+pub use answer::{
+    AnswerFrame, AnswerSummary, Attempt, Opening, PassedOver, Routed, StopReason, Terminal,
+};
+pub use ask::{AskOptions, Candidate, RouteExplanation};
+pub use content::{ContentHash, Entry, Generation, Part, PartRef, Payload, Role, Tool, ToolChoice};
+pub use failure::{Failure, FailureClass, FailureScope};
+pub use link::{
+    Delivery, Down, Hello, RefusedFrame, SettleOutcome, SettledFrame, Settlement, Up, Welcome,
+};
+pub use message::{
+    Correlation, Message, MessageChange, MessageInfo, MessageState, MessageType, Priority, Receipt,
+    Recipient,
+};
+pub use names::{AgentName, InvalidName, MessageId, ModelName, Sender};
+pub use registry::{AgentInfo, ModelInfo, Pong, TokenInfo};
+pub use time::WallTime;
+pub use usage::{ModelUsage, Provenance, RateLimit, Usage, UsageWindow};

@@ -1,0 +1,125 @@
+//! Names and ids: what may be one, and how it is written.
+
+use std::fmt;
+
+/// A text that is not a name: empty, too long, or with a character no name may have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("is not a name: 1 to 64 of a-z, 0-9, `.`, `_`, `-` are")]
+pub struct InvalidName;
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(std::sync::Arc<str>);
+
+        impl $type {
+            /// Reads a name.
+            ///
+            /// # Errors
+            /// [`InvalidName`] when `text` is not 1 to 64 of `a-z0-9._-`, or starts with a dot.
+            pub fn parse(text: &str) -> Result<Self, InvalidName> {
+                is_name(text).then(|| Self(text.into())).ok_or(InvalidName)
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// A model as the configuration names it, such as `opus`.
+    ModelName
+}
+name! {
+    /// An agent's durable name; its links come and go.
+    AgentName
+}
+name! {
+    /// Who sent a message, as the broker authenticated it.
+    Sender
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+    !text.starts_with('.') && (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// A ULID: 26 characters of Crockford's base 32, upper case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(u128);
+
+impl MessageId {
+    /// Reads an id in its one spelling, so that one id cannot be two keys.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = ulid::Ulid::from_string(text).ok()?;
+        (id.to_string() == text).then_some(Self(id.0))
+    }
+
+    /// A new id: 48 bits of `now` in front of 80 random bits.
+    #[must_use]
+    pub fn from_parts(now: super::WallTime, random: u128) -> Self {
+        Self(ulid::Ulid::from_parts(now.0, random).0)
+    }
+
+    /// The id as a number, for keys and hashes.
+    #[must_use]
+    pub fn as_u128(self) -> u128 {
+        self.0
+    }
+
+    /// The id that [`MessageId::as_u128`] gave.
+    #[must_use]
+    pub fn from_u128(number: u128) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ulid::Ulid(self.0).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_is_bounded_and_plain() {
+        let long = "a".repeat(65);
+        for text in ["", "..", ".hidden", "a/b", "Opus", "a\0b", "ⅰ", "a b", long.as_str()] {
+            assert_eq!(ModelName::parse(text), Err(InvalidName), "{text:?}");
+        }
+        assert_eq!(
+            ModelName::parse("gpt-4.1_x").map(|name| name.to_string()),
+            Ok("gpt-4.1_x".into())
+        );
+    }
+
+    #[test]
+    fn message_id_has_one_spelling() {
+        let id = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+        assert_eq!(MessageId::parse(id).map(|id| id.to_string()).as_deref(), Some(id));
+        for text in [
+            "",
+            "01arz3ndektsv4rrffq69g5fav",
+            "../../etc",
+            "01ARZ3NDEKTSV4RRFFQ69G5FA",
+            "O1ARZ3NDEKTSV4RRFFQ69G5FAV",
+        ] {
+            assert_eq!(MessageId::parse(text), None, "{text:?}");
+        }
+    }
+}

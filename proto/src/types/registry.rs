@@ -1,0 +1,58 @@
+//! Models, agents and tokens as lists show them.
+
+use std::time::Duration;
+
+use super::{AgentName, ModelName, WallTime};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    pub name: ModelName,
+    pub provider: String,
+    /// The provider's id.
+    pub id: String,
+    /// Tokens.
+    pub context_window: u64,
+    /// HEALTHY, WARNING, CRITICAL or EXHAUSTED.
+    pub level: String,
+    /// Why it is not called now; empty when it is.
+    pub reason: String,
+    pub is_simulated: bool,
+    pub is_degraded: bool,
+    pub has_vision: bool,
+    pub unavailable_until: Option<WallTime>,
+    /// Agents connected that serve it.
+    pub agents: u32,
+    pub queued: u64,
+    pub leased: u64,
+    pub fallback: Vec<ModelName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentInfo {
+    pub name: AgentName,
+    pub is_connected: bool,
+    pub is_exclusive: bool,
+    pub models: Vec<ModelName>,
+    pub capacity: u32,
+    pub leased: u32,
+    pub free_credit: u32,
+    pub since: WallTime,
+    pub instance: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenInfo {
+    pub name: AgentName,
+    pub created_at: WallTime,
+}
+
+/// The answer to a ping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pong {
+    pub version: String,
+    /// Broker to agent and back; `None` when only the broker was asked.
+    pub round_trip: Option<Duration>,
+    pub agent: Option<AgentName>,
+    /// The journal's kind.
+    pub journal: String,
+}
