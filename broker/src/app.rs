@@ -1,0 +1,340 @@
+//! The wiring: builds every component, and knows the order in which they stop.
+
+mod listen;
+mod policy;
+mod secret;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use tokio::{net::UnixListener, sync::mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Server;
+use tracing::{error, info, warn};
+
+use broker_config::Config;
+use broker_proto::{Down, pb};
+
+use crate::{
+    context::Bodies,
+    core::Command,
+    engine::{self, Clock, EngineHandle, SystemClock},
+    intake::{Intake, Limits},
+    journal::{self, Journal},
+    link::{self, LinkOutlet, Links},
+    projection::{self, Projection},
+    reply::{AskerLeft, Slots},
+    service::{
+        AgentLinkService, ConsultService, ContentService, DeadlineLayer, IdentityLayer,
+        MessageService, RegistryService, ShedLayer, TraceLayer, Uploads, UsageService, Verify,
+    },
+};
+
+/// How often closed slots and idle uploads are let go of.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Why the broker did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot use the data folder `{path}`")]
+    Folder { path: String, source: std::io::Error },
+    #[error(
+        "another broker uses the data folder `{path}`: stop it first, or give another with --data-dir"
+    )]
+    InUse { path: String },
+    #[error("a broker already listens on `{path}`")]
+    SocketInUse { path: String },
+    #[error("cannot listen on `{path}`")]
+    Listen { path: String, source: std::io::Error },
+    #[error("cannot open the journal")]
+    Journal(#[from] journal::OpenError),
+    #[error(transparent)]
+    Projection(#[from] projection::Error),
+    #[error(transparent)]
+    Engine(#[from] engine::Fatal),
+    #[error("the system gives no random numbers")]
+    Random(#[from] getrandom::Error),
+    #[error("cannot serve")]
+    Serve(#[from] tonic::transport::Error),
+    #[error("cannot describe the services")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, Copy)]
+pub enum Store<'a> {
+    Folder(&'a Path),
+    /// Gone with the process; for tests.
+    Memory,
+}
+
+/// Serves on `listener` until `stop` fires, then stops in order.
+///
+/// # Errors
+/// [`Error`] when it cannot start, or when the journal cannot be trusted any more (I-31).
+pub async fn run(
+    listener: UnixListener,
+    store: Store<'_>,
+    config: &Config,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let lock = match store {
+        Store::Folder(folder) => Some(secret::lock(folder)?),
+        Store::Memory => None,
+    };
+    let (journal_at, projection_at) = match store {
+        Store::Folder(folder) => (
+            journal::Options::Sqlite { directory: folder.to_owned(), capacity: None },
+            projection::Place::Directory(folder.to_owned()),
+        ),
+        Store::Memory => (journal::Options::Memory, projection::Place::Memory),
+    };
+    let leases = match store {
+        Store::Folder(folder) => secret::lease_key(folder)?,
+        Store::Memory => secret::random_key()?,
+    };
+    let journal = journal::open(journal_at).await?;
+    let (projection, fold) = projection::open(Arc::clone(&journal), projection_at).await?;
+    let tasks = TaskTracker::new();
+    let parts = Parts {
+        journal,
+        projection,
+        leases,
+        tasks: tasks.clone(),
+        // The store outlives the services: their last answers still go through it.
+        stop_store: CancellationToken::new(),
+        stop: stop.clone(),
+    };
+    let folding = tasks.spawn(fold.run(parts.stop_store.clone()));
+    let served = serve(listener, config, &parts, folding).await;
+    parts.stop_store.cancel();
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(config.broker.shutdown_grace, tasks.wait()).await.is_err() {
+        warn!(tasks = tasks.len(), "still running after the grace period; leaving them");
+    }
+    drop(lock);
+    served
+}
+
+/// What is there before the services are.
+struct Parts {
+    journal: Arc<dyn Journal>,
+    projection: Projection,
+    leases: link::LeaseKey,
+    tasks: TaskTracker,
+    stop_store: CancellationToken,
+    stop: CancellationToken,
+}
+
+async fn serve(
+    listener: UnixListener,
+    config: &Config,
+    parts: &Parts,
+    mut folding: tokio::task::JoinHandle<Result<(), projection::Error>>,
+) -> Result<(), Error> {
+    let recovering = engine::recover(&parts.journal, &parts.projection, policy::policy(config));
+    let (writer, state) = tokio::select! {
+        recovered = recovering => recovered?,
+        // A fold that fails says why; the engine could only wait for it.
+        folded = &mut folding => {
+            folded.unwrap_or(Err(projection::Error::Stopped))?;
+            return Err(projection::Error::Stopped.into());
+        }
+    };
+    let stored = parts.projection.broker_time().await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::not_below(stored));
+    let (slots, gone) = Slots::new(config.streams.slot_bytes);
+    let links = Links::default();
+    let outlet = Box::new(LinkOutlet::new(links.clone(), slots.clone(), parts.leases.clone()));
+    let projection = parts.projection.clone();
+    let (engine, task) =
+        engine::engine(state, writer, projection.clone(), Arc::clone(&clock), outlet);
+    let stop_engine = CancellationToken::new();
+    let mut running = parts.tasks.spawn(task.run(stop_engine.clone()));
+    parts.tasks.spawn(forward_leaving(gone, engine.clone(), stop_engine.clone()));
+
+    let bodies = Bodies::new(Arc::clone(&parts.journal));
+    let intake = Intake {
+        engine: engine.clone(),
+        projection: projection.clone(),
+        bodies: bodies.clone(),
+        models: Arc::new(config.models.clone()),
+        limits: Limits {
+            message: config.broker.max_message,
+            inline_part: config.broker.inline_part,
+            dedup_window: config.broker.dedup_window,
+        },
+        clock: Arc::clone(&clock),
+    };
+    let uploads = Uploads::default();
+    parts.tasks.spawn(sweep(slots.clone(), uploads.clone(), stop_engine.clone()));
+    let link_services = link::Services {
+        engine: engine.clone(),
+        projection,
+        bodies,
+        slots: slots.clone(),
+        links: links.clone(),
+        leases: parts.leases.clone(),
+        intake: intake.clone(),
+        clock,
+        settings: link::Settings {
+            heartbeat: config.links.heartbeat,
+            lease: config.links.lease,
+            hello_deadline: config.links.hello_deadline,
+        },
+        next_link: Arc::new(AtomicU64::new(1)),
+        stop: parts.stop.clone(),
+    };
+    let serving = services(listener, config, parts, intake, link_services, slots, uploads);
+    let ended = tokio::select! {
+        served = serving => served,
+        run = &mut running => {
+            // Only a journal that cannot be trusted ends the engine before it is told to.
+            run.unwrap_or(Ok(())).map_err(Error::from)
+        }
+        folded = &mut folding => folded.unwrap_or(Err(projection::Error::Stopped)).map_err(Error::from),
+    };
+    if let Err(error) = &ended {
+        error!(error = error as &dyn std::error::Error, "the broker cannot go on");
+    }
+    stop_engine.cancel();
+    if !running.is_finished()
+        && let Ok(flushed) = running.await
+    {
+        flushed?;
+    }
+    ended
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place where everything meets")]
+async fn services(
+    listener: UnixListener,
+    config: &Config,
+    parts: &Parts,
+    intake: Intake,
+    link_services: link::Services,
+    slots: Slots,
+    uploads: Uploads,
+) -> Result<(), Error> {
+    let limits = &config.limits;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let links = link_services.links.clone();
+    let journal = Arc::clone(&parts.journal);
+    let kind = match journal.identity().durability {
+        journal::Durability::Relaxed => "memory",
+        journal::Durability::Synced | journal::Durability::Replicated => "sqlite",
+    };
+    // Room for a frame's envelope around its content.
+    let frame =
+        usize::try_from(config.broker.max_frame).unwrap_or(usize::MAX).saturating_add(64 * 1024);
+    let verify = Verify { engine: intake.engine.clone() };
+    let stop = parts.stop.clone();
+    let drain = async move {
+        stop.cancelled().await;
+        info!("stopping: links drain, streams end");
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        let reason = "the broker is stopping".to_owned();
+        links.send_all(&Down::Drain { reason, until: None });
+    };
+    let agent_link =
+        AgentLinkService { services: link_services.clone(), tasks: parts.tasks.clone() };
+    let consult = ConsultService { intake: intake.clone(), slots, stop: parts.stop.clone() };
+    let content = ContentService { intake: intake.clone(), journal: Arc::clone(&journal), uploads };
+    let message = MessageService { intake: intake.clone(), journal, stop: parts.stop.clone() };
+    let registry = RegistryService {
+        intake: intake.clone(),
+        links: link_services.links,
+        nonce: AtomicU64::new(1),
+        journal: kind,
+    };
+    let usage = UsageService { intake };
+    Server::builder()
+        .http2_keepalive_interval(Some(limits.keepalive_interval))
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+        .http2_max_header_list_size(limits.header_bytes)
+        .max_concurrent_streams(limits.streams_per_connection)
+        .concurrency_limit_per_connection(limits.calls_per_connection)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .layer(TraceLayer)
+        .layer(ShedLayer::new(limits.concurrent_unary))
+        .layer(DeadlineLayer::new(limits.unary_deadline))
+        .layer(IdentityLayer::new(verify))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(
+            pb::agent_link_service_server::AgentLinkServiceServer::new(agent_link)
+                .max_decoding_message_size(frame),
+        )
+        .add_service(
+            pb::consult_service_server::ConsultServiceServer::new(consult)
+                .max_decoding_message_size(frame),
+        )
+        .add_service(
+            pb::content_service_server::ContentServiceServer::new(content)
+                .max_decoding_message_size(frame),
+        )
+        .add_service(
+            pb::message_service_server::MessageServiceServer::new(message)
+                .max_decoding_message_size(frame),
+        )
+        .add_service(pb::registry_service_server::RegistryServiceServer::new(registry))
+        .add_service(pb::usage_service_server::UsageServiceServer::new(usage))
+        .serve_with_incoming_shutdown(listen::incoming(listener, limits.connections), drain)
+        .await?;
+    Ok(())
+}
+
+/// Tells the engine of consultations nobody listens to any more.
+async fn forward_leaving(
+    mut gone: mpsc::UnboundedReceiver<AskerLeft>,
+    engine: EngineHandle,
+    stop: CancellationToken,
+) {
+    while let Some(Some(left)) = stop.run_until_cancelled(gone.recv()).await {
+        engine.tell(Command::AskerLeft { seq: left.seq }).await;
+    }
+}
+
+async fn sweep(slots: Slots, uploads: Uploads, stop: CancellationToken) {
+    let mut every = tokio::time::interval(SWEEP);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        slots.sweep();
+        uploads.sweep();
+    }
+}
+
+/// Listens on a unix socket that only this user may open. A socket nobody listens on is left over and replaced.
+///
+/// # Errors
+/// [`Error::SocketInUse`] when a broker answers there.
+pub async fn listen(socket: &Path) -> Result<UnixListener, Error> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = || socket.display().to_string();
+    let failed = |source| Error::Listen { path: path(), source };
+    if let Some(folder) = socket.parent() {
+        secret::private_folder(folder)?;
+    }
+    if tokio::net::UnixStream::connect(socket).await.is_ok() {
+        return Err(Error::SocketInUse { path: path() });
+    }
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}

@@ -1,0 +1,5 @@
+//! Stored contents: message bodies and uploaded parts, in pieces the journal takes.
+
+mod bodies;
+
+pub use bodies::{Bodies, Error, Stored};

@@ -1,0 +1,207 @@
+//! Agents: whose name is proved by which token, who is linked, and what each may still be given.
+//!
+//! Invariant: nothing is leased to a link without credit (I-29).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use broker_proto::{AgentName, ModelName, Recipient, WallTime};
+
+use super::{BootTime, Event, Note};
+
+/// Processes of one name that are told from new ones.
+const REMEMBERED: usize = 16;
+
+/// One stream of one agent, numbered by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// A link as its hello described it, with what it may still be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub agent: AgentName,
+    pub instance: String,
+    pub is_exclusive: bool,
+    pub models: Vec<ModelName>,
+    pub capacity: u32,
+    pub since: WallTime,
+    pub credit_messages: u32,
+    pub credit_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    pub hash: [u8; 32],
+    pub created_at: WallTime,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    links: BTreeMap<LinkId, Link>,
+    serving: BTreeMap<Recipient, BTreeSet<LinkId>>,
+    tokens: BTreeMap<AgentName, Token>,
+    /// The processes that greeted last under each name, newest last.
+    greeted: BTreeMap<AgentName, Vec<String>>,
+    /// Since when a model that was served is not.
+    absent: BTreeMap<ModelName, BootTime>,
+    started: BootTime,
+    grace: Duration,
+}
+
+impl State {
+    #[must_use]
+    pub fn link(&self, link: LinkId) -> Option<&Link> {
+        self.links.get(&link)
+    }
+
+    pub fn links(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+        self.links.iter().map(|(id, link)| (*id, link))
+    }
+
+    /// The links of one agent, oldest first.
+    pub fn links_of(&self, agent: &AgentName) -> impl Iterator<Item = (LinkId, &Link)> {
+        let agent = agent.clone();
+        self.links().filter(move |(_, link)| link.agent == agent)
+    }
+
+    pub fn tokens(&self) -> impl Iterator<Item = (&AgentName, &Token)> {
+        self.tokens.iter()
+    }
+
+    #[must_use]
+    pub fn token(&self, agent: &AgentName) -> Option<&Token> {
+        self.tokens.get(agent)
+    }
+
+    /// Whether this process has greeted before, since the broker runs and as far as is remembered.
+    #[must_use]
+    pub fn has_greeted(&self, agent: &AgentName, instance: &str) -> bool {
+        self.greeted.get(agent).is_some_and(|all| all.iter().any(|known| known == instance))
+    }
+
+    /// How many links serve a queue.
+    #[must_use]
+    pub fn serving(&self, queue: &Recipient) -> usize {
+        self.serving.get(queue).map_or(0, BTreeSet::len)
+    }
+
+    /// The link that takes the next message of this size from a queue: the one with the most free credit.
+    #[must_use]
+    pub fn taker(&self, queue: &Recipient, size_bytes: u64) -> Option<LinkId> {
+        self.serving
+            .get(queue)?
+            .iter()
+            .filter_map(|id| self.links.get(id).map(|link| (*id, link)))
+            .filter(|(_, link)| link.credit_messages > 0 && link.credit_bytes >= size_bytes)
+            .max_by_key(|(id, link)| (link.credit_messages, std::cmp::Reverse(*id)))
+            .map(|(id, _)| id)
+    }
+
+    /// Whether a model nobody serves has been without an agent for longer than the grace.
+    #[must_use]
+    pub fn is_absent(&self, model: &ModelName, now: BootTime) -> bool {
+        let queue = Recipient::Model(model.clone());
+        self.serving(&queue) == 0 && self.given_up_at(model) <= now
+    }
+
+    fn given_up_at(&self, model: &ModelName) -> BootTime {
+        self.absent.get(model).copied().unwrap_or(self.started).after(self.grace)
+    }
+
+    /// Models whose grace has just ended, so that what waits for them goes on.
+    #[must_use]
+    pub fn newly_absent(&self, now: BootTime) -> Vec<ModelName> {
+        let is_new = |(model, since): (&ModelName, &BootTime)| {
+            (since.after(self.grace) <= now).then(|| model.clone())
+        };
+        self.absent.iter().filter_map(is_new).collect()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<BootTime> {
+        self.absent.values().map(|since| since.after(self.grace)).min()
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) {
+        if let Event::TokenChanged { agent, at, hash } = event {
+            match hash {
+                Some(hash) => {
+                    let token = Token { hash: *hash, created_at: *at };
+                    self.tokens.insert(agent.clone(), token);
+                }
+                None => {
+                    self.tokens.remove(agent);
+                }
+            }
+        }
+    }
+
+    pub(super) fn note(&mut self, note: &Note) {
+        match note {
+            Note::LinkUp { link, up } => {
+                for queue in queues(up) {
+                    if let Recipient::Model(model) = &queue {
+                        self.absent.remove(model);
+                    }
+                    self.serving.entry(queue).or_default().insert(*link);
+                }
+                let greeted = self.greeted.entry(up.agent.clone()).or_default();
+                greeted.retain(|known| *known != up.instance);
+                greeted.push(up.instance.clone());
+                if greeted.len() > REMEMBERED {
+                    greeted.remove(0);
+                }
+                self.links.insert(*link, (**up).clone());
+            }
+            Note::LinkDown { link, at } => {
+                let Some(gone) = self.links.remove(link) else { return };
+                for queue in queues(&gone) {
+                    let Some(left) = self.serving.get_mut(&queue) else { continue };
+                    left.remove(link);
+                    if left.is_empty() {
+                        self.serving.remove(&queue);
+                        if let Recipient::Model(model) = queue {
+                            self.absent.insert(model, *at);
+                        }
+                    }
+                }
+            }
+            Note::Credit { link, messages, size_bytes } => {
+                if let Some(link) = self.links.get_mut(link) {
+                    link.credit_messages = link.credit_messages.saturating_add(*messages);
+                    link.credit_bytes = link.credit_bytes.saturating_add(*size_bytes);
+                }
+            }
+            Note::Spent { link, size_bytes } => {
+                if let Some(link) = self.links.get_mut(link) {
+                    link.credit_messages = link.credit_messages.saturating_sub(1);
+                    link.credit_bytes = link.credit_bytes.saturating_sub(*size_bytes);
+                }
+            }
+            Note::Started { at, grace, models } => {
+                self.started = *at;
+                self.grace = *grace;
+                self.absent = models.iter().map(|model| (model.clone(), *at)).collect();
+            }
+            Note::ToldAbsent { model } => {
+                self.absent.remove(model);
+            }
+            Note::LeaseRuns { .. }
+            | Note::WaitRuns { .. }
+            | Note::Orphaned { .. }
+            | Note::Unserved { .. }
+            | Note::TooSmall { .. }
+            | Note::LostAttempt { .. }
+            | Note::Projected { .. }
+            | Note::Probing { .. }
+            | Note::Sweep { .. } => {}
+        }
+    }
+}
+
+/// The queues a link takes from: its models', and its own mailbox.
+pub(super) fn queues(link: &Link) -> impl Iterator<Item = Recipient> + use<> {
+    let own = Recipient::Agent(link.agent.clone());
+    link.models.clone().into_iter().map(Recipient::Model).chain([own])
+}

@@ -1,0 +1,300 @@
+//! What the shell asks of the rules, and what it is told to do.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use broker_proto::{
+    AgentInfo, AgentName, AnswerSummary, AskOptions, ContentHash, Correlation, Failure, MessageId,
+    MessageState, MessageType, ModelInfo, ModelName, ModelUsage, Priority, RateLimit, Receipt,
+    Recipient, RouteExplanation, Routed, Sender, StopReason, Terminal, TokenInfo, Usage, WallTime,
+};
+
+use super::{
+    agent::{Link, LinkId},
+    queue::{Body, Digest, Seq},
+};
+
+/// What the rules need to know of a consultation to route it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewConsultation {
+    pub asked: ModelName,
+    pub options: AskOptions,
+    /// Bytes of the prompt, from which its tokens are estimated.
+    pub prompt_bytes: u64,
+    pub needs_vision: bool,
+    pub max_output_tokens: Option<u32>,
+}
+
+/// A message found in the projection, older than what is in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    pub digest: Digest,
+    pub receipt: Receipt,
+}
+
+/// A checked message, its body already durable or in the same batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewMessage {
+    pub id: MessageId,
+    pub sender: Sender,
+    pub to: Recipient,
+    pub kind: MessageType,
+    pub priority: Priority,
+    pub digest: Digest,
+    pub body: Body,
+    pub expires_at: Option<WallTime>,
+    pub session: Option<String>,
+    pub ordering_key: Option<String>,
+    pub correlation: Correlation,
+    pub labels: BTreeMap<String, String>,
+    pub allow_future_recipient: bool,
+    pub consultation: Option<NewConsultation>,
+    pub earlier: Option<Earlier>,
+}
+
+/// How a delivery ended, as its agent says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Done {
+        reply: Body,
+        stop_reason: Option<StopReason>,
+    },
+    /// `shown`: some of it has reached the asker.
+    Failed {
+        failure: Failure,
+        partial: Option<Body>,
+        shown: bool,
+    },
+    Retry {
+        after: Duration,
+        shown: bool,
+    },
+    Reject {
+        reason: String,
+    },
+    Release {
+        shown: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SettleCommand {
+    pub agent: AgentName,
+    pub seq: Seq,
+    pub epoch: u32,
+    pub id: MessageId,
+    pub outcome: Outcome,
+    pub usage: Usage,
+    pub limits: Vec<RateLimit>,
+    pub first_token: Option<Duration>,
+    /// The epoch that finished this message, when it is only in the projection.
+    pub earlier: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    Send(Box<NewMessage>),
+    Settle(Box<SettleCommand>),
+    /// `key` as its sender wrote it; `None` for the sender means any.
+    Cancel {
+        id: MessageId,
+        reason: String,
+    },
+    /// Renews these leases of one agent.
+    Renew {
+        agent: AgentName,
+        leases: Vec<(Seq, u32)>,
+    },
+    LinkUp {
+        link: LinkId,
+        up: Box<Link>,
+        resume: Vec<(Seq, u32)>,
+    },
+    LinkDown {
+        link: LinkId,
+    },
+    Credit {
+        link: LinkId,
+        messages: u32,
+        size_bytes: u64,
+    },
+    /// The stream of a lost attempt is closed; `shown`: some of it has reached the asker.
+    Sealed {
+        seq: Seq,
+        epoch: u32,
+        shown: bool,
+    },
+    /// The stored bytes are not those that were acknowledged.
+    Corrupt {
+        seq: Seq,
+        epoch: u32,
+    },
+    AskerLeft {
+        seq: Seq,
+    },
+    AskerBack {
+        seq: Seq,
+    },
+    Report {
+        model: ModelName,
+        usage: Usage,
+        limits: Vec<RateLimit>,
+        failure: Option<Failure>,
+    },
+    StoreContent {
+        hash: ContentHash,
+        body: Body,
+    },
+    SetToken {
+        agent: AgentName,
+        hash: Option<[u8; 32]>,
+    },
+    /// The state was just loaded: leases and waits run again from now.
+    Recovered,
+    Projected {
+        finish_no: u64,
+    },
+    Tick,
+    Query(Query),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Query {
+    Models,
+    Agents,
+    Tokens,
+    Usage,
+    Explain(Box<NewConsultation>),
+    Message(MessageId),
+    /// Whose token this hash is.
+    Token([u8; 32]),
+}
+
+/// Where a message stands that is not finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    pub seq: Seq,
+    pub state: MessageState,
+    pub queue: Recipient,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    None,
+    Receipt(Receipt),
+    State(MessageState),
+    Models(Vec<ModelInfo>),
+    Agents(Vec<AgentInfo>),
+    Tokens(Vec<TokenInfo>),
+    Usage(Vec<ModelUsage>),
+    Explained(RouteExplanation),
+    Message(Option<View>),
+    Agent(Option<AgentName>),
+    /// Leases of the hello that still hold.
+    Resumed(Vec<Resumed>),
+}
+
+/// A lease that a greeting agent still holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    pub seq: Seq,
+    pub epoch: u32,
+    pub id: MessageId,
+}
+
+/// A lease as it goes to its agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivered {
+    pub link: LinkId,
+    pub seq: Seq,
+    pub id: MessageId,
+    pub sender: Sender,
+    pub epoch: u32,
+    pub body: Body,
+    /// The model to call; `None` for a mailbox delivery.
+    pub model: Option<ModelName>,
+    pub deadline: WallTime,
+    pub max_output_tokens: Option<u32>,
+}
+
+/// Carried out by the shell once the decision's events are durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// A consultation was accepted: its reply slot opens.
+    Opened {
+        seq: Seq,
+        id: MessageId,
+        sender: Sender,
+        receipt: Receipt,
+        allow_restart: bool,
+    },
+    /// An attempt begins; part frames of this number are its own.
+    AttemptBegins {
+        seq: Seq,
+        id: MessageId,
+        sender: Sender,
+        routed: Box<Routed>,
+    },
+    Deliver(Box<Delivered>),
+    /// Ends the provider call of a lease that is over.
+    Cancel {
+        agent: AgentName,
+        seq: Seq,
+        epoch: u32,
+        id: MessageId,
+        reason: String,
+    },
+    /// The lease is lost to its agent.
+    Revoke {
+        agent: AgentName,
+        seq: Seq,
+        epoch: u32,
+        id: MessageId,
+        reason: String,
+    },
+    /// Closes the stream of a lost attempt, and comes back as [`Command::Sealed`].
+    Seal {
+        seq: Seq,
+        id: MessageId,
+        sender: Sender,
+        epoch: u32,
+    },
+    /// The consultation ended: its stream gets this last frame.
+    Closed {
+        seq: Seq,
+        id: MessageId,
+        sender: Sender,
+        terminal: Box<Terminal>,
+    },
+    Supersede {
+        link: LinkId,
+    },
+    /// A model's state changed, for its agents and the log.
+    ModelChanged {
+        model: ModelName,
+        is_available: bool,
+        reason: String,
+    },
+}
+
+/// Keeps the summary's shape in one place.
+#[must_use]
+pub(crate) fn terminal(
+    state: MessageState,
+    failure: Option<Failure>,
+    summary: AnswerSummary,
+) -> Terminal {
+    match (state, failure) {
+        (MessageState::Done, _) => Terminal::Done(summary),
+        (MessageState::Expired, _) => Terminal::Expired(summary),
+        (MessageState::Cancelled, _) => Terminal::Cancelled(summary),
+        (_, Some(failure)) => Terminal::Failed { failure, summary },
+        (_, None) => Terminal::Failed {
+            failure: Failure::new(
+                broker_proto::FailureClass::Internal,
+                "broker",
+                "the message ended without a reason",
+            ),
+            summary,
+        },
+    }
+}

@@ -1,0 +1,215 @@
+//! What happened: journalled events, and volatile notes that are not.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use broker_proto::{
+    AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Failure, MessageId, MessageState,
+    MessageType, ModelName, PassedOver, Priority, Recipient, Sender, WallTime,
+};
+
+use super::{
+    BootTime,
+    agent::LinkId,
+    queue::{Body, Digest, Seq},
+    route::ModelRoute,
+    usage::ModelTotals,
+};
+
+/// Which message an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject {
+    pub seq: Seq,
+    pub id: MessageId,
+}
+
+/// A message as it was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    pub subject: Subject,
+    pub at: WallTime,
+    pub sender: Sender,
+    pub to: Recipient,
+    pub kind: MessageType,
+    pub priority: Priority,
+    pub digest: Digest,
+    pub body: Body,
+    pub deadline: WallTime,
+    pub session: Option<String>,
+    pub ordering_key: Option<String>,
+    pub correlation: Correlation,
+    pub labels: BTreeMap<String, String>,
+    pub consultation: Option<super::NewConsultation>,
+}
+
+/// How a message ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    pub subject: Subject,
+    pub at: WallTime,
+    pub state: MessageState,
+    /// The last lease that was settled, whose settlement may come again; 0 when none was.
+    pub epoch: u32,
+    /// For a consultation: every attempt, the figures, who answered.
+    pub summary: Option<AnswerSummary>,
+    pub failure: Option<Failure>,
+    /// The answer, or what arrived of it.
+    pub reply: Option<Body>,
+}
+
+/// Journalled, in this order, for ever.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Accepted(Box<Accepted>),
+    /// Placed in a queue, or set to wait for it until a time.
+    Routed {
+        subject: Subject,
+        at: WallTime,
+        queue: Recipient,
+        /// The chain's place, for a consultation.
+        candidate: u32,
+        wait_until: Option<WallTime>,
+        passed_over: Vec<PassedOver>,
+        why: String,
+    },
+    Leased {
+        subject: Subject,
+        at: WallTime,
+        epoch: u32,
+        agent: AgentName,
+        instance: String,
+    },
+    AttemptFailed {
+        subject: Subject,
+        at: WallTime,
+        attempt: Box<Attempt>,
+        shown: bool,
+    },
+    LeaseLost {
+        subject: Subject,
+        at: WallTime,
+        epoch: u32,
+        why: String,
+        counts: bool,
+    },
+    Finished(Box<Finished>),
+    /// What routing says of one model from now on.
+    RouteChanged {
+        model: ModelName,
+        at: WallTime,
+        route: ModelRoute,
+    },
+    /// What one model has used, from now on.
+    UsageChanged {
+        model: ModelName,
+        at: WallTime,
+        totals: Box<ModelTotals>,
+    },
+    /// An agent's token, by its hash; `None` revokes it.
+    TokenChanged {
+        agent: AgentName,
+        at: WallTime,
+        hash: Option<[u8; 32]>,
+    },
+    ContentStored {
+        hash: ContentHash,
+        at: WallTime,
+        body: Body,
+    },
+}
+
+impl Event {
+    /// The message this event is about, if it is about one.
+    #[must_use]
+    pub fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::Accepted(accepted) => Some(accepted.subject),
+            Self::Finished(finished) => Some(finished.subject),
+            Self::Routed { subject, .. }
+            | Self::Leased { subject, .. }
+            | Self::AttemptFailed { subject, .. }
+            | Self::LeaseLost { subject, .. } => Some(*subject),
+            Self::RouteChanged { .. }
+            | Self::UsageChanged { .. }
+            | Self::TokenChanged { .. }
+            | Self::ContentStored { .. } => None,
+        }
+    }
+}
+
+/// Volatile: true for this run of the broker only.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// A lease runs until `ends`, renewed or begun.
+    LeaseRuns {
+        seq: Seq,
+        ends: BootTime,
+        cap: Option<BootTime>,
+    },
+    /// A waiting message is due at `due`.
+    WaitRuns {
+        seq: Seq,
+        due: BootTime,
+    },
+    /// Nobody listens to this consultation; it is cancelled at `until` unless somebody does again.
+    Orphaned {
+        seq: Seq,
+        until: Option<BootTime>,
+    },
+    /// Finished messages up to this number are found in the projection from now on.
+    Projected {
+        finish_no: u64,
+    },
+    /// A window this consultation did not fit.
+    TooSmall {
+        seq: Seq,
+        window: u64,
+    },
+    /// The attempt whose stream is being closed.
+    LostAttempt {
+        seq: Seq,
+        attempt: Option<Box<Attempt>>,
+        counts: bool,
+    },
+    LinkUp {
+        link: LinkId,
+        up: Box<super::agent::Link>,
+    },
+    LinkDown {
+        link: LinkId,
+        at: BootTime,
+    },
+    Credit {
+        link: LinkId,
+        messages: u32,
+        size_bytes: u64,
+    },
+    Spent {
+        link: LinkId,
+        size_bytes: u64,
+    },
+    /// The one message that may try a model whose return is in question.
+    Probing {
+        model: ModelName,
+        seq: Option<Seq>,
+    },
+    /// A model's queue is to be routed again, piece by piece.
+    Sweep {
+        model: ModelName,
+        is_due: bool,
+    },
+    /// A queue has more to deliver than one decision did.
+    Unserved {
+        queue: Recipient,
+        is_due: bool,
+    },
+    /// What waited for this model's agent has been routed again.
+    ToldAbsent {
+        model: ModelName,
+    },
+    /// The broker runs since `at`; these models have no agent yet.
+    Started {
+        at: BootTime,
+        grace: Duration,
+        models: Vec<ModelName>,
+    },
+}

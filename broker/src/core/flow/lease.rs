@@ -1,0 +1,160 @@
+//! Giving out leases, and renewing them.
+
+use broker_proto::{AgentName, Recipient, Routed};
+
+use super::Run;
+use crate::core::{
+    Delivered, Effect, Event, Note,
+    agent::LinkId,
+    queue::{Place, Seq},
+    route::{self, Gate},
+};
+
+/// Leases that one decision may give out, so that a batch stays small; the next tick comes at once.
+const DISPATCH_STEPS: usize = 32;
+/// Messages looked at behind a shut gate for one that may pass it.
+const LOOK_AHEAD: usize = 64;
+
+impl Run<'_> {
+    /// Leases what is ready in a queue to links that have credit for it, one after the other.
+    pub(super) fn dispatch(&mut self, queue: &Recipient) {
+        for _ in 0..DISPATCH_STEPS {
+            let Some((seq, link)) = self.next_lease(queue) else {
+                if self.state.queue.unserved() == Some(queue) {
+                    self.note(Note::Unserved { queue: queue.clone(), is_due: false });
+                }
+                return;
+            };
+            self.lease(seq, link, queue);
+        }
+        self.note(Note::Unserved { queue: queue.clone(), is_due: true });
+    }
+
+    fn next_lease(&self, queue: &Recipient) -> Option<(Seq, LinkId)> {
+        let ready = self.state.queue.ready(queue)?;
+        if ready.is_empty() {
+            return None;
+        }
+        let gate = match queue {
+            Recipient::Model(model) => self.state.route.gate(model, self.now),
+            Recipient::Agent(_) => Gate::Open,
+        };
+        let next = match gate {
+            // However many wait before it: they wait for what it finds out.
+            Gate::Probing(prober) if self.is_deliverable(prober, queue) => prober,
+            _ => ready
+                .in_turn()
+                .take(LOOK_AHEAD)
+                .find(|seq| self.may_pass(gate, *seq) && self.is_deliverable(*seq, queue))?,
+        };
+        let size = self.state.queue.get(next)?.body.size_bytes;
+        self.state.agent.taker(queue, size).map(|link| (next, link))
+    }
+
+    /// Ready in this queue, and not at or after its deadline, whether a tick has come since or not (I-22).
+    fn is_deliverable(&self, seq: Seq, queue: &Recipient) -> bool {
+        self.state.queue.get(seq).is_some_and(|message| {
+            let is_ready =
+                matches!(&message.place, Place::Ready { queue: in_it } if in_it == queue);
+            is_ready && message.deadline > self.now.wall
+        })
+    }
+
+    /// A shut gate lets through who tries the model, and who asked for it and no other.
+    fn may_pass(&self, gate: Gate, seq: Seq) -> bool {
+        let insists = || {
+            let message = self.state.queue.get(seq);
+            message.and_then(|m| m.consultation.as_ref()).is_some_and(|c| c.options.no_fallback)
+        };
+        match gate {
+            // The first through a gate that is due becomes the one that tries.
+            Gate::Open | Gate::Due => true,
+            Gate::Probing(prober) => prober == seq || insists(),
+            Gate::Shut => insists(),
+        }
+    }
+
+    fn lease(&mut self, seq: Seq, link: LinkId, queue: &Recipient) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let Some(to) = self.state.agent.link(link) else { return };
+        let (agent, instance) = (to.agent.clone(), to.instance.clone());
+        let (subject, epoch, size_bytes) =
+            (message.subject(), message.epoch + 1, message.body.size_bytes);
+        let model = message.model().cloned();
+        let cap = match (&message.consultation, model.as_ref().and_then(|name| self.model(name))) {
+            (Some(consultation), Some(model)) => {
+                let least = self.state.policy.routing.min_output_tokens;
+                route::output_cap(model, &consultation.needs(), least).ok().flatten()
+            }
+            _ => None,
+        };
+        let delivered = Delivered {
+            link,
+            seq,
+            id: message.id,
+            sender: message.sender.clone(),
+            epoch,
+            body: message.body.clone(),
+            model: model.clone(),
+            deadline: message.deadline,
+            max_output_tokens: cap,
+        };
+        let to = agent.clone();
+        self.event(Event::Leased { subject, at: self.now.wall, epoch, agent, instance });
+        let boot = self.now.boot;
+        self.note(Note::LeaseRuns {
+            seq,
+            ends: boot.after(self.state.policy.lease),
+            cap: Some(boot.after(self.state.policy.lease_cap)),
+        });
+        self.note(Note::Spent { link, size_bytes });
+        if let (Some(model), Recipient::Model(_)) = (model, queue)
+            && self.state.route.gate(&model, self.now) == Gate::Due
+        {
+            self.note(Note::Probing { model, seq: Some(seq) });
+        }
+        self.begin_attempt(seq, epoch, &to);
+        self.effect(Effect::Deliver(Box::new(delivered)));
+    }
+
+    /// Opens a consultation's stream for an attempt; again after a restart, when its agent is back.
+    pub(super) fn begin_attempt(&mut self, seq: Seq, epoch: u32, agent: &AgentName) {
+        let Some(routed) = self.routed(seq, epoch, agent).map(Box::new) else { return };
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let (id, sender) = (message.id, message.sender.clone());
+        self.effect(Effect::AttemptBegins { seq, id, sender, routed });
+    }
+
+    fn routed(&self, seq: Seq, attempt: u32, agent: &AgentName) -> Option<Routed> {
+        let message = self.state.queue.get(seq)?;
+        let consultation = message.consultation.as_ref()?;
+        let model = self.model(message.model()?)?;
+        let called = |passed: &&broker_proto::PassedOver| {
+            passed.model != model.name
+                && consultation.attempts.iter().all(|a| a.model != passed.model)
+        };
+        Some(Routed {
+            model: model.name.clone(),
+            agent: Some(agent.clone()),
+            attempt,
+            why: consultation.why.clone(),
+            attempts: consultation.attempts.clone(),
+            passed_over: consultation.passed_over.iter().filter(called).cloned().collect(),
+            is_degraded: model.is_degraded,
+            is_simulated: model.is_simulated,
+        })
+    }
+
+    /// Lets leases run on from now, up to their cap (I-15).
+    pub(super) fn renew(&mut self, agent: &AgentName, leases: &[(Seq, u32)]) {
+        for (seq, epoch) in leases {
+            let Some(message) = self.state.queue.get(*seq) else { continue };
+            let Some(lease) = message.lease() else { continue };
+            if message.epoch != *epoch || lease.agent != *agent {
+                continue;
+            }
+            let ends = self.now.boot.after(self.state.policy.lease).min(lease.cap);
+            self.note(Note::LeaseRuns { seq: *seq, ends, cap: None });
+        }
+    }
+}

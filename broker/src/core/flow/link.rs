@@ -1,0 +1,185 @@
+//! Links: who greets, what they still hold, what they may be given; and the state after a start.
+
+use broker_proto::{AgentName, Attempt, FailureClass, ModelName, Recipient};
+
+use super::Run;
+use crate::core::{
+    Effect, Event, Note, Refusal, Reply, Resumed,
+    agent::{self, Link, LinkId},
+    queue::{Message, Place, Seq},
+    route,
+};
+
+impl Run<'_> {
+    /// A greeting. A newer link of an exclusive name takes over; a new process of it ends what the old one held.
+    pub(super) fn link_up(&mut self, link: LinkId, up: Link, resume: &[(Seq, u32)]) -> Reply {
+        let takes_over: Vec<LinkId> = self
+            .state
+            .agent
+            .links_of(&up.agent)
+            .filter(|(_, old)| old.is_exclusive || up.is_exclusive || old.instance == up.instance)
+            .map(|(id, _)| id)
+            .collect();
+        for old in takes_over {
+            self.note(Note::LinkDown { link: old, at: self.now.boot });
+            self.effect(Effect::Supersede { link: old });
+        }
+        let queues: Vec<Recipient> = agent::queues(&up).collect();
+        let is_new_process = !self.state.agent.has_greeted(&up.agent, &up.instance);
+        let models = up.models.clone();
+        let resumed = self.take_over_leases(&up, resume);
+        self.note(Note::LinkUp { link, up: Box::new(up) });
+        if is_new_process {
+            for model in models {
+                self.configuration_may_have_changed(&model);
+            }
+        }
+        self.route_absent();
+        for queue in queues {
+            self.dispatch(&queue);
+        }
+        Reply::Resumed(resumed)
+    }
+
+    /// Keeps what the greeting process still works on, and ends what it cannot know of or has lost.
+    fn take_over_leases(&mut self, up: &Link, resume: &[(Seq, u32)]) -> Vec<Resumed> {
+        let mut resumed = Vec::new();
+        for seq in self.state.queue.leased_by(&up.agent) {
+            let Some(message) = self.state.queue.get(seq) else { continue };
+            let Some(lease) = message.lease() else { continue };
+            let (id, epoch) = (message.id, message.epoch);
+            let held = (seq, epoch);
+            let is_same_process = lease.instance == up.instance;
+            if is_same_process && resume.contains(&held) {
+                resumed.push(Resumed { seq, epoch, id });
+            } else if is_same_process {
+                // Its delivery never arrived, so nobody worked on it.
+                self.lose_lease(seq, "its delivery was lost with the link", false);
+            } else if up.is_exclusive {
+                self.lose_lease(seq, "a new process of its agent took over", true);
+            }
+        }
+        for lease in &resumed {
+            self.renew(&up.agent, &[(lease.seq, lease.epoch)]);
+            self.begin_attempt(lease.seq, lease.epoch, &up.agent);
+        }
+        resumed
+    }
+
+    /// A new process may have a new key or address, so what only a person could mend is tried again.
+    fn configuration_may_have_changed(&mut self, model: &ModelName) {
+        let waits_for_a_person =
+            self.state.route.shut(model).is_some_and(|shut| shut.until.is_none());
+        if waits_for_a_person {
+            self.reroute(vec![(model.clone(), route::ModelRoute::default())]);
+        }
+    }
+
+    /// An agent has come: what waits for others that are absent may go to it.
+    fn route_absent(&mut self) {
+        let absent: Vec<ModelName> = self
+            .state
+            .policy
+            .models
+            .keys()
+            .filter(|model| {
+                let queue = Recipient::Model((*model).clone());
+                self.state.agent.is_absent(model, self.now.boot)
+                    && self.state.queue.ready(&queue).is_some_and(|ready| !ready.is_empty())
+            })
+            .cloned()
+            .collect();
+        for model in absent {
+            self.note(Note::Sweep { model, is_due: true });
+        }
+    }
+
+    pub(super) fn credit(
+        &mut self,
+        link: LinkId,
+        messages: u32,
+        size_bytes: u64,
+    ) -> Result<Reply, Refusal> {
+        let Some(up) = self.state.agent.link(link) else {
+            return Err(Refusal::LinkClosed(link.0));
+        };
+        let queues: Vec<Recipient> = agent::queues(up).collect();
+        self.note(Note::Credit { link, messages, size_bytes });
+        for queue in queues {
+            self.dispatch(&queue);
+        }
+        Ok(Reply::None)
+    }
+
+    pub(super) fn set_token(
+        &mut self,
+        agent: AgentName,
+        hash: Option<[u8; 32]>,
+    ) -> Result<Reply, Refusal> {
+        if hash.is_none() && self.state.agent.token(&agent).is_none() {
+            return Err(Refusal::UnknownToken(agent.to_string()));
+        }
+        self.event(Event::TokenChanged { agent, at: self.now.wall, hash });
+        Ok(Reply::None)
+    }
+
+    /// The state was loaded: leases run again at full length (I-16), waits as far as they had still to go.
+    pub(super) fn recovered(&mut self) {
+        let boot = self.now.boot;
+        let policy = &self.state.policy;
+        let (lease, cap) = (policy.lease, policy.lease_cap);
+        let models = policy.models.keys().cloned().collect();
+        self.note(Note::Started { at: boot, grace: self.state.policy.routing.agent_grace, models });
+        for seq in self.state.queue.living() {
+            let Some(message) = self.state.queue.get(seq) else { continue };
+            let epoch = message.epoch;
+            match &message.place {
+                Place::Leased { .. } => {
+                    let (ends, cap) = (boot.after(lease), Some(boot.after(cap)));
+                    self.note(Note::LeaseRuns { seq, ends, cap });
+                }
+                Place::Waiting { until, .. } => {
+                    let due = self.now.boot_at(*until);
+                    self.note(Note::WaitRuns { seq, due });
+                }
+                // The broker stopped between two commits of one story; it goes on here.
+                Place::Closing { .. } => self.sealed(seq, epoch, false),
+                Place::New => self.route(seq, 0, "asked"),
+                Place::Ready { .. } if self.is_stranded(seq) => {
+                    self.route(seq, 0, "its model is no longer configured");
+                }
+                Place::Ready { .. } => {}
+            }
+            self.recall(seq);
+            self.expect_asker(seq);
+        }
+    }
+
+    fn is_stranded(&self, seq: Seq) -> bool {
+        let message = self.state.queue.get(seq);
+        message.and_then(Message::model).is_some_and(|model| self.model(model).is_none())
+    }
+
+    /// What was noted of a consultation before the start, as far as its events show it.
+    fn recall(&mut self, seq: Seq) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let Some(consultation) = &message.consultation else { return };
+        let is_too_long = |attempt: &&Attempt| {
+            attempt.failure.as_ref().is_some_and(|f| f.class == FailureClass::ContextTooLong)
+        };
+        let too_long = consultation.attempts.iter().filter(is_too_long);
+        let window = too_long.filter_map(|a| self.model(&a.model)).map(|m| m.context_window).max();
+        // A lease that began after the model was to be tried again is the one that tries it.
+        let probes = message.lease().zip(message.model()).and_then(|(lease, model)| {
+            let until = self.state.route.shut(model)?.until?;
+            (until <= lease.since && self.state.route.prober(model).is_none())
+                .then(|| model.clone())
+        });
+        if let Some(window) = window {
+            self.note(Note::TooSmall { seq, window });
+        }
+        if let Some(model) = probes {
+            self.note(Note::Probing { model, seq: Some(seq) });
+        }
+    }
+}

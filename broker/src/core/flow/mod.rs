@@ -1,0 +1,140 @@
+//! Where what one noun says becomes something for another.
+//!
+//! A command is decided step by step: each event is applied as soon as it is decided, so that the next step sees it,
+//! and all of them are one commit. A handler refuses before its first event or not at all.
+
+mod lease;
+mod link;
+mod query;
+mod route;
+mod send;
+mod settle;
+
+use broker_proto::ModelName;
+
+use super::{Command, Decision, Effect, Event, Note, Now, Refusal, Reply, State, apply};
+
+/// The decision of one command while it is being made.
+#[derive(Debug)]
+pub(super) struct Run<'a> {
+    state: &'a mut State,
+    now: Now,
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+}
+
+/// Messages that one tick may end, move or wake, so that a batch stays small; the next tick comes at once.
+const TICK_STEPS: usize = 32;
+
+impl<'a> Run<'a> {
+    pub(super) fn new(state: &'a mut State, now: Now) -> Self {
+        Self { state, now, events: Vec::new(), effects: Vec::new() }
+    }
+
+    pub(super) fn finish(self, reply: Reply) -> Decision {
+        Decision { events: self.events, effects: self.effects, reply }
+    }
+
+    pub(super) fn command(&mut self, command: Command) -> Result<Reply, Refusal> {
+        match command {
+            Command::Send(new) => self.send(*new),
+            Command::Settle(settle) => self.settle(*settle),
+            Command::Cancel { id, reason } => self.cancel(id, &reason),
+            Command::Renew { agent, leases } => {
+                self.renew(&agent, &leases);
+                Ok(Reply::None)
+            }
+            Command::LinkUp { link, up, resume } => Ok(self.link_up(link, *up, &resume)),
+            Command::LinkDown { link } => {
+                self.note(Note::LinkDown { link, at: self.now.boot });
+                Ok(Reply::None)
+            }
+            Command::Credit { link, messages, size_bytes } => {
+                self.credit(link, messages, size_bytes)
+            }
+            Command::Sealed { seq, epoch, shown } => {
+                self.sealed(seq, epoch, shown);
+                Ok(Reply::None)
+            }
+            Command::Corrupt { seq, epoch } => {
+                self.corrupt(seq, epoch);
+                Ok(Reply::None)
+            }
+            Command::AskerLeft { seq } => {
+                self.asker_left(seq);
+                Ok(Reply::None)
+            }
+            Command::AskerBack { seq } => {
+                self.note(Note::Orphaned { seq, until: None });
+                Ok(Reply::None)
+            }
+            Command::Report { model, usage, limits, failure } => {
+                self.report(&model, usage, &limits, failure.as_ref())
+            }
+            Command::StoreContent { hash, body } => {
+                self.event(Event::ContentStored { hash, at: self.now.wall, body });
+                Ok(Reply::None)
+            }
+            Command::SetToken { agent, hash } => self.set_token(agent, hash),
+            Command::Recovered => {
+                self.recovered();
+                Ok(Reply::None)
+            }
+            Command::Projected { finish_no } => {
+                self.note(Note::Projected { finish_no });
+                Ok(Reply::None)
+            }
+            Command::Tick => {
+                self.tick();
+                Ok(Reply::None)
+            }
+            Command::Query(query) => Ok(self.query(query)),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        apply(self.state, &event);
+        self.events.push(event);
+    }
+
+    fn note(&mut self, note: Note) {
+        self.state.note(&note);
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// What time alone has brought about, oldest debts first.
+    fn tick(&mut self) {
+        for _ in 0..TICK_STEPS {
+            if let Some(seq) = self.state.queue.expired(self.now) {
+                self.expire(seq);
+            } else if let Some(seq) = self.state.queue.lapsed(self.now) {
+                self.lose_lease(seq, "its lease ended without a heartbeat", true);
+            } else if let Some(seq) = self.state.queue.abandoned(self.now) {
+                self.end_abandoned(seq);
+            } else if let Some(seq) = self.state.queue.awake(self.now) {
+                self.wake(seq);
+            } else {
+                break;
+            }
+        }
+        if let Some(queue) = self.state.queue.unserved().cloned() {
+            self.note(Note::Unserved { queue: queue.clone(), is_due: false });
+            self.dispatch(&queue);
+        }
+        let absent = self.state.agent.newly_absent(self.now.boot);
+        for model in absent {
+            self.note(Note::ToldAbsent { model: model.clone() });
+            self.note(Note::Sweep { model, is_due: true });
+        }
+        if let Some(model) = self.state.route.to_sweep().cloned() {
+            self.sweep(&model);
+        }
+    }
+
+    fn model(&self, name: &ModelName) -> Option<&super::policy::Model> {
+        self.state.policy.models.get(name)
+    }
+}

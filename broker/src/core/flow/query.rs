@@ -1,0 +1,216 @@
+//! Questions about the state; they change nothing.
+
+use broker_proto::{
+    AgentInfo, Candidate, ModelInfo, ModelUsage, Recipient, RouteExplanation, TokenInfo, WallTime,
+};
+
+use super::Run;
+use crate::core::{
+    NewConsultation, Query, Reply, View,
+    policy::Model,
+    queue::Seq,
+    route::{self, Choice, Gate, Judgement, Needs, Presence},
+    usage::{Level, cost},
+};
+
+impl Run<'_> {
+    pub(super) fn query(&self, query: Query) -> Reply {
+        match query {
+            Query::Models => Reply::Models(
+                self.state.policy.models.values().map(|m| self.model_info(m)).collect(),
+            ),
+            Query::Agents => Reply::Agents(self.agents()),
+            Query::Tokens => {
+                let info =
+                    |(name, token): (&broker_proto::AgentName, &crate::core::agent::Token)| {
+                        TokenInfo { name: name.clone(), created_at: token.created_at }
+                    };
+                Reply::Tokens(self.state.agent.tokens().map(info).collect())
+            }
+            Query::Usage => {
+                Reply::Usage(self.in_order().map(|model| self.usage(model)).collect())
+            }
+            Query::Explain(new) => Reply::Explained(self.explain(&new)),
+            Query::Token(hash) => {
+                let owner = self.state.agent.tokens().find(|(_, token)| token.hash == hash);
+                Reply::Agent(owner.map(|(name, _)| name.clone()))
+            }
+            Query::Message(id) => Reply::Message(self.state.queue.find(id).map(|message| View {
+                seq: message.seq,
+                state: message.state(),
+                queue: message.queue().clone(),
+            })),
+        }
+    }
+
+    /// The models as the configuration lists them.
+    fn in_order(&self) -> impl Iterator<Item = &Model> {
+        let mut models: Vec<&Model> = self.state.policy.models.values().collect();
+        models.sort_by_key(|model| model.place);
+        models.into_iter()
+    }
+
+    /// The level of a model and why: routing's word first, then its windows.
+    fn level(&self, model: &Model) -> (Level, String, Option<WallTime>) {
+        let shut = self.state.route.shut(&model.name);
+        let gate = self.state.route.gate(&model.name, self.now);
+        if let (Some(shut), Gate::Shut | Gate::Probing(_) | Gate::Due) = (shut, gate) {
+            let level = if shut.class.is_limit() { Level::Exhausted } else { Level::Healthy };
+            let tried =
+                if gate == Gate::Shut { "" } else { "; tried again with the next question" };
+            return (level, format!("{}{tried}", shut.reason), shut.until);
+        }
+        let totals = self.state.usage.get(&model.name);
+        let (level, reason) = totals.level(self.state.policy.thresholds, self.now.wall);
+        (level, reason, None)
+    }
+
+    fn model_info(&self, model: &Model) -> ModelInfo {
+        let queue = Recipient::Model(model.name.clone());
+        let (ready, leased, _) = self.state.queue.load(&queue);
+        let agents = self.state.agent.serving(&queue);
+        let (level, mut reason, unavailable_until) = self.level(model);
+        if reason.is_empty() && agents == 0 {
+            reason = "no agent serves it".into();
+        }
+        ModelInfo {
+            name: model.name.clone(),
+            provider: model.provider.clone(),
+            id: model.id.clone(),
+            context_window: model.context_window,
+            level: level.as_str().into(),
+            reason,
+            is_simulated: model.is_simulated,
+            is_degraded: model.is_degraded,
+            has_vision: model.has_vision,
+            unavailable_until,
+            agents: u32::try_from(agents).unwrap_or(u32::MAX),
+            queued: ready,
+            leased,
+            fallback: model.chain.iter().skip(1).cloned().collect(),
+        }
+    }
+
+    fn usage(&self, model: &Model) -> ModelUsage {
+        let totals = self.state.usage.get(&model.name);
+        let (level, reason, unavailable_until) = self.level(model);
+        ModelUsage {
+            model: model.name.clone(),
+            level: level.as_str().into(),
+            reason,
+            windows: totals.windows(self.now.wall),
+            total: totals.usage,
+            calls: totals.calls,
+            failures: totals.failures,
+            cost_usd: totals.known_cost(),
+            unavailable_until,
+            is_simulated: model.is_simulated,
+        }
+    }
+
+    fn agents(&self) -> Vec<AgentInfo> {
+        let info = |(_, link): (_, &crate::core::agent::Link)| AgentInfo {
+            name: link.agent.clone(),
+            is_connected: true,
+            is_exclusive: link.is_exclusive,
+            models: link.models.clone(),
+            capacity: link.capacity,
+            leased: u32::try_from(self.state.queue.leased_by(&link.agent).len())
+                .unwrap_or(u32::MAX),
+            free_credit: link.credit_messages,
+            since: link.since,
+            instance: link.instance.clone(),
+        };
+        self.state.agent.links().map(info).collect()
+    }
+
+    /// Where a consultation would go, sent to nobody.
+    fn explain(&self, new: &NewConsultation) -> RouteExplanation {
+        let asked = new.asked.clone();
+        let chain = match self.model(&asked) {
+            Some(_) if new.options.no_fallback => vec![asked.clone()],
+            Some(model) => model.chain.clone(),
+            None => Vec::new(),
+        };
+        let needs = Needs {
+            prompt_bytes: new.prompt_bytes,
+            has_images: new.needs_vision,
+            max_output_tokens: new.max_output_tokens,
+            max_cost_usd: new.options.max_cost_usd,
+            too_small: 0,
+        };
+        let judged = self.judged(&chain, &needs, Seq(0));
+        let policy = &self.state.policy;
+        let span = new.options.deadline.unwrap_or(policy.default_deadline).min(policy.max_lifetime);
+        let longest = self.now.wall.after(span);
+        let (choice, _) = route::choose(&self.state.policy, &chain, &judged, 0, longest, self.now);
+        let chosen = match choice {
+            Choice::Call { candidate, .. } | Choice::Wait { candidate, .. } => Some(candidate),
+            Choice::Nobody { .. } => None,
+        };
+        let chosen = if new.options.no_fallback
+            && !matches!(judged.first().map(|j| &j.verdict), Some(Judgement::Unfit(_)) | None)
+        {
+            Some(0)
+        } else {
+            chosen
+        };
+        let candidates =
+            chain.iter().zip(&judged).enumerate().filter_map(|(place, (name, judged))| {
+                let model = self.model(name)?;
+                let input = route::estimated_tokens(model, needs.prompt_bytes);
+                let least = self.state.policy.routing.min_output_tokens;
+                let usage = broker_proto::Usage {
+                    input_tokens: Some(input),
+                    output_tokens: Some(0),
+                    ..broker_proto::Usage::default()
+                };
+                Some(Candidate {
+                    model: name.clone(),
+                    is_chosen: chosen.is_some_and(|chosen| chosen as usize == place),
+                    reason: judged.reason.clone(),
+                    context_window: model.context_window,
+                    estimated_input_tokens: input,
+                    estimated_cost_usd: cost(model.prices, usage),
+                    max_output_tokens: route::output_cap(model, &needs, least).ok().flatten(),
+                    is_degraded: model.is_degraded,
+                })
+            });
+        let candidates = candidates.collect();
+        let decision = self.in_words(&chain, &choice, new.options.no_fallback && chosen.is_some());
+        RouteExplanation { asked, candidates, decision }
+    }
+
+    fn in_words(
+        &self,
+        chain: &[broker_proto::ModelName],
+        choice: &Choice,
+        is_alone: bool,
+    ) -> String {
+        let name =
+            |place: &u32| chain.get(*place as usize).map(ToString::to_string).unwrap_or_default();
+        match choice {
+            _ if is_alone && !chain.is_empty() => format!("{} is called, and no other", name(&0)),
+            Choice::Call { candidate, is_probe: true } => {
+                format!("{} is called, to see whether it is back", name(candidate))
+            }
+            Choice::Call { candidate, .. } => {
+                let model = name(candidate);
+                let presence = chain.get(*candidate as usize).map(|model| self.presence(model));
+                match presence {
+                    Some(Presence::Absent | Presence::Expected) => {
+                        format!("it waits in {model}'s queue until an agent serves it")
+                    }
+                    _ => format!("{model} is called"),
+                }
+            }
+            Choice::Wait { candidate, until } => {
+                let wait = until.since(self.now.wall).as_secs_f64();
+                format!("it waits {wait:.1} s, then {} is called", name(candidate))
+            }
+            Choice::Nobody { class, detail, .. } => {
+                format!("it fails with {}: {detail}", class.as_str())
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Moving a consultation along its chain, and ending it.
+
+use broker_proto::{
+    Attempt, Failure, FailureClass, MessageState, ModelName, Recipient, StopReason, Usage, WallTime,
+};
+
+use super::{Run, settle::Figures};
+use crate::core::{
+    Effect, Event, Finished, Note,
+    command::terminal,
+    policy::Model,
+    queue::{Answered, Body, Consultation, Place, Seq},
+    route::{self, Choice, Judged, Needs, Presence},
+};
+
+/// Messages that one sweep may move, so that a batch stays small.
+const SWEEP_STEPS: usize = 32;
+
+impl Consultation {
+    pub(in crate::core) fn needs(&self) -> Needs {
+        Needs {
+            prompt_bytes: self.prompt_bytes,
+            has_images: self.needs_vision,
+            max_output_tokens: self.max_output_tokens,
+            max_cost_usd: self.options.max_cost_usd.map(|budget| (budget - self.spent()).max(0.0)),
+            too_small: self.too_small,
+        }
+    }
+}
+
+impl Consultation {
+    /// USD of the attempts so far, as far as they are known: one budget holds over the whole chain.
+    fn spent(&self) -> f64 {
+        self.attempts.iter().filter_map(|attempt| attempt.cost_usd).sum()
+    }
+}
+
+impl Run<'_> {
+    /// Places a consultation at the first candidate from `from` on that may be called, or ends it.
+    pub(super) fn route(&mut self, seq: Seq, from: u32, why: &str) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let Some(consultation) = &message.consultation else { return };
+        let Some(asked) = self.model(&consultation.asked) else {
+            let failure = Failure::new(
+                FailureClass::ModelNotFound,
+                "broker",
+                format!("{} is no longer configured", consultation.asked),
+            );
+            self.end(seq, MessageState::Failed, Some(failure), None);
+            return;
+        };
+        let chain = asked.chain.clone();
+        let needs = consultation.needs();
+        // Where nobody was called yet, an earlier candidate that has come back is as good as new.
+        let from = if consultation.attempts.is_empty() { 0 } else { from };
+        if consultation.options.no_fallback {
+            self.route_without_fallback(seq, &needs, why);
+            return;
+        }
+        let deadline = message.deadline;
+        let judged = self.judged(&chain, &needs, seq);
+        let (choice, passed_over) =
+            route::choose(&self.state.policy, &chain, &judged, from as usize, deadline, self.now);
+        match choice {
+            Choice::Call { candidate, is_probe } => {
+                let Some(model) = chain.get(candidate as usize).cloned() else { return };
+                self.place(seq, &model, candidate, None, passed_over, why);
+                if is_probe {
+                    self.note(Note::Probing { model: model.clone(), seq: Some(seq) });
+                }
+                self.dispatch(&Recipient::Model(model));
+            }
+            Choice::Wait { candidate, until } => {
+                let Some(model) = chain.get(candidate as usize).cloned() else { return };
+                let why = format!("{why}; waits for {model}");
+                self.place(seq, &model, candidate, Some(until), passed_over, &why);
+            }
+            Choice::Nobody { class, retry_at, detail } => {
+                let failure = self.nobody(seq, class, retry_at, detail);
+                self.end_with(seq, MessageState::Failed, Some(failure), None, None, &passed_over);
+            }
+        }
+    }
+
+    /// The named model and no other: what speaks against it for good fails, what may pass is the person's probe.
+    fn route_without_fallback(&mut self, seq: Seq, needs: &Needs, why: &str) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let Some(asked) = message.consultation.as_ref().map(|c| c.asked.clone()) else { return };
+        let judged = self.judged(std::slice::from_ref(&asked), needs, seq);
+        if let Some(Judged { verdict: route::Judgement::Unfit(class), reason }) = judged.first() {
+            let failure = Failure::new(*class, "broker", format!("{asked}: {reason}"));
+            self.end(seq, MessageState::Failed, Some(failure), None);
+            return;
+        }
+        self.place(seq, &asked, 0, None, Vec::new(), why);
+        self.dispatch(&Recipient::Model(asked));
+    }
+
+    /// Every model of a chain, judged for one message.
+    pub(super) fn judged(&self, chain: &[ModelName], needs: &Needs, seq: Seq) -> Vec<Judged> {
+        let models = chain.iter().filter_map(|name| self.model(name));
+        models.map(|model| self.judge(model, needs, seq)).collect()
+    }
+
+    fn judge(&self, model: &Model, needs: &Needs, seq: Seq) -> Judged {
+        let presence = self.presence(&model.name);
+        let judged =
+            route::judge(&self.state.route, &self.state.policy, model, needs, presence, self.now);
+        // The message that tries a model does not wait for itself.
+        if judged.verdict == route::Judgement::UnderProbe
+            && self.state.route.prober(&model.name) == Some(seq)
+        {
+            return Judged { verdict: route::Judgement::Probe, reason: String::new() };
+        }
+        judged
+    }
+
+    pub(super) fn presence(&self, model: &ModelName) -> Presence {
+        let queue = Recipient::Model(model.clone());
+        if self.state.agent.serving(&queue) == 0 {
+            return if self.state.agent.is_absent(model, self.now.boot) {
+                Presence::Absent
+            } else {
+                Presence::Expected
+            };
+        }
+        let (ready, _, _) = self.state.queue.load(&queue);
+        if ready == 0 && self.state.agent.taker(&queue, 0).is_some() {
+            Presence::Idle
+        } else {
+            Presence::Busy
+        }
+    }
+
+    pub(super) fn place(
+        &mut self,
+        seq: Seq,
+        model: &ModelName,
+        candidate: u32,
+        wait_until: Option<WallTime>,
+        passed_over: Vec<broker_proto::PassedOver>,
+        why: &str,
+    ) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let queue = Recipient::Model(model.clone());
+        let stays = matches!(&message.place, Place::Ready { queue: now } if *now == queue);
+        if stays && wait_until.is_none() {
+            return;
+        }
+        let subject = message.subject();
+        let left = message.model().filter(|left| *left != model).cloned();
+        let at = self.now.wall;
+        let why = why.to_owned();
+        self.event(Event::Routed { subject, at, queue, candidate, wait_until, passed_over, why });
+        if let Some(until) = wait_until {
+            self.note(Note::WaitRuns { seq, due: self.now.boot_at(until) });
+        }
+        if let Some(left) = left {
+            self.end_probe(&left, seq);
+        }
+    }
+
+    /// A waiting message's time has come: whoever may be called now is.
+    pub(super) fn wake(&mut self, seq: Seq) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let queue = message.queue().clone();
+        match &message.consultation {
+            Some(consultation) => {
+                let candidate = consultation.candidate;
+                self.route(seq, candidate, "its wait is over");
+            }
+            None => {
+                let subject = message.subject();
+                self.event(Event::Routed {
+                    subject,
+                    at: self.now.wall,
+                    queue: queue.clone(),
+                    candidate: 0,
+                    wait_until: None,
+                    passed_over: Vec::new(),
+                    why: "its wait is over".into(),
+                });
+                self.dispatch(&queue);
+            }
+        }
+    }
+
+    /// Routes again what waits in a model's queue, after what is known of the model has changed.
+    pub(super) fn sweep(&mut self, model: &ModelName) {
+        let queue = Recipient::Model(model.clone());
+        let waiting: Vec<Seq> = self
+            .state
+            .queue
+            .ready(&queue)
+            .map(|ready| ready.in_turn().collect())
+            .unwrap_or_default();
+        let before = self.events.len();
+        let mut is_done = true;
+        // First, because what moves here may ask for another sweep.
+        self.note(Note::Sweep { model: model.clone(), is_due: false });
+        for seq in waiting {
+            if self.events.len() - before >= SWEEP_STEPS {
+                is_done = false;
+                break;
+            }
+            let Some(message) = self.state.queue.get(seq) else { continue };
+            let Some(consultation) = &message.consultation else { continue };
+            if consultation.options.no_fallback {
+                continue;
+            }
+            let candidate = consultation.candidate;
+            self.route(seq, candidate, "routed again");
+        }
+        if !is_done {
+            self.note(Note::Sweep { model: model.clone(), is_due: true });
+        }
+    }
+
+    /// Takes in what an attempt's end says of models, and lets their queues feel it.
+    pub(super) fn reroute(&mut self, effects: route::Effects) {
+        for (model, route) in effects {
+            if self.state.route.get(&model) == route {
+                continue;
+            }
+            let is_available = route.shut.is_none();
+            let reason = route.shut.as_ref().map(|shut| shut.reason.clone()).unwrap_or_default();
+            let was_available = self.state.route.shut(&model).is_none();
+            let at = self.now.wall;
+            self.event(Event::RouteChanged { model: model.clone(), at, route });
+            if is_available && !was_available {
+                self.dispatch(&Recipient::Model(model.clone()));
+            }
+            if !is_available {
+                self.note(Note::Probing { model: model.clone(), seq: None });
+                self.note(Note::Sweep { model: model.clone(), is_due: true });
+            }
+            if is_available != was_available {
+                self.effect(Effect::ModelChanged { model, is_available, reason });
+            }
+        }
+        while let Some(model) = self.state.route.to_sweep().cloned() {
+            let before = self.events.len();
+            self.sweep(&model);
+            // What is left over is the next tick's.
+            if self.events.len() - before >= SWEEP_STEPS {
+                break;
+            }
+        }
+    }
+
+    /// Ends a consultation for which no candidate is left.
+    fn nobody(
+        &self,
+        seq: Seq,
+        class: FailureClass,
+        retry_at: Option<WallTime>,
+        detail: String,
+    ) -> Failure {
+        let attempts = self.state.queue.get(seq).and_then(|m| m.consultation.as_ref());
+        let last = attempts.and_then(|c| c.attempts.last()).and_then(|a| a.failure.clone());
+        let mut failure = match last {
+            Some(last) => Failure { detail: format!("{}; {detail}", last.detail), ..last },
+            None => Failure::new(class, "broker", detail),
+        };
+        let is_ahead = |at: &WallTime| *at > self.now.wall;
+        failure.retry_at =
+            [failure.retry_at.filter(is_ahead), retry_at].into_iter().flatten().min();
+        failure
+    }
+
+    pub(super) fn expire(&mut self, seq: Seq) {
+        self.end(seq, MessageState::Expired, None, None);
+    }
+
+    pub(super) fn end_abandoned(&mut self, seq: Seq) {
+        self.end(seq, MessageState::Cancelled, None, None);
+    }
+
+    pub(super) fn end(
+        &mut self,
+        seq: Seq,
+        state: MessageState,
+        failure: Option<Failure>,
+        reply: Option<Body>,
+    ) {
+        self.end_with(seq, state, failure, reply, None, &[]);
+    }
+
+    /// The one terminal outcome of a message (I-6), its reply in the same commit (I-20).
+    pub(super) fn end_with(
+        &mut self,
+        seq: Seq,
+        state: MessageState,
+        failure: Option<Failure>,
+        reply: Option<Body>,
+        answered: Option<(Attempt, Option<StopReason>)>,
+        passed_over: &[broker_proto::PassedOver],
+    ) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let subject = message.subject();
+        // A lease that is still held is settled by this end, unless its agent had no part in it.
+        let is_settled = message.lease().is_some()
+            && !matches!(state, MessageState::Expired | MessageState::Cancelled);
+        let epoch = if is_settled { message.epoch } else { message.settled.unwrap_or(0) };
+        let sender = message.sender.clone();
+        let model = message.model().cloned();
+        let cut_short = self.cut_short(seq, state);
+        self.cancel_lease(seq, state);
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let summary = message.consultation.as_ref().map(|consultation| {
+            let answered = answered.and_then(|(attempt, stop_reason)| {
+                let model = self.model(&attempt.model)?;
+                Some(Answered { attempt, stop_reason, model })
+            });
+            let mut summary = consultation.summary(subject.id, answered);
+            if let Some(attempt) = cut_short {
+                summary.cost_usd = summary.cost_usd.zip(attempt.cost_usd).map(|(a, b)| a + b);
+                summary.attempts.push(attempt);
+            }
+            for passed in passed_over {
+                if summary.passed_over.iter().all(|before| before.model != passed.model)
+                    && summary.attempts.iter().all(|attempt| attempt.model != passed.model)
+                {
+                    summary.passed_over.push(passed.clone());
+                }
+            }
+            summary
+        });
+        let at = self.now.wall;
+        self.event(Event::Finished(Box::new(Finished {
+            subject,
+            at,
+            state,
+            epoch,
+            summary: summary.clone(),
+            failure: failure.clone(),
+            reply,
+        })));
+        if let Some(model) = model {
+            self.end_probe(&model, seq);
+        }
+        if let Some(summary) = summary {
+            let terminal = Box::new(terminal(state, failure, summary));
+            self.effect(Effect::Closed { seq, id: subject.id, sender, terminal });
+        }
+    }
+
+    /// The attempt that its message's end ends with it, so that the summary names who was being called.
+    fn cut_short(&self, seq: Seq, state: MessageState) -> Option<Attempt> {
+        let (class, why) = match state {
+            MessageState::Expired => (FailureClass::Timeout, "the deadline came first"),
+            MessageState::Cancelled => (FailureClass::Cancelled, "it was cancelled"),
+            MessageState::Queued
+            | MessageState::Waiting
+            | MessageState::Leased
+            | MessageState::Done
+            | MessageState::Failed
+            | MessageState::Dead => return None,
+        };
+        self.state.queue.get(seq)?.lease()?;
+        self.attempt(seq, Some(Failure::new(class, "broker", why)), &Figures::default())
+    }
+
+    /// A lease whose message has ended is not worked on any further.
+    fn cancel_lease(&mut self, seq: Seq, state: MessageState) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let Some(lease) = message.lease() else { return };
+        if !matches!(state, MessageState::Expired | MessageState::Cancelled) {
+            return;
+        }
+        let effect = Effect::Cancel {
+            agent: lease.agent.clone(),
+            seq,
+            epoch: message.epoch,
+            id: message.id,
+            reason: state.as_str().into(),
+        };
+        self.effect(effect);
+    }
+
+    /// A message that tried a model has left it: the next one may.
+    pub(super) fn end_probe(&mut self, model: &ModelName, seq: Seq) {
+        if self.state.route.prober(model) != Some(seq) {
+            return;
+        }
+        self.note(Note::Probing { model: model.clone(), seq: None });
+        self.note(Note::Sweep { model: model.clone(), is_due: true });
+    }
+
+    /// Counts one call's figures towards its model.
+    pub(super) fn count(
+        &mut self,
+        model: &ModelName,
+        usage: Usage,
+        cost: Option<f64>,
+        failed: bool,
+        limits: &[broker_proto::RateLimit],
+    ) {
+        let totals = Box::new(self.state.usage.get(model).with(usage, cost, failed, limits));
+        self.event(Event::UsageChanged { model: model.clone(), at: self.now.wall, totals });
+    }
+}

@@ -1,0 +1,154 @@
+//! Accepting a message.
+
+use broker_proto::{MessageType, Receipt, Recipient, WallTime};
+
+use super::Run;
+use crate::core::{
+    Accepted, Effect, Event, NewMessage, Note, Refusal, Reply, Subject,
+    queue::{Digest, Seq},
+};
+
+/// How long a sender waits before it offers a message to a full queue again.
+const RETRY_FULL: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Run<'_> {
+    pub(super) fn send(&mut self, new: NewMessage) -> Result<Reply, Refusal> {
+        if let Some(receipt) = self.duplicate(&new)? {
+            return Ok(Reply::Receipt(Receipt { is_duplicate: true, ..receipt }));
+        }
+        self.check_recipient(&new)?;
+        let deadline = self.deadline(&new)?;
+        self.check_room(&new)?;
+
+        let seq = self.state.queue.next_seq();
+        let subject = Subject { seq, id: new.id };
+        let receipt = Receipt {
+            message_id: new.id,
+            is_duplicate: false,
+            accepted_at: self.now.wall,
+            deadline,
+        };
+        let (to, sender) = (new.to.clone(), new.sender.clone());
+        let is_consultation = new.consultation.is_some();
+        let allow_restart = new.consultation.as_ref().is_some_and(|c| c.options.allow_restart);
+        self.event(Event::Accepted(Box::new(Accepted {
+            subject,
+            at: self.now.wall,
+            sender: new.sender,
+            to: new.to,
+            kind: new.kind,
+            priority: new.priority,
+            digest: new.digest,
+            body: new.body,
+            deadline,
+            session: new.session,
+            ordering_key: new.ordering_key,
+            correlation: new.correlation,
+            labels: new.labels,
+            consultation: new.consultation,
+        })));
+        if is_consultation {
+            let receipt = receipt.clone();
+            let id = subject.id;
+            self.effect(Effect::Opened { seq, id, sender, receipt, allow_restart });
+            self.expect_asker(seq);
+            self.route(seq, 0, "asked");
+        } else {
+            self.event(Event::Routed {
+                subject,
+                at: self.now.wall,
+                queue: to.clone(),
+                candidate: 0,
+                wait_until: None,
+                passed_over: Vec::new(),
+                why: "addressed".into(),
+            });
+            self.dispatch(&to);
+        }
+        Ok(Reply::Receipt(receipt))
+    }
+
+    /// The first receipt, when this message was accepted before (I-7).
+    fn duplicate(&self, new: &NewMessage) -> Result<Option<Receipt>, Refusal> {
+        let known = self.state.queue.known(&new.sender, new.id).map(|(d, r)| (d, r.clone()));
+        let earlier = || new.earlier.as_ref().map(|e| (e.digest, e.receipt.clone()));
+        match known.or_else(earlier) {
+            None => Ok(None),
+            Some((digest, receipt)) if same(digest, new.digest) => Ok(Some(receipt)),
+            Some(_) => Err(Refusal::IdReused(new.id)),
+        }
+    }
+
+    fn check_recipient(&self, new: &NewMessage) -> Result<(), Refusal> {
+        match &new.to {
+            Recipient::Model(name) => {
+                if new.kind != MessageType::Consultation {
+                    return Err(Refusal::WrongType(new.kind));
+                }
+                if self.model(name).is_none() {
+                    let given = name.to_string();
+                    return Err(Refusal::UnknownModel { given, nearest: Vec::new() });
+                }
+            }
+            Recipient::Agent(name) => {
+                if self.state.agent.token(name).is_none() && !new.allow_future_recipient {
+                    return Err(Refusal::UnknownAgent(name.to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The earliest of what the sender said and what the broker allows (I-22).
+    fn deadline(&self, new: &NewMessage) -> Result<WallTime, Refusal> {
+        let policy = &self.state.policy;
+        let asked = new
+            .consultation
+            .as_ref()
+            .map(|c| c.options.deadline.unwrap_or(policy.default_deadline));
+        let longest = self.now.wall.after(policy.max_lifetime);
+        let by_span = asked.map_or(longest, |span| self.now.wall.after(span));
+        let deadline = new.expires_at.unwrap_or(longest).min(by_span).min(longest);
+        if deadline <= self.now.wall { Err(Refusal::AlreadyExpired) } else { Ok(deadline) }
+    }
+
+    fn check_room(&self, new: &NewMessage) -> Result<(), Refusal> {
+        let policy = &self.state.policy;
+        let (messages, leased, bytes) = self.state.queue.load(&new.to);
+        let limit = if messages + leased >= policy.queue_messages {
+            format!("{} messages", policy.queue_messages)
+        } else if bytes.saturating_add(new.body.size_bytes) > policy.queue_bytes {
+            format!("{} bytes", policy.queue_bytes)
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::QueueFull { queue: new.to.clone(), limit, retry_after: RETRY_FULL })
+    }
+
+    /// Nobody is known to listen yet: the usual time to come, or what the asker was promised if that is longer.
+    pub(super) fn expect_asker(&mut self, seq: Seq) {
+        let window = self.state.policy.return_window;
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let Some(consultation) = &message.consultation else { return };
+        let window = consultation.options.return_window.map_or(window, |own| own.max(window));
+        if !consultation.options.keep {
+            self.note(Note::Orphaned { seq, until: Some(self.now.boot.after(window)) });
+        }
+    }
+
+    /// Starts the time within which somebody must listen again (I-37).
+    pub(super) fn asker_left(&mut self, seq: Seq) {
+        let window = self.state.policy.return_window;
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let Some(consultation) = &message.consultation else { return };
+        if consultation.options.keep {
+            return;
+        }
+        let window = consultation.options.return_window.unwrap_or(window);
+        self.note(Note::Orphaned { seq, until: Some(self.now.boot.after(window)) });
+    }
+}
+
+fn same(a: Digest, b: Digest) -> bool {
+    a == b
+}

@@ -1,0 +1,98 @@
+//! The rules of a namespace: what may happen, and what follows from it.
+//!
+//! Invariant: nothing here knows a clock, a disk, a network or randomness; the same history gives the same state.
+//! Invariant: state changes only through [`apply`] (journalled events) and [`note`](State::note) (volatile notes).
+//! Invariant: a refusal leaves the state as it was.
+//!
+//! The nouns (`queue`, `route`, `agent`, `usage`) do not call each other. `flow` is where what one of them says
+//! becomes something for another.
+
+pub mod agent;
+mod command;
+mod event;
+mod flow;
+pub mod policy;
+pub mod queue;
+mod refusal;
+pub mod route;
+mod time;
+pub mod usage;
+
+pub(crate) use command::terminal;
+pub use command::{
+    Command, Delivered, Earlier, Effect, NewConsultation, NewMessage, Outcome, Query, Reply,
+    Resumed, SettleCommand, View,
+};
+pub use event::{Accepted, Event, Finished, Note, Subject};
+pub use policy::Policy;
+pub use refusal::Refusal;
+pub use time::{BootTime, Now};
+
+/// Everything that is alive in a namespace. Bodies are not in it, only their keys, sizes and digests.
+#[derive(Debug)]
+pub struct State {
+    pub policy: Policy,
+    pub queue: queue::State,
+    pub route: route::State,
+    pub agent: agent::State,
+    pub usage: usage::State,
+}
+
+/// What one command led to: in this order journalled, carried out, answered.
+#[derive(Debug)]
+pub struct Decision {
+    pub events: Vec<Event>,
+    pub effects: Vec<Effect>,
+    pub reply: Reply,
+}
+
+impl State {
+    /// A namespace in which nothing has happened yet.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            queue: queue::State::default(),
+            route: route::State::default(),
+            agent: agent::State::default(),
+            usage: usage::State::default(),
+        }
+    }
+
+    /// Applies what is volatile: links, credit, timers of this boot. Total, and never journalled.
+    pub(crate) fn note(&mut self, note: &Note) {
+        self.queue.note(note);
+        self.route.note(note);
+        self.agent.note(note);
+    }
+}
+
+/// Decides `command` at `now` and applies what was decided, sub-commands and their consequences included.
+///
+/// # Errors
+/// The [`Refusal`], with the state unchanged.
+pub fn decide(state: &mut State, command: Command, now: Now) -> Result<Decision, Refusal> {
+    let mut run = flow::Run::new(state, now);
+    let reply = run.command(command)?;
+    Ok(run.finish(reply))
+}
+
+/// Applies an event that was decided earlier. Total: an event that was journalled cannot fail.
+pub fn apply(state: &mut State, event: &Event) {
+    state.queue.apply(event);
+    state.route.apply(event);
+    state.agent.apply(event);
+    state.usage.apply(event);
+}
+
+/// When the shell must come back with [`Command::Tick`], if nothing else happens.
+#[must_use]
+pub fn next_deadline(state: &State, now: Now) -> Option<BootTime> {
+    [state.queue.next_deadline(now), state.route.next_deadline(now), state.agent.next_deadline()]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! One living message.
+
+use broker_proto::{
+    AgentName, AnswerSummary, AskOptions, Attempt, MessageId, MessageState, MessageType, ModelName,
+    PassedOver, Priority, Recipient, Sender, StopReason, Usage, WallTime,
+};
+
+use super::{Body, Digest, Seq};
+use crate::core::{Accepted, BootTime, Subject};
+
+#[derive(Debug)]
+pub struct Message {
+    pub seq: Seq,
+    pub id: MessageId,
+    pub sender: Sender,
+    pub to: Recipient,
+    pub kind: MessageType,
+    pub priority: Priority,
+    pub digest: Digest,
+    pub body: Body,
+    pub accepted_at: WallTime,
+    pub deadline: WallTime,
+    /// Since when it has been ready for its next delivery.
+    pub ready_at: WallTime,
+    pub place: Place,
+    /// The last lease given; the number of deliveries so far.
+    pub epoch: u32,
+    /// The last lease that was settled without ending the message.
+    pub settled: Option<u32>,
+    /// The attempt whose lease was lost, and whether it counts, while its stream is being closed.
+    pub lost_attempt: Option<(bool, Option<Box<Attempt>>)>,
+    /// Leases that ended without a settlement, the agent's fault or its machine's.
+    pub lost: u32,
+    /// When a waiting message is due, on this boot's clock.
+    pub due: BootTime,
+    /// When it is cancelled unless somebody listens again.
+    pub orphaned: Option<BootTime>,
+    pub consultation: Option<Box<Consultation>>,
+}
+
+/// Where a living message is.
+#[derive(Debug)]
+pub enum Place {
+    /// Accepted, not yet routed; only inside one decision.
+    New,
+    Ready {
+        queue: Recipient,
+    },
+    Waiting {
+        queue: Recipient,
+        until: WallTime,
+    },
+    Leased {
+        queue: Recipient,
+        lease: Lease,
+    },
+    /// Its last attempt is over; what follows is not decided yet.
+    Closing {
+        queue: Recipient,
+    },
+}
+
+#[derive(Debug)]
+pub struct Lease {
+    pub agent: AgentName,
+    pub instance: String,
+    pub since: WallTime,
+    pub ends: BootTime,
+    /// No renewal goes beyond this.
+    pub cap: BootTime,
+}
+
+/// What routing keeps of a consultation.
+#[derive(Debug)]
+pub struct Consultation {
+    pub asked: ModelName,
+    pub options: AskOptions,
+    pub prompt_bytes: u64,
+    pub needs_vision: bool,
+    pub max_output_tokens: Option<u32>,
+    /// The place in the asked model's chain it is at.
+    pub candidate: u32,
+    /// Failed attempts in a row at this candidate.
+    pub tries_here: u32,
+    /// Some of an answer has reached the asker.
+    pub shown: bool,
+    /// A window it did not fit; only larger ones are tried.
+    pub too_small: u64,
+    pub attempts: Vec<Attempt>,
+    pub passed_over: Vec<PassedOver>,
+    pub why: String,
+}
+
+impl Message {
+    pub(super) fn accepted(accepted: &Accepted) -> Self {
+        let consultation = accepted.consultation.as_ref().map(|new| {
+            Box::new(Consultation {
+                asked: new.asked.clone(),
+                options: new.options.clone(),
+                prompt_bytes: new.prompt_bytes,
+                needs_vision: new.needs_vision,
+                max_output_tokens: new.max_output_tokens,
+                candidate: 0,
+                tries_here: 0,
+                shown: false,
+                too_small: 0,
+                attempts: Vec::new(),
+                passed_over: Vec::new(),
+                why: String::new(),
+            })
+        });
+        Self {
+            seq: accepted.subject.seq,
+            id: accepted.subject.id,
+            sender: accepted.sender.clone(),
+            to: accepted.to.clone(),
+            kind: accepted.kind,
+            priority: accepted.priority,
+            digest: accepted.digest,
+            body: accepted.body.clone(),
+            accepted_at: accepted.at,
+            deadline: accepted.deadline,
+            ready_at: accepted.at,
+            place: Place::New,
+            epoch: 0,
+            settled: None,
+            lost_attempt: None,
+            lost: 0,
+            due: BootTime::default(),
+            orphaned: None,
+            consultation,
+        }
+    }
+
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        Subject { seq: self.seq, id: self.id }
+    }
+
+    /// The queue it is in, or was in last.
+    #[must_use]
+    pub fn queue(&self) -> &Recipient {
+        match &self.place {
+            Place::New => &self.to,
+            Place::Ready { queue }
+            | Place::Waiting { queue, .. }
+            | Place::Leased { queue, .. }
+            | Place::Closing { queue } => queue,
+        }
+    }
+
+    /// The model whose queue it is in.
+    #[must_use]
+    pub fn model(&self) -> Option<&ModelName> {
+        match self.queue() {
+            Recipient::Model(name) => Some(name),
+            Recipient::Agent(_) => None,
+        }
+    }
+
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        match &self.place {
+            Place::Leased { lease, .. } => Some(lease),
+            Place::New | Place::Ready { .. } | Place::Waiting { .. } | Place::Closing { .. } => {
+                None
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn state(&self) -> MessageState {
+        match &self.place {
+            Place::New | Place::Ready { .. } | Place::Closing { .. } => MessageState::Queued,
+            Place::Waiting { .. } => MessageState::Waiting,
+            Place::Leased { .. } => MessageState::Leased,
+        }
+    }
+
+    pub(super) fn routed(&mut self, candidate: u32, passed_over: &[PassedOver], why: &str) {
+        let Some(consultation) = &mut self.consultation else { return };
+        if consultation.candidate != candidate {
+            consultation.tries_here = 0;
+        }
+        consultation.candidate = candidate;
+        why.clone_into(&mut consultation.why);
+        for passed in passed_over {
+            consultation.passed_over.retain(|before| before.model != passed.model);
+            consultation.passed_over.push(passed.clone());
+        }
+    }
+
+    /// The attempt that its lost lease was, without a word on why it failed.
+    pub(super) fn lost_at(&self, at: WallTime) -> Option<Attempt> {
+        let (lease, model) = (self.lease()?, self.model()?.clone());
+        Some(Attempt {
+            number: self.epoch,
+            model,
+            agent: Some(lease.agent.clone()),
+            failure: None,
+            latency: at.since(lease.since),
+            wait: lease.since.since(self.ready_at),
+            first_token: None,
+            usage: Usage::default(),
+            cost_usd: None,
+        })
+    }
+
+    pub(super) fn attempt_failed(&mut self, attempt: &Attempt, shown: bool) {
+        let Some(consultation) = &mut self.consultation else { return };
+        consultation.tries_here += 1;
+        consultation.shown |= shown;
+        consultation.attempts.push(attempt.clone());
+    }
+}
+
+/// Who answered, and how, when somebody did.
+#[derive(Debug)]
+pub(in crate::core) struct Answered<'a> {
+    pub attempt: Attempt,
+    pub stop_reason: Option<StopReason>,
+    pub model: &'a crate::core::policy::Model,
+}
+
+impl Consultation {
+    /// What is said of this consultation at its end.
+    pub(in crate::core) fn summary(
+        &self,
+        id: MessageId,
+        answered: Option<Answered<'_>>,
+    ) -> AnswerSummary {
+        let mut attempts = self.attempts.clone();
+        let last = answered.map(|answered| {
+            attempts.push(answered.attempt.clone());
+            answered
+        });
+        let called = |passed: &&PassedOver| attempts.iter().all(|a| a.model != passed.model);
+        AnswerSummary {
+            message_id: id,
+            asked: self.asked.clone(),
+            model: last.as_ref().map(|answered| answered.model.name.clone()),
+            agent: last.as_ref().and_then(|answered| answered.attempt.agent.clone()),
+            is_degraded: last.as_ref().is_some_and(|answered| answered.model.is_degraded),
+            is_simulated: last.as_ref().is_some_and(|answered| answered.model.is_simulated),
+            stop_reason: last.as_ref().and_then(|answered| answered.stop_reason),
+            passed_over: self.passed_over.iter().filter(called).cloned().collect(),
+            usage: attempts.iter().map(|a| a.usage).reduce(Usage::plus).unwrap_or_default(),
+            cost_usd: attempts
+                .iter()
+                .map(|a| a.cost_usd)
+                .try_fold(0.0, |sum, cost| Some(sum + cost?)),
+            attempts,
+        }
+    }
+}

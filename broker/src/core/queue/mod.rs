@@ -1,0 +1,437 @@
+//! Queues: what waits, what is leased, until when, and what is known of what has ended.
+//!
+//! Invariant: a message is ready, waiting, leased or closing; never two of these.
+//! Invariant: this module knows neither models nor links, only whose turn it is.
+
+mod message;
+mod ready;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    fmt,
+};
+
+use broker_proto::{MessageId, Receipt, Recipient, Sender, WallTime};
+
+pub(super) use message::Answered;
+pub use message::{Consultation, Lease, Message, Place};
+pub use ready::Ready;
+
+use super::{BootTime, Event, Note, Now};
+
+/// A message's number in its namespace: strictly rising, never used again (I-9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Seq(pub u64);
+
+/// BLAKE3 over what the sender said.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({:02x}{:02x}..)", self.0[0], self.0[1])
+    }
+}
+
+/// The key of one stored content: its hash and a copy number, as the journal writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BodyKey(pub [u8; 40]);
+
+/// Stored bytes, in pieces.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Body {
+    pub keys: Box<[BodyKey]>,
+    pub size_bytes: u64,
+}
+
+/// A finished message that the projection may not know yet.
+#[derive(Debug, Clone)]
+struct Ended {
+    no: u64,
+    seq: Seq,
+    key: (Sender, MessageId),
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    seq: Seq,
+    digest: Digest,
+    receipt: Receipt,
+    /// Set once it has ended: by which lease.
+    ended: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    last_seq: Seq,
+    messages: HashMap<Seq, Message>,
+    by_id: HashMap<MessageId, Seq>,
+    /// Every message alive, and those ended that the projection may not know. Looked up, never walked.
+    known: HashMap<(Sender, MessageId), Known>,
+    ended_epochs: HashMap<Seq, u32>,
+    ended: VecDeque<Ended>,
+    finish_no: u64,
+    queues: BTreeMap<Recipient, Ready>,
+    deadlines: BTreeSet<(WallTime, Seq)>,
+    leases: BTreeSet<(BootTime, Seq)>,
+    /// Leased before the broker's last start, and not heard of since.
+    inherited: BTreeSet<Seq>,
+    waits: BTreeSet<(BootTime, Seq)>,
+    orphans: BTreeSet<(BootTime, Seq)>,
+    unserved: BTreeSet<Recipient>,
+}
+
+impl State {
+    /// The number the next message gets.
+    #[must_use]
+    pub fn next_seq(&self) -> Seq {
+        Seq(self.last_seq.0 + 1)
+    }
+
+    /// Numbers up to `seq` are taken, even if their messages are no longer here.
+    pub fn skip_to(&mut self, seq: Seq) {
+        self.last_seq = self.last_seq.max(seq);
+    }
+
+    /// The digest and first receipt of a message that this sender sent before.
+    #[must_use]
+    pub fn known(&self, sender: &Sender, id: MessageId) -> Option<(Digest, &Receipt)> {
+        self.known.get(&(sender.clone(), id)).map(|known| (known.digest, &known.receipt))
+    }
+
+    /// The lease that finished this message, if it is finished and still remembered here.
+    #[must_use]
+    pub fn ended_by(&self, seq: Seq) -> Option<u32> {
+        self.ended_epochs.get(&seq).copied()
+    }
+
+    /// How many messages have finished; the shell pairs it with a batch, and says when that batch is projected.
+    #[must_use]
+    pub fn finish_no(&self) -> u64 {
+        self.finish_no
+    }
+
+    #[must_use]
+    pub fn get(&self, seq: Seq) -> Option<&Message> {
+        self.messages.get(&seq)
+    }
+
+    #[must_use]
+    pub fn find(&self, id: MessageId) -> Option<&Message> {
+        self.by_id.get(&id).and_then(|seq| self.messages.get(seq))
+    }
+
+    /// The messages ready in a queue, best first.
+    #[must_use]
+    pub fn ready(&self, queue: &Recipient) -> Option<&Ready> {
+        self.queues.get(queue)
+    }
+
+    /// Ready and leased messages of a queue, and the bytes of both.
+    #[must_use]
+    pub fn load(&self, queue: &Recipient) -> (u64, u64, u64) {
+        self.queues
+            .get(queue)
+            .map_or((0, 0, 0), |ready| (ready.len(), ready.leased(), ready.size_bytes()))
+    }
+
+    /// Leased messages in the order of their numbers; for a hello, which is rare.
+    #[must_use]
+    pub fn leased_by(&self, agent: &broker_proto::AgentName) -> Vec<Seq> {
+        let mut leased: Vec<Seq> = self
+            .leases
+            .iter()
+            .filter(|(_, seq)| {
+                self.messages.get(seq).and_then(Message::lease).is_some_and(|l| l.agent == *agent)
+            })
+            .map(|(_, seq)| *seq)
+            .collect();
+        leased.sort_unstable();
+        leased
+    }
+
+    /// Whether this lease is older than the broker's last start and its agent has not been heard of since: what
+    /// ended it may have been the broker's stop.
+    #[must_use]
+    pub fn is_inherited(&self, seq: Seq) -> bool {
+        self.inherited.contains(&seq)
+    }
+
+    /// Every living message, in the order of their numbers; for a restart.
+    #[must_use]
+    pub fn living(&self) -> Vec<Seq> {
+        let mut living: Vec<Seq> = self.messages.keys().copied().collect();
+        living.sort_unstable();
+        living
+    }
+
+    /// The first message whose deadline has come.
+    #[must_use]
+    pub fn expired(&self, now: Now) -> Option<Seq> {
+        self.deadlines.first().filter(|(at, _)| *at <= now.wall).map(|(_, seq)| *seq)
+    }
+
+    /// The first lease that has ended.
+    #[must_use]
+    pub fn lapsed(&self, now: Now) -> Option<Seq> {
+        due(&self.leases, now)
+    }
+
+    /// The first waiting message whose time has come.
+    #[must_use]
+    pub fn awake(&self, now: Now) -> Option<Seq> {
+        due(&self.waits, now)
+    }
+
+    /// The first consultation that nobody came back to.
+    #[must_use]
+    pub fn abandoned(&self, now: Now) -> Option<Seq> {
+        due(&self.orphans, now)
+    }
+
+    /// A queue whose delivery was broken off.
+    #[must_use]
+    pub fn unserved(&self) -> Option<&Recipient> {
+        self.unserved.first()
+    }
+
+    pub(super) fn next_deadline(&self, now: Now) -> Option<BootTime> {
+        let first = |set: &BTreeSet<(BootTime, Seq)>| set.first().map(|(at, _)| *at);
+        let deadline = self.deadlines.first().map(|(at, _)| now.boot_at(*at));
+        if !self.unserved.is_empty() {
+            return Some(now.boot);
+        }
+        [first(&self.leases), first(&self.waits), first(&self.orphans), deadline]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Accepted(accepted) => self.accept(accepted),
+            Event::Routed { subject, at, queue, candidate, wait_until, passed_over, why } => {
+                self.place(subject.seq, |message| {
+                    // Straight out of a lease: its agent settled it, and may say so again (I-19).
+                    if message.lease().is_some() {
+                        message.settled = Some(message.epoch);
+                    }
+                    message.ready_at = *at;
+                    message.routed(*candidate, passed_over, why);
+                    match wait_until {
+                        None => Place::Ready { queue: queue.clone() },
+                        Some(until) => Place::Waiting { queue: queue.clone(), until: *until },
+                    }
+                });
+            }
+            Event::Leased { subject, at, epoch, agent, instance } => {
+                self.charge(subject.seq);
+                self.place(subject.seq, |message| {
+                    message.epoch = *epoch;
+                    Place::Leased {
+                        queue: message.queue().clone(),
+                        lease: Lease {
+                            agent: agent.clone(),
+                            instance: instance.clone(),
+                            since: *at,
+                            ends: BootTime::default(),
+                            cap: BootTime::default(),
+                        },
+                    }
+                });
+            }
+            Event::AttemptFailed { subject, at, attempt, shown } => {
+                self.place(subject.seq, |message| {
+                    message.attempt_failed(attempt, *shown);
+                    // An attempt whose lease was lost settled nothing: its agent is told so if it comes late (I-14).
+                    if message.lease().is_some() {
+                        message.settled = Some(attempt.number);
+                    }
+                    message.lost_attempt = None;
+                    message.ready_at = *at;
+                    Place::Closing { queue: message.queue().clone() }
+                });
+            }
+            Event::LeaseLost { subject, at, counts, .. } => self.place(subject.seq, |message| {
+                message.lost += u32::from(*counts);
+                message.lost_attempt = Some((*counts, message.lost_at(*at).map(Box::new)));
+                Place::Closing { queue: message.queue().clone() }
+            }),
+            Event::Finished(finished) => self.end(finished),
+            Event::RouteChanged { .. }
+            | Event::UsageChanged { .. }
+            | Event::TokenChanged { .. }
+            | Event::ContentStored { .. } => {}
+        }
+    }
+
+    pub(super) fn note(&mut self, note: &Note) {
+        match note {
+            Note::LeaseRuns { seq, ends, cap } => {
+                let Some(message) = self.messages.get_mut(seq) else { return };
+                let Place::Leased { lease, .. } = &mut message.place else { return };
+                self.leases.remove(&(lease.ends, *seq));
+                if cap.is_none() {
+                    self.inherited.remove(seq);
+                }
+                lease.cap = cap.unwrap_or(lease.cap);
+                lease.ends = *ends;
+                self.leases.insert((*ends, *seq));
+            }
+            Note::WaitRuns { seq, due } => {
+                let Some(message) = self.messages.get_mut(seq) else { return };
+                self.waits.remove(&(message.due, *seq));
+                message.due = *due;
+                self.waits.insert((*due, *seq));
+            }
+            Note::Orphaned { seq, until } => {
+                let Some(message) = self.messages.get_mut(seq) else { return };
+                if let Some(before) = message.orphaned {
+                    self.orphans.remove(&(before, *seq));
+                }
+                message.orphaned = *until;
+                if let Some(until) = until {
+                    self.orphans.insert((*until, *seq));
+                }
+            }
+            Note::Unserved { queue, is_due: true } => {
+                self.unserved.insert(queue.clone());
+            }
+            Note::Unserved { queue, is_due: false } => {
+                self.unserved.remove(queue);
+            }
+            Note::TooSmall { seq, window } => {
+                let message = self.messages.get_mut(seq);
+                if let Some(consultation) = message.and_then(|m| m.consultation.as_mut()) {
+                    consultation.too_small = consultation.too_small.max(*window);
+                }
+            }
+            Note::LostAttempt { seq, attempt, counts } => {
+                if let Some(message) = self.messages.get_mut(seq) {
+                    message.lost_attempt = Some((*counts, attempt.clone()));
+                }
+            }
+            Note::Projected { finish_no } => self.forget(*finish_no),
+            Note::Started { .. } => {
+                self.inherited = self.leases.iter().map(|(_, seq)| *seq).collect();
+                self.queues.values_mut().for_each(Ready::forget_turns);
+            }
+            Note::LinkUp { .. }
+            | Note::LinkDown { .. }
+            | Note::Credit { .. }
+            | Note::Spent { .. }
+            | Note::Probing { .. }
+            | Note::Sweep { .. }
+            | Note::ToldAbsent { .. } => {}
+        }
+    }
+
+    fn accept(&mut self, accepted: &super::Accepted) {
+        let seq = accepted.subject.seq;
+        self.skip_to(seq);
+        let message = Message::accepted(accepted);
+        let receipt = Receipt {
+            message_id: accepted.subject.id,
+            is_duplicate: false,
+            accepted_at: accepted.at,
+            deadline: accepted.deadline,
+        };
+        self.known.insert(
+            (accepted.sender.clone(), accepted.subject.id),
+            Known { seq, digest: accepted.digest, receipt, ended: None },
+        );
+        self.by_id.insert(accepted.subject.id, seq);
+        self.deadlines.insert((accepted.deadline, seq));
+        self.messages.insert(seq, message);
+    }
+
+    /// Moves a message to the place `to` gives, and keeps every index in step with it.
+    fn place(&mut self, seq: Seq, to: impl FnOnce(&mut Message) -> Place) {
+        let Some(message) = self.messages.get_mut(&seq) else { return };
+        self.inherited.remove(&seq);
+        leave(message, &mut self.queues, &mut self.leases, &mut self.waits);
+        message.place = to(message);
+        let ready = self.queues.entry(message.queue().clone()).or_default();
+        match &message.place {
+            Place::Ready { .. } => ready.push(message.priority, seq, message.body.size_bytes),
+            Place::Leased { lease, .. } => {
+                ready.lease();
+                self.leases.insert((lease.ends, seq));
+            }
+            Place::Waiting { .. } => {
+                self.waits.insert((message.due, seq));
+            }
+            Place::New | Place::Closing { .. } => {}
+        }
+    }
+
+    /// A delivery counts against its priority's share while the message is still in its lane.
+    fn charge(&mut self, seq: Seq) {
+        let Some(message) = self.messages.get(&seq) else { return };
+        if let Some(ready) = self.queues.get_mut(message.queue()) {
+            ready.charge(message.priority);
+        }
+    }
+
+    fn end(&mut self, finished: &super::Finished) {
+        let seq = finished.subject.seq;
+        let Some(mut message) = self.messages.remove(&seq) else { return };
+        self.inherited.remove(&seq);
+        leave(&mut message, &mut self.queues, &mut self.leases, &mut self.waits);
+        self.deadlines.remove(&(message.deadline, seq));
+        if let Some(until) = message.orphaned {
+            self.orphans.remove(&(until, seq));
+        }
+        if self.by_id.get(&message.id) == Some(&seq) {
+            self.by_id.remove(&message.id);
+        }
+        self.finish_no += 1;
+        let key = (message.sender, message.id);
+        if let Some(known) = self.known.get_mut(&key) {
+            known.ended = Some(finished.epoch);
+        }
+        self.ended_epochs.insert(seq, finished.epoch);
+        self.ended.push_back(Ended { no: self.finish_no, seq, key });
+    }
+
+    fn forget(&mut self, finish_no: u64) {
+        while self.ended.front().is_some_and(|ended| ended.no <= finish_no) {
+            let Some(ended) = self.ended.pop_front() else { return };
+            self.ended_epochs.remove(&ended.seq);
+            if self.known.get(&ended.key).is_some_and(|known| known.seq == ended.seq) {
+                self.known.remove(&ended.key);
+            }
+        }
+    }
+}
+
+/// Takes a message out of the indexes of the place it is in.
+fn leave(
+    message: &mut Message,
+    queues: &mut BTreeMap<Recipient, Ready>,
+    leases: &mut BTreeSet<(BootTime, Seq)>,
+    waits: &mut BTreeSet<(BootTime, Seq)>,
+) {
+    let seq = message.seq;
+    match &message.place {
+        Place::Ready { queue } => {
+            if let Some(ready) = queues.get_mut(queue) {
+                ready.remove(message.priority, seq, message.body.size_bytes);
+            }
+        }
+        Place::Leased { queue, lease } => {
+            if let Some(ready) = queues.get_mut(queue) {
+                ready.unlease();
+            }
+            leases.remove(&(lease.ends, seq));
+        }
+        Place::Waiting { .. } => {
+            waits.remove(&(message.due, seq));
+        }
+        Place::New | Place::Closing { .. } => {}
+    }
+}
+
+fn due(set: &BTreeSet<(BootTime, Seq)>, now: Now) -> Option<Seq> {
+    set.first().filter(|(at, _)| *at <= now.boot).map(|(_, seq)| *seq)
+}

@@ -1,0 +1,231 @@
+//! The choice of a candidate: every model of a chain is judged, and the first that may be called is.
+
+use broker_proto::{FailureClass, ModelName, PassedOver, WallTime};
+
+use super::{Gate, State};
+use crate::core::{
+    Now,
+    policy::{Model, Policy, Prices},
+};
+
+/// What a consultation asks of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Needs {
+    pub prompt_bytes: u64,
+    pub has_images: bool,
+    pub max_output_tokens: Option<u32>,
+    pub max_cost_usd: Option<f64>,
+    /// Windows up to this have been too small.
+    pub too_small: u64,
+}
+
+/// Whether somebody serves a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// An agent has free credit, and nothing waits before this message.
+    Idle,
+    Busy,
+    /// Nobody now, but not long enough to give up.
+    Expected,
+    Absent,
+}
+
+/// What one candidate is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Good,
+    /// May be called, to see whether it is back.
+    Probe,
+    /// Another message is trying it.
+    UnderProbe,
+    Absent,
+    Shut {
+        until: Option<WallTime>,
+        is_told: bool,
+        class: FailureClass,
+    },
+    /// Will not do for this message at any time.
+    Unfit(FailureClass),
+}
+
+/// A candidate with its verdict, and the reason in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    pub verdict: Verdict,
+    /// Empty when it is good.
+    pub reason: String,
+}
+
+/// What becomes of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// Into this candidate's queue.
+    Call { candidate: u32, is_probe: bool },
+    /// To this candidate, but not before `until`.
+    Wait { candidate: u32, until: WallTime },
+    /// Nobody can answer. `retry_at`: when the first of the chain is expected back.
+    Nobody { class: FailureClass, retry_at: Option<WallTime>, detail: String },
+}
+
+/// Tokens of a prompt, estimated from its bytes; exact counts stay off the hot path.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "an estimate; `as` saturates"
+)]
+pub fn estimated_tokens(model: &Model, prompt_bytes: u64) -> u64 {
+    (prompt_bytes as f64 / model.bytes_per_token.max(0.1)).ceil() as u64
+}
+
+/// Output tokens that a budget and a request leave; `Err` when the budget buys too few.
+///
+/// # Errors
+/// What is wrong with the budget, in words.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "an estimate; `as` saturates"
+)]
+pub fn output_cap(model: &Model, needs: &Needs, least: u32) -> Result<Option<u32>, String> {
+    let most = u32::try_from(model.max_output_tokens).unwrap_or(u32::MAX);
+    let Some(budget) = needs.max_cost_usd else {
+        return Ok(needs.max_output_tokens.map(|wanted| wanted.min(most)));
+    };
+    let Some(Prices { input, output, cache_write, .. }) = model.prices else {
+        return Err("its price is not known, so the cost cap cannot be kept".into());
+    };
+    let input_tokens = estimated_tokens(model, needs.prompt_bytes) as f64;
+    // Writing the prompt to the provider's cache is the dearest way to send it.
+    let left = budget - input_tokens * input.max(cache_write) / 1e6;
+    let affordable = if output > 0.0 {
+        (left.max(0.0) * 1e6 / output).min(f64::from(u32::MAX)) as u32
+    } else if left >= 0.0 {
+        u32::MAX
+    } else {
+        0
+    };
+    let cap = affordable.min(needs.max_output_tokens.unwrap_or(u32::MAX));
+    let wanted = needs.max_output_tokens.unwrap_or(u32::MAX).min(least);
+    if affordable < wanted {
+        return Err(format!("${budget} does not pay for the prompt and {wanted} output tokens"));
+    }
+    let is_free = cap == u32::MAX;
+    Ok((!is_free).then_some(cap.min(most)))
+}
+
+/// Judges one candidate at `now`.
+#[must_use]
+pub fn judge(
+    state: &State,
+    policy: &Policy,
+    model: &Model,
+    needs: &Needs,
+    presence: Presence,
+    now: Now,
+) -> Judged {
+    let unfit = |class, reason: String| Judged { verdict: Verdict::Unfit(class), reason };
+    if needs.has_images && !model.has_vision {
+        return unfit(FailureClass::InvalidRequest, "cannot see images".into());
+    }
+    let input = estimated_tokens(model, needs.prompt_bytes);
+    let wanted = u64::from(needs.max_output_tokens.unwrap_or(policy.routing.min_output_tokens))
+        .min(model.max_output_tokens);
+    if input.saturating_add(wanted) > model.context_window {
+        let window = model.context_window;
+        let reason = format!("about {input} + {wanted} tokens do not fit its window of {window}");
+        return unfit(FailureClass::ContextTooLong, reason);
+    }
+    if model.context_window <= needs.too_small {
+        let reason = format!("its window of {} is not larger", model.context_window);
+        return unfit(FailureClass::ContextTooLong, reason);
+    }
+    if let Err(reason) = output_cap(model, needs, policy.routing.min_output_tokens) {
+        return unfit(FailureClass::Budget, reason);
+    }
+    let gate = state.gate(&model.name, now);
+    if let (Gate::Shut, Some(shut)) = (gate, state.shut(&model.name)) {
+        let verdict = Verdict::Shut { until: shut.until, is_told: shut.is_told, class: shut.class };
+        return Judged { verdict, reason: shut.reason.clone() };
+    }
+    let judged = |verdict, reason: &str| Judged { verdict, reason: reason.into() };
+    match (presence, gate) {
+        (Presence::Absent, _) => judged(Verdict::Absent, "no agent serves it"),
+        (_, Gate::Probing(_)) => judged(Verdict::UnderProbe, "another message is trying it"),
+        (_, Gate::Due) => judged(Verdict::Probe, ""),
+        (_, Gate::Open | Gate::Shut) => judged(Verdict::Good, ""),
+    }
+}
+
+/// Chooses among the judged candidates of a chain, from place `from` on. `judged[i]` belongs to `chain[i]`.
+///
+/// A candidate that is back within `patience` is waited for before the message fails; so is a probe that is under
+/// way. Agents that are not there are waited for only where nothing else speaks against their models.
+#[must_use]
+pub fn choose(
+    policy: &Policy,
+    chain: &[ModelName],
+    judged: &[Judged],
+    from: usize,
+    may_wait_until: WallTime,
+    now: Now,
+) -> (Choice, Vec<PassedOver>) {
+    let mut passed_over = Vec::new();
+    for (place, (model, candidate)) in chain.iter().zip(judged).enumerate().skip(from) {
+        let call = |is_probe| Choice::Call { candidate: number(place), is_probe };
+        match candidate.verdict {
+            Verdict::Good => return (call(false), passed_over),
+            Verdict::Probe => return (call(true), passed_over),
+            Verdict::UnderProbe | Verdict::Absent | Verdict::Shut { .. } | Verdict::Unfit(_) => {
+                let reason = candidate.reason.clone();
+                passed_over.push(PassedOver { model: model.clone(), reason });
+            }
+        }
+    }
+    let rest = || judged.iter().enumerate().skip(from);
+    let first =
+        |wanted: &Verdict| rest().find(|(_, c)| c.verdict == *wanted).map(|(place, _)| place);
+    let is_shut = |c: &Judged| matches!(c.verdict, Verdict::Shut { .. });
+    if let Some(place) = first(&Verdict::UnderProbe) {
+        return (Choice::Call { candidate: number(place), is_probe: false }, passed_over);
+    }
+    let patient = now.wall.after(policy.routing.patience).min(may_wait_until);
+    let soonest = judged.iter().enumerate().filter_map(|(place, c)| match c.verdict {
+        Verdict::Shut { until: Some(until), .. } if until <= patient => Some((until, place)),
+        _ => None,
+    });
+    if let Some((until, place)) = soonest.min() {
+        return (Choice::Wait { candidate: number(place), until }, passed_over);
+    }
+    if let Some(place) = first(&Verdict::Absent)
+        && !judged.iter().any(is_shut)
+    {
+        return (Choice::Call { candidate: number(place), is_probe: false }, passed_over);
+    }
+    (nobody(chain, judged, from), passed_over)
+}
+
+/// The failure of a chain in which nobody can answer: the asked model's class, and when somebody is back.
+fn nobody(chain: &[ModelName], judged: &[Judged], from: usize) -> Choice {
+    let class = match judged.get(from.min(judged.len().saturating_sub(1))).map(|c| &c.verdict) {
+        Some(Verdict::Shut { class, .. } | Verdict::Unfit(class)) => *class,
+        _ => FailureClass::Unreachable,
+    };
+    let told = judged.iter().filter_map(|c| match c.verdict {
+        Verdict::Shut { until: Some(until), is_told: true, .. } => Some(until),
+        _ => None,
+    });
+    let detail: Vec<String> = chain
+        .iter()
+        .zip(judged)
+        .filter(|(_, c)| !c.reason.is_empty())
+        .map(|(model, c)| format!("{model}: {}", c.reason))
+        .collect();
+    Choice::Nobody { class, retry_at: told.min(), detail: detail.join("; ") }
+}
+
+fn number(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,18 @@
+//! The rules by their claims, one module per behaviour. `I-n` names an invariant of the delivery contract.
+
+mod absent;
+mod asking;
+mod breaker;
+mod budget;
+mod chain;
+mod dead;
+mod expiry;
+mod explain;
+mod histories;
+mod lease;
+mod link;
+mod publish;
+mod restart;
+mod settle;
+mod shut;
+mod world;

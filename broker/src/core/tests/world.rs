@@ -1,0 +1,610 @@
+//! A namespace without a shell: logical time, scripted agents, and somebody who carries out the effects.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use broker_proto::{
+    AgentName, AnswerSummary, AskOptions, Correlation, Failure, FailureClass, MessageId,
+    MessageState, MessageType, ModelName, Priority, RateLimit, Receipt, Recipient, Sender,
+    Terminal, Usage, WallTime,
+};
+
+use proptest::prelude::ProptestConfig;
+
+use crate::core::{
+    BootTime, Command, Decision, Delivered, Earlier, Effect, Event, Finished, NewConsultation,
+    NewMessage, Now, Outcome, Policy, Query, Refusal, Reply, SettleCommand, State,
+    agent::{Link, LinkId},
+    apply, decide, next_deadline,
+    policy::{Model, Prices, Routing, Thresholds},
+    queue::{Body, Digest, Seq},
+};
+
+pub(super) const LEASE: Duration = Duration::from_secs(15);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const RETURN: Duration = Duration::from_secs(30);
+/// Longer than anything lives.
+pub(super) const FOR_EVER: Duration = Duration::from_secs(8 * 24 * 3600);
+/// 2026-01-01, a moment like any other.
+const START: u64 = 1_767_225_600_000;
+const MIB: u64 = 1024 * 1024;
+
+/// As many random cases as `PROPTEST_CASES` says; nothing is written beside the code.
+pub(super) fn cases() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+}
+
+pub(super) fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(super) fn model(name: &str) -> ModelName {
+    ModelName::parse(name).unwrap()
+}
+
+pub(super) fn agent(name: &str) -> AgentName {
+    AgentName::parse(name).unwrap()
+}
+
+pub(super) fn failure(class: FailureClass) -> Failure {
+    Failure::new(class, "provider", "")
+}
+
+fn candidate(name: &str, account: &str, context_window: u64, chain: &[&str]) -> Model {
+    Model {
+        name: model(name),
+        place: 0,
+        provider: account.into(),
+        id: name.into(),
+        chain: chain.iter().map(|name| model(name)).collect(),
+        context_window,
+        max_output_tokens: context_window / 4,
+        has_vision: true,
+        prices: Some(Prices { input: 4.0, output: 20.0, cache_read: 0.2, cache_write: 5.0 }),
+        bytes_per_token: 4.0,
+        is_degraded: false,
+        is_simulated: false,
+        account: account.into(),
+        family: name.into(),
+    }
+}
+
+/// `opus -> sonnet -> gpt-4o -> local`, with the settings as shipped.
+pub(super) fn policy() -> Policy {
+    let free = Prices { input: 0.0, output: 0.0, cache_read: 0.0, cache_write: 0.0 };
+    let models = [
+        candidate("opus", "anthropic", 200_000, &["opus", "sonnet", "gpt-4o", "local"]),
+        candidate("sonnet", "anthropic", 200_000, &["sonnet", "gpt-4o", "local"]),
+        candidate("gpt-4o", "openai", 128_000, &["gpt-4o", "local"]),
+        Model {
+            has_vision: false,
+            is_degraded: true,
+            prices: Some(free),
+            ..candidate("local", "ollama", 8_192, &["local"])
+        },
+    ];
+    Policy {
+        models: models.into_iter().map(|model| (model.name.clone(), model)).collect(),
+        lease: LEASE,
+        lease_cap: secs(6 * 3600),
+        max_lost_leases: 5,
+        default_deadline: secs(600),
+        max_lifetime: secs(7 * 24 * 3600),
+        return_window: RETURN,
+        queue_messages: 10_000,
+        queue_bytes: 256 * MIB,
+        routing: Routing {
+            patience: PATIENCE,
+            max_attempts: 8,
+            max_total: secs(600),
+            breaker_failures: 3,
+            breaker_open: secs(10),
+            breaker_open_max: secs(300),
+            probe_after: secs(60),
+            credit_probe_after: secs(300),
+            agent_grace: GRACE,
+            min_output_tokens: 16,
+        },
+        thresholds: Thresholds { warning: 70, critical: 85, exhausted: 100 },
+    }
+}
+
+/// A model's id of the chain under test, with everything else as it is asked most often.
+pub(super) fn consultation(asked: &str) -> NewConsultation {
+    NewConsultation {
+        asked: model(asked),
+        options: AskOptions::default(),
+        prompt_bytes: 400,
+        needs_vision: false,
+        max_output_tokens: None,
+    }
+}
+
+/// What a scripted agent was given last of one message.
+#[derive(Debug, Clone)]
+struct Given {
+    agent: AgentName,
+    epoch: u32,
+    id: MessageId,
+}
+
+pub(super) struct World {
+    pub(super) state: State,
+    /// The same namespace, rebuilt from less; it must behave the same from then on.
+    twin: Option<State>,
+    boot: Duration,
+    pub(super) journal: Vec<Event>,
+    pub(super) deliveries: Vec<Delivered>,
+    delivered: usize,
+    given: BTreeMap<Seq, Given>,
+    /// Messages of whose current attempt something has reached the asker.
+    shown: BTreeSet<Seq>,
+    /// Seals are answered at once, unless a test wants to see the time between.
+    pub(super) seals_wait: bool,
+    pub(super) seals: Vec<(Seq, u32)>,
+    pub(super) effects: Vec<Effect>,
+    links: BTreeMap<String, LinkId>,
+    last_link: u64,
+    last_id: u128,
+}
+
+impl World {
+    /// A broker that has just started; nobody is linked.
+    pub(super) fn empty(policy: Policy) -> Self {
+        let mut world = Self {
+            state: State::new(policy),
+            twin: None,
+            boot: secs(1_000),
+            journal: Vec::new(),
+            deliveries: Vec::new(),
+            delivered: 0,
+            given: BTreeMap::new(),
+            shown: BTreeSet::new(),
+            seals_wait: false,
+            seals: Vec::new(),
+            effects: Vec::new(),
+            links: BTreeMap::new(),
+            last_link: 0,
+            last_id: 0,
+        };
+        world.run(Command::Recovered);
+        world
+    }
+
+    /// An exclusive agent with plenty of credit for each model, named like it.
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut Policy)) -> Self {
+        let mut policy = policy();
+        change(&mut policy);
+        let names: Vec<String> = policy.models.keys().map(ToString::to_string).collect();
+        names.iter().fold(Self::empty(policy), |world, name| world.with_agent(name, 1_000))
+    }
+
+    pub(super) fn with_agent(mut self, name: &str, messages: u32) -> Self {
+        self.greet(name, "first", messages);
+        self
+    }
+
+    /// An exclusive agent of the model of its name links anew, as the process `instance`.
+    pub(super) fn greet(&mut self, name: &str, instance: &str, messages: u32) -> Reply {
+        self.greet_as(link(name, instance, messages), vec![])
+    }
+
+    pub(super) fn greet_as(&mut self, up: Link, resume: Vec<(Seq, u32)>) -> Reply {
+        self.last_link += 1;
+        let link = LinkId(self.last_link);
+        self.links.insert(up.agent.to_string(), link);
+        self.run(Command::LinkUp { link, up: Box::new(up), resume })
+    }
+
+    pub(super) fn hang_up(&mut self, name: &str) {
+        if let Some(link) = self.links.remove(name) {
+            self.run(Command::LinkDown { link });
+        }
+    }
+
+    pub(super) fn link(&self, name: &str) -> LinkId {
+        self.links.get(name).copied().unwrap_or(LinkId(0))
+    }
+
+    pub(super) fn credit(&mut self, name: &str, messages: u32) {
+        let link = self.link(name);
+        self.run(Command::Credit { link, messages, size_bytes: 8 * MIB });
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let wall = WallTime(START).after(self.boot.saturating_sub(secs(1_000)));
+        Now { wall, boot: BootTime(self.boot) }
+    }
+
+    pub(super) fn wall(&self) -> WallTime {
+        self.now().wall
+    }
+
+    /// Carries out one command, what its effects ask for, and every tick that is due.
+    pub(super) fn decide(&mut self, command: Command) -> Result<Reply, Refusal> {
+        let reply = self.step(command)?;
+        self.settle_down();
+        Ok(reply)
+    }
+
+    #[track_caller]
+    pub(super) fn run(&mut self, command: Command) -> Reply {
+        self.decide(command).unwrap()
+    }
+
+    fn settle_down(&mut self) {
+        for _ in 0..20_000 {
+            if !self.seals_wait
+                && let Some((seq, epoch)) = self.seals.pop()
+            {
+                let shown = self.shown.contains(&seq);
+                self.step(Command::Sealed { seq, epoch, shown }).unwrap();
+            } else if next_deadline(&self.state, self.now()).is_some_and(|at| at.0 <= self.boot) {
+                self.step(Command::Tick).unwrap();
+            } else {
+                return;
+            }
+        }
+        panic!("time stands still: {:?}", next_deadline(&self.state, self.now()));
+    }
+
+    /// One decision and nothing else, but for the bookkeeping of its effects.
+    pub(super) fn step(&mut self, command: Command) -> Result<Reply, Refusal> {
+        let now = self.now();
+        let decided = decide(&mut self.state, command.clone(), now);
+        if let Some(twin) = &mut self.twin {
+            let other = decide(twin, command.clone(), now);
+            match (&decided, &other) {
+                (Ok(a), Ok(b)) => {
+                    assert_eq!(a.events, b.events, "after a restart, {command:?}");
+                    assert_eq!(a.effects, b.effects, "after a restart, {command:?}");
+                    assert_eq!(next_deadline(&self.state, now), next_deadline(twin, now));
+                }
+                (a, b) => {
+                    assert_eq!(a.as_ref().err(), b.as_ref().err(), "after a restart, {command:?}")
+                }
+            }
+        }
+        let Decision { events, effects, reply } = decided?;
+        self.journal.extend(events);
+        for effect in &effects {
+            match effect {
+                Effect::Deliver(delivered) => {
+                    let Delivered { seq, epoch, id, .. } = **delivered;
+                    let agent = self.state.agent.link(delivered.link).unwrap().agent.clone();
+                    self.given.insert(seq, Given { agent, epoch, id });
+                    self.shown.remove(&seq);
+                    self.deliveries.push((**delivered).clone());
+                }
+                Effect::Seal { seq, epoch, .. } => self.seals.insert(0, (*seq, *epoch)),
+                _ => {}
+            }
+        }
+        self.effects.extend(effects);
+        Ok(reply)
+    }
+
+    /// Lets time pass, with a tick whenever one is due.
+    pub(super) fn advance(&mut self, by: Duration) {
+        let end = self.boot + by;
+        while let Some(at) = next_deadline(&self.state, self.now()).filter(|at| at.0 <= end) {
+            self.boot = self.boot.max(at.0);
+            self.settle_down();
+        }
+        self.boot = end;
+    }
+
+    /// Undoes a stretch of time in which nothing was due, so that a test's figures stay round.
+    pub(super) fn boot_back(&mut self, by: Duration) {
+        self.boot -= by;
+    }
+
+    /// Lets time pass of which the shell has not yet heard.
+    pub(super) fn oversleep(&mut self, by: Duration) {
+        self.boot += by;
+    }
+
+    pub(super) fn new_id(&mut self) -> MessageId {
+        self.last_id += 1;
+        MessageId::from_u128(self.last_id)
+    }
+
+    pub(super) fn message(&mut self, asked: &str) -> NewMessage {
+        let id = self.new_id();
+        NewMessage {
+            consultation: Some(consultation(asked)),
+            kind: MessageType::Consultation,
+            ..letter(id, Recipient::Model(model(asked)))
+        }
+    }
+
+    pub(super) fn letter(&mut self, to: &str) -> NewMessage {
+        let id = self.new_id();
+        letter(id, Recipient::Agent(agent(to)))
+    }
+
+    pub(super) fn send(&mut self, new: NewMessage) -> Result<Receipt, Refusal> {
+        let earlier = new.earlier.clone().or_else(|| self.projected(&new));
+        match self.decide(Command::Send(Box::new(NewMessage { earlier, ..new })))? {
+            Reply::Receipt(receipt) => Ok(receipt),
+            other => panic!("a send was answered by {other:?}"),
+        }
+    }
+
+    /// What the projection says of a message of this key, once it has ended.
+    fn projected(&self, new: &NewMessage) -> Option<Earlier> {
+        let accepted = self.journal.iter().rev().find_map(|event| match event {
+            Event::Accepted(a) if a.subject.id == new.id && a.sender == new.sender => Some(a),
+            _ => None,
+        })?;
+        self.finished(accepted.subject.seq)?;
+        let receipt = Receipt {
+            message_id: new.id,
+            is_duplicate: false,
+            accepted_at: accepted.at,
+            deadline: accepted.deadline,
+        };
+        Some(Earlier { digest: accepted.digest, receipt })
+    }
+
+    /// Sends it; somebody listens to the answer.
+    #[track_caller]
+    pub(super) fn ask(&mut self, asked: &str) -> Seq {
+        self.ask_with(asked, |_| {})
+    }
+
+    #[track_caller]
+    pub(super) fn ask_with(
+        &mut self,
+        asked: &str,
+        change: impl FnOnce(&mut NewConsultation),
+    ) -> Seq {
+        let mut new = self.message(asked);
+        change(new.consultation.as_mut().unwrap());
+        self.ask_this(new)
+    }
+
+    #[track_caller]
+    pub(super) fn ask_this(&mut self, new: NewMessage) -> Seq {
+        let seq = self.state.queue.next_seq();
+        self.send(new).unwrap();
+        self.run(Command::AskerBack { seq });
+        seq
+    }
+
+    /// As [`World::ask`], by somebody who insists on the model.
+    #[track_caller]
+    pub(super) fn insist(&mut self, asked: &str) -> Seq {
+        self.ask_with(asked, |c| c.options.no_fallback = true)
+    }
+
+    /// Deliveries since the last look: message, model (or `-`), attempt.
+    pub(super) fn delivered(&mut self) -> Vec<(Seq, String, u32)> {
+        let new = self.deliveries[self.delivered..].iter();
+        let brief = |d: &Delivered| {
+            let model = d.model.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+            (d.seq, model, d.epoch)
+        };
+        let all = new.map(brief).collect();
+        self.delivered = self.deliveries.len();
+        all
+    }
+
+    /// The model to which a message was delivered last.
+    #[track_caller]
+    pub(super) fn called(&self, seq: Seq) -> String {
+        let last = self.deliveries.iter().rev().find(|d| d.seq == seq);
+        last.and_then(|d| d.model.as_ref()).map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Something of the current attempt has reached the asker.
+    pub(super) fn show(&mut self, seq: Seq) {
+        self.shown.insert(seq);
+    }
+
+    pub(super) fn token(&self, seq: Seq) -> (Seq, u32) {
+        (seq, self.given[&seq].epoch)
+    }
+
+    /// The settlement that the agent of a message's last delivery would send.
+    pub(super) fn settlement(&self, seq: Seq, outcome: Outcome) -> SettleCommand {
+        let Given { agent, epoch, id } = self.given[&seq].clone();
+        let earlier = self.finished(seq).map(|finished| finished.epoch);
+        SettleCommand {
+            agent,
+            seq,
+            epoch,
+            id,
+            outcome,
+            usage: Usage::default(),
+            limits: vec![],
+            first_token: None,
+            earlier,
+        }
+    }
+
+    pub(super) fn settle_with(&mut self, settle: SettleCommand) -> Result<Reply, Refusal> {
+        self.decide(Command::Settle(Box::new(settle)))
+    }
+
+    pub(super) fn settle(&mut self, seq: Seq, outcome: Outcome) -> Result<Reply, Refusal> {
+        self.settle_with(self.settlement(seq, outcome))
+    }
+
+    #[track_caller]
+    pub(super) fn done(&mut self, seq: Seq) {
+        self.settle(seq, done()).unwrap();
+    }
+
+    #[track_caller]
+    pub(super) fn fail(&mut self, seq: Seq, class: FailureClass) {
+        self.fail_with(seq, failure(class));
+    }
+
+    /// Fails with a time at which it helps to try again.
+    #[track_caller]
+    pub(super) fn fail_until(&mut self, seq: Seq, class: FailureClass, after: Duration) {
+        let retry_at = Some(self.wall().after(after));
+        self.fail_with(seq, Failure { retry_at, ..failure(class) });
+    }
+
+    #[track_caller]
+    pub(super) fn fail_with(&mut self, seq: Seq, failure: Failure) {
+        let shown = self.shown.contains(&seq);
+        self.settle(seq, Outcome::Failed { failure, partial: None, shown }).unwrap();
+    }
+
+    pub(super) fn finished(&self, seq: Seq) -> Option<&Finished> {
+        self.journal.iter().find_map(|event| match event {
+            Event::Finished(finished) if finished.subject.seq == seq => Some(&**finished),
+            _ => None,
+        })
+    }
+
+    /// How a message ended.
+    pub(super) fn end(&self, seq: Seq) -> Option<MessageState> {
+        self.finished(seq).map(|finished| finished.state)
+    }
+
+    #[track_caller]
+    pub(super) fn failed_as(&self, seq: Seq) -> Failure {
+        match self.terminals(seq).as_slice() {
+            [Terminal::Failed { failure, .. }] => failure.clone(),
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    pub(super) fn terminals(&self, seq: Seq) -> Vec<Terminal> {
+        let closed = |effect: &Effect| match effect {
+            Effect::Closed { seq: of, terminal, .. } if *of == seq => Some((**terminal).clone()),
+            _ => None,
+        };
+        self.effects.iter().filter_map(closed).collect()
+    }
+
+    #[track_caller]
+    pub(super) fn summary(&self, seq: Seq) -> AnswerSummary {
+        self.terminals(seq).first().unwrap().summary().clone()
+    }
+
+    /// Models and classes of a summary's attempts.
+    #[track_caller]
+    pub(super) fn attempts(&self, seq: Seq) -> Vec<(String, Option<FailureClass>)> {
+        let brief = |a: broker_proto::Attempt| (a.model.to_string(), a.failure.map(|f| f.class));
+        self.summary(seq).attempts.into_iter().map(brief).collect()
+    }
+
+    /// Agents that were told to end the call of a message.
+    pub(super) fn cancelled_at(&self, seq: Seq) -> Vec<String> {
+        let of = |effect: &Effect| match effect {
+            Effect::Cancel { agent, seq: of, .. } if *of == seq => Some(agent.to_string()),
+            _ => None,
+        };
+        self.effects.iter().filter_map(of).collect()
+    }
+
+    #[track_caller]
+    pub(super) fn is_open(&self, name: &str) -> bool {
+        self.state.route.shut(&model(name)).is_none()
+    }
+
+    pub(super) fn explain(&mut self, new: NewConsultation) -> broker_proto::RouteExplanation {
+        match self.run(Command::Query(Query::Explain(Box::new(new)))) {
+            Reply::Explained(explanation) => explanation,
+            other => panic!("explained by {other:?}"),
+        }
+    }
+
+    /// The broker dies and starts again `after` that. One state comes from every event, its twin from what the
+    /// projection keeps: the events of what lives, and the newest of each model and token. Links are gone.
+    pub(super) fn restart(&mut self, after: Duration) {
+        self.boot += after;
+        let last = Seq(self.state.queue.next_seq().0 - 1);
+        let policy = self.state.policy.clone();
+        let mut whole = State::new(policy.clone());
+        self.journal.iter().for_each(|event| apply(&mut whole, event));
+        let mut loaded = State::new(policy);
+        self.kept().into_iter().for_each(|event| apply(&mut loaded, event));
+        loaded.queue.skip_to(last);
+        (self.state, self.twin) = (whole, Some(loaded));
+        self.links.clear();
+        self.seals.clear();
+        self.shown.clear();
+        self.run(Command::Recovered);
+    }
+
+    fn kept(&self) -> Vec<&Event> {
+        let is_superseded = |place: usize, event: &Event| {
+            self.journal[place + 1..].iter().any(|later| match (event, later) {
+                (Event::RouteChanged { model: a, .. }, Event::RouteChanged { model: b, .. })
+                | (Event::UsageChanged { model: a, .. }, Event::UsageChanged { model: b, .. }) => {
+                    a == b
+                }
+                (Event::TokenChanged { agent: a, .. }, Event::TokenChanged { agent: b, .. }) => {
+                    a == b
+                }
+                _ => false,
+            })
+        };
+        let lives = |event: &Event| match event.subject() {
+            Some(subject) => self.finished(subject.seq).is_none(),
+            None => true,
+        };
+        let all = self.journal.iter().enumerate();
+        all.filter(|(place, event)| lives(event) && !is_superseded(*place, event))
+            .map(|(_, event)| event)
+            .collect()
+    }
+}
+
+pub(super) fn done() -> Outcome {
+    Outcome::Done { reply: Body::default(), stop_reason: None }
+}
+
+pub(super) fn link(name: &str, instance: &str, messages: u32) -> Link {
+    Link {
+        agent: agent(name),
+        instance: instance.into(),
+        is_exclusive: true,
+        models: vec![model(name)],
+        capacity: messages,
+        since: WallTime(START),
+        credit_messages: messages,
+        credit_bytes: 64 * MIB,
+    }
+}
+
+fn letter(id: MessageId, to: Recipient) -> NewMessage {
+    NewMessage {
+        id,
+        sender: Sender::parse("app").unwrap(),
+        to,
+        kind: MessageType::Delegation,
+        priority: Priority::Normal,
+        digest: Digest([1; 32]),
+        body: Body { keys: Box::default(), size_bytes: 400 },
+        expires_at: None,
+        session: None,
+        ordering_key: None,
+        correlation: Correlation::default(),
+        labels: BTreeMap::new(),
+        allow_future_recipient: true,
+        consultation: None,
+        earlier: None,
+    }
+}
+
+pub(super) fn tokens(input: u64, output: u64) -> Usage {
+    Usage { input_tokens: Some(input), output_tokens: Some(output), ..Usage::default() }
+}
+
+pub(super) fn window(name: &str, used: u64) -> RateLimit {
+    RateLimit { name: name.into(), limit: Some(100), remaining: Some(100 - used), resets_at: None }
+}

@@ -1,0 +1,80 @@
+//! The cheap handle that hides the engine's channel.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Error;
+use crate::{
+    core::{Command, Query, Reply},
+    journal,
+};
+
+/// A body that goes into the batch of the command that names it.
+pub type Content = journal::Content;
+
+/// One command on its way to the engine.
+#[derive(Debug)]
+pub(super) struct Envelope {
+    pub(super) command: Command,
+    pub(super) contents: Vec<Content>,
+    /// `None` when nobody waits for the answer.
+    pub(super) done: Option<oneshot::Sender<Result<Reply, Error>>>,
+}
+
+/// Sends commands to the engine.
+#[derive(Debug, Clone)]
+pub struct EngineHandle {
+    pub(super) commands: mpsc::Sender<Envelope>,
+    /// The last durable batch; written by the task.
+    pub(super) head: Arc<AtomicU64>,
+}
+
+impl EngineHandle {
+    /// Returns once what was decided is in the journal.
+    ///
+    /// # Errors
+    /// The core's refusal, or what the journal said.
+    pub async fn command(&self, command: Command) -> Result<Reply, Error> {
+        self.with_contents(command, Vec::new()).await
+    }
+
+    /// The same, with bodies that become durable in the same commit.
+    ///
+    /// # Errors
+    /// As [`EngineHandle::command`].
+    pub async fn with_contents(
+        &self,
+        command: Command,
+        contents: Vec<Content>,
+    ) -> Result<Reply, Error> {
+        let (done, decided) = oneshot::channel();
+        let envelope = Envelope { command, contents, done: Some(done) };
+        self.commands.send(envelope).await.map_err(|_| Error::Stopping)?;
+        decided.await.map_err(|_| Error::Unknown)?
+    }
+
+    /// Tells the engine something volatile; waits only for room in its channel.
+    pub async fn tell(&self, command: Command) {
+        let envelope = Envelope { command, contents: Vec::new(), done: None };
+        // An engine that has stopped has no use for it.
+        let _ = self.commands.send(envelope).await;
+    }
+
+    /// The last durable batch: rows as of this one hold everything that was answered.
+    #[must_use]
+    pub fn head(&self) -> journal::BatchNo {
+        journal::BatchNo(self.head.load(Ordering::Acquire))
+    }
+
+    /// Asks about the state as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Stopping`] and [`Error::Unknown`] when the engine is gone.
+    pub async fn query(&self, query: Query) -> Result<Reply, Error> {
+        self.command(Command::Query(query)).await
+    }
+}

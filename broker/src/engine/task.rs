@@ -1,0 +1,354 @@
+//! The task: batch, decide, append, answer, let out.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{Clock, EngineHandle, Error, Fatal, handle::Envelope, recover};
+use crate::{
+    core::{self, Command, Effect, Event, Reply, State},
+    journal::{
+        AppendError, Batch, BatchNo, Content, MAX_BATCH_BYTES, MAX_EVENTS, Record, Why, Writer,
+        record,
+    },
+    projection::Projection,
+};
+
+/// Commands waiting at most; a full channel is backpressure.
+const COMMANDS: usize = 4096;
+/// A batch is sealed at this size, so that one more decision still fits a frame.
+const SEAL_EVENTS: usize = MAX_EVENTS / 2;
+const SEAL_BYTES: usize = MAX_BATCH_BYTES / 2;
+/// Below this much room nothing new is accepted; settling and expiry go on (I-31).
+const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+/// How long an ended message is still known in memory after the projection knows it: longer than any look-up takes.
+const REMEMBER: Duration = Duration::from_secs(60);
+
+/// Carries effects out; the engine knows neither links nor reply slots.
+pub trait Outlet: Send {
+    /// Carries one effect out, at once; what it leads to comes back as a command.
+    fn carry_out(&mut self, effect: Effect) -> Option<Command>;
+
+    /// The state was loaded anew: links and what they hold must greet again.
+    fn reset(&mut self);
+}
+
+/// A caller, and what it gets once the batch is durable.
+type Waiting = (oneshot::Sender<Result<Reply, Error>>, Result<Reply, Error>);
+
+#[derive(Debug, Default)]
+struct Pending {
+    records: Vec<Record>,
+    bytes: usize,
+    contents: Vec<Content>,
+    effects: Vec<Effect>,
+    waiting: Vec<Waiting>,
+}
+
+/// Owns the state and the right to write.
+pub struct EngineTask {
+    state: State,
+    writer: Box<dyn Writer>,
+    projection: Projection,
+    clock: Arc<dyn Clock>,
+    outlet: Box<dyn Outlet>,
+    commands: mpsc::Receiver<Envelope>,
+    /// What effects came back as; decided before anything new.
+    returned: VecDeque<Command>,
+    /// Finish numbers by the batch that holds them and the time they may be forgotten.
+    remembered: VecDeque<(BatchNo, core::BootTime, u64)>,
+    is_full: bool,
+    /// For the handles.
+    head: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for EngineTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineTask").field("writer", &self.writer).finish_non_exhaustive()
+    }
+}
+
+/// An engine over a claimed journal, and the handle to it.
+#[must_use]
+pub fn engine(
+    state: State,
+    writer: Box<dyn Writer>,
+    projection: Projection,
+    clock: Arc<dyn Clock>,
+    outlet: Box<dyn Outlet>,
+) -> (EngineHandle, EngineTask) {
+    let (tx, commands) = mpsc::channel(COMMANDS);
+    let head = Arc::new(AtomicU64::new(writer.head().0));
+    let task = EngineTask {
+        head: Arc::clone(&head),
+        state,
+        writer,
+        projection,
+        clock,
+        outlet,
+        commands,
+        returned: VecDeque::from([Command::Recovered]),
+        remembered: VecDeque::new(),
+        is_full: false,
+    };
+    (EngineHandle { commands: tx, head }, task)
+}
+
+impl EngineTask {
+    /// Runs until every handle is gone or `stop` fires, then answers what had still arrived.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the journal cannot be trusted any more; the process must exit non-zero.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Fatal> {
+        info!(
+            epoch = self.writer.epoch().0,
+            batch = self.writer.head().0,
+            "engine owns the journal"
+        );
+        loop {
+            let mut pending = Pending::default();
+            self.take_returned(&mut pending);
+            if pending.is_empty() && !self.next(&mut pending, &stop).await {
+                break;
+            }
+            self.take_waiting(&mut pending);
+            self.commit(pending).await?;
+        }
+        self.commands.close();
+        let mut last = Pending::default();
+        self.take_returned(&mut last);
+        self.take_waiting(&mut last);
+        self.commit(last).await
+    }
+
+    /// Waits for the next command or the next deadline; `false` when the engine is to stop.
+    async fn next(&mut self, pending: &mut Pending, stop: &CancellationToken) -> bool {
+        let now = self.clock.now();
+        self.forget(now);
+        let due = core::next_deadline(&self.state, now);
+        let wait = due.map(|due| due.0.saturating_sub(now.boot.0));
+        let tick = async {
+            match wait {
+                // The runtime's timer has a resolution of a millisecond and may come early.
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return false,
+            envelope = self.commands.recv() => match envelope {
+                Some(envelope) => self.take(pending, envelope),
+                None => return false,
+            },
+            () = tick => self.decide(pending, Command::Tick, None),
+        }
+        true
+    }
+
+    fn take_returned(&mut self, pending: &mut Pending) {
+        while let Some(command) = self.returned.pop_front() {
+            self.decide(pending, command, None);
+        }
+    }
+
+    /// What has arrived meanwhile joins the batch, up to its seal.
+    fn take_waiting(&mut self, pending: &mut Pending) {
+        while pending.records.len() < SEAL_EVENTS && pending.bytes < SEAL_BYTES {
+            let Ok(envelope) = self.commands.try_recv() else { return };
+            self.take(pending, envelope);
+        }
+    }
+
+    fn take(&mut self, pending: &mut Pending, envelope: Envelope) {
+        let Envelope { command, contents, done } = envelope;
+        if self.is_full && matches!(command, Command::Send(_) | Command::StoreContent { .. }) {
+            self.is_full = self.writer.room().bytes < RESERVE_BYTES;
+            if self.is_full {
+                if let Some(done) = done {
+                    pending.waiting.push((done, Err(Error::StoreFull)));
+                }
+                return;
+            }
+            info!("the store has room again");
+        }
+        let before = pending.records.len();
+        self.decide(pending, command, done);
+        // A command that stored nothing (a duplicate, a refusal) leaves no content behind.
+        if pending.records.len() > before {
+            pending.bytes += contents.iter().map(|content| content.bytes().len()).sum::<usize>();
+            pending.contents.extend(contents);
+        }
+    }
+
+    fn decide(
+        &mut self,
+        pending: &mut Pending,
+        command: Command,
+        done: Option<oneshot::Sender<Result<Reply, Error>>>,
+    ) {
+        let now = self.clock.now();
+        let answer = match core::decide(&mut self.state, command, now) {
+            Ok(decision) => {
+                for event in &decision.events {
+                    self.log(event);
+                    let record = record::encode(event);
+                    pending.bytes += record.framed_len();
+                    pending.records.push(record);
+                }
+                pending.effects.extend(decision.effects);
+                Ok(decision.reply)
+            }
+            Err(refusal) => Err(Error::Refused(refusal)),
+        };
+        if let Some(done) = done {
+            pending.waiting.push((done, answer));
+        }
+    }
+
+    fn log(&self, event: &Event) {
+        match event {
+            Event::RouteChanged { model, route, .. } => match &route.shut {
+                Some(shut) => info!(%model, reason = %shut.reason, "model is unavailable"),
+                None => debug!(%model, "model is available"),
+            },
+            Event::Finished(done) => {
+                debug!(message = %done.subject.id, state = done.state.as_str(), "message finished");
+            }
+            other => {
+                if let Some(subject) = other.subject() {
+                    debug!(message = %subject.id, event = name(other), "decided");
+                }
+            }
+        }
+    }
+
+    /// Appends what was decided, then answers and lets out.
+    async fn commit(&mut self, mut pending: Pending) -> Result<(), Fatal> {
+        match self.append(&mut pending).await {
+            Ok(()) => {}
+            Err(AppendError::NotStored(why)) => return self.not_stored(pending, why).await,
+            Err(source) => {
+                error!(%source, "the journal cannot be trusted any more");
+                for (done, _) in pending.waiting {
+                    let _ = done.send(Err(Error::Unknown));
+                }
+                return Err(Fatal::Append { source });
+            }
+        }
+        self.remember();
+        // Effects first: a caller that is answered finds its reply slot open.
+        for effect in pending.effects {
+            self.returned.extend(self.outlet.carry_out(effect));
+        }
+        for (done, answer) in pending.waiting {
+            // A caller who has left is normal.
+            let _ = done.send(answer);
+        }
+        Ok(())
+    }
+
+    /// One frame, or several where a single decision is larger than one.
+    async fn append(&mut self, pending: &mut Pending) -> Result<(), AppendError> {
+        let contents = std::mem::take(&mut pending.contents);
+        let mut records = std::mem::take(&mut pending.records).into_iter().peekable();
+        let mut contents = Some(contents);
+        while records.peek().is_some() {
+            let mut events = Vec::new();
+            let mut bytes: usize =
+                contents.iter().flatten().map(|content| content.bytes().len()).sum();
+            while let Some(record) = records.peek() {
+                let is_full = events.len() >= MAX_EVENTS
+                    || bytes + record.framed_len() > MAX_BATCH_BYTES - FRAME_BYTES;
+                if is_full && !events.is_empty() {
+                    break;
+                }
+                bytes += record.framed_len();
+                events.extend(records.next());
+            }
+            let contents = contents.take().unwrap_or_default();
+            self.writer.append(Batch { events, contents }).await?;
+        }
+        Ok(())
+    }
+
+    /// Surely not stored: the state has gone further than the journal, so it is loaded again.
+    async fn not_stored(&mut self, pending: Pending, why: Why) -> Result<(), Fatal> {
+        warn!(%why, "a batch was not stored; loading the state again");
+        let answer = || match why {
+            Why::Full => Error::StoreFull,
+            Why::TooLarge | Why::Unavailable | Why::Reserved => Error::StoreUnavailable,
+        };
+        for (done, _) in pending.waiting {
+            let _ = done.send(Err(answer()));
+        }
+        self.is_full |= why == Why::Full;
+        let policy = self.state.policy.clone();
+        self.state = recover::load(&self.projection, self.writer.head(), policy).await?;
+        self.remembered.clear();
+        self.returned.clear();
+        self.returned.push_back(Command::Recovered);
+        self.outlet.reset();
+        Ok(())
+    }
+
+    fn remember(&mut self) {
+        self.head.store(self.writer.head().0, Ordering::Release);
+        self.is_full |= self.writer.room().bytes < RESERVE_BYTES;
+        let finish_no = self.state.queue.finish_no();
+        if self.remembered.back().is_none_or(|(_, _, no)| *no < finish_no) && finish_no > 0 {
+            let until = self.clock.now().boot.after(REMEMBER);
+            self.remembered.push_back((self.writer.head(), until, finish_no));
+        }
+    }
+
+    /// Lets go of ended messages that the projection has known for long enough.
+    fn forget(&mut self, now: core::Now) {
+        let applied = self.projection.applied();
+        let mut last = None;
+        while let Some((_, _, finish_no)) = self
+            .remembered
+            .front()
+            .filter(|(batch, until, _)| *batch <= applied && *until <= now.boot)
+        {
+            last = Some(*finish_no);
+            self.remembered.pop_front();
+        }
+        if let Some(finish_no) = last {
+            self.returned.push_back(Command::Projected { finish_no });
+        }
+    }
+}
+
+/// What a frame holds beside its records and contents, generously.
+const FRAME_BYTES: usize = 1024;
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.effects.is_empty() && self.waiting.is_empty()
+    }
+}
+
+fn name(event: &Event) -> &'static str {
+    match event {
+        Event::Accepted(_) => "accepted",
+        Event::Routed { .. } => "routed",
+        Event::Leased { .. } => "leased",
+        Event::AttemptFailed { .. } => "attempt_failed",
+        Event::LeaseLost { .. } => "lease_lost",
+        Event::Finished(_) => "finished",
+        Event::RouteChanged { .. } => "route_changed",
+        Event::UsageChanged { .. } => "usage_changed",
+        Event::TokenChanged { .. } => "token_changed",
+        Event::ContentStored { .. } => "content_stored",
+    }
+}

@@ -1,0 +1,81 @@
+//! The checks that need nothing but the message.
+
+use broker_proto::{Message, Part, PartRef, Role};
+
+use super::Error;
+
+/// What an image is worth in a prompt, in bytes of text: about 1,600 tokens at every provider.
+const IMAGE_BYTES: u64 = 6 * 1024;
+
+/// A question is there when something is asked, or when the conversation ends with somebody waiting for an answer.
+pub(super) fn question(message: &Message) -> Result<(), Error> {
+    let payload = &message.payload;
+    let asks = |part: &Part| match part {
+        Part::Text(text) => !text.trim().is_empty(),
+        Part::Image { .. } | Part::Ref(_) | Part::ToolResult { .. } | Part::Opaque { .. } => true,
+        Part::Thinking { .. } | Part::ToolCall { .. } => false,
+    };
+    let is_waiting = payload.request.is_empty()
+        && payload.context.last().is_some_and(|last| {
+            matches!(last.role, Role::User | Role::Tool) && last.parts.iter().any(asks)
+        });
+    if payload.request.iter().any(asks) || is_waiting { Ok(()) } else { Err(Error::Empty) }
+}
+
+/// Bytes a part adds to a prompt.
+pub(super) fn prompt_bytes(part: &Part) -> u64 {
+    match part {
+        Part::Image { .. } => IMAGE_BYTES,
+        Part::ToolResult { parts, .. } => parts.iter().map(prompt_bytes).sum(),
+        other => other.size_bytes(),
+    }
+}
+
+/// The references in a part, nested ones too.
+pub(super) fn refs(part: &Part, found: &mut Vec<PartRef>) {
+    match part {
+        Part::Ref(part) => found.push(*part),
+        Part::ToolResult { parts, .. } => parts.iter().for_each(|part| refs(part, found)),
+        Part::Text(_)
+        | Part::Thinking { .. }
+        | Part::ToolCall { .. }
+        | Part::Image { .. }
+        | Part::Opaque { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use broker_proto::{Entry, MessageId, ModelName, Payload};
+
+    use super::*;
+
+    fn asks(context: Vec<Entry>, request: Vec<Part>) -> bool {
+        let payload = Payload { context, request, ..Payload::default() };
+        let opus = ModelName::parse("opus").unwrap();
+        question(&Message::consultation(MessageId::from_u128(1), opus, payload)).is_ok()
+    }
+
+    fn entry(role: Role, text: &str) -> Entry {
+        Entry { role, name: String::new(), parts: vec![Part::text(text)] }
+    }
+
+    #[test]
+    fn only_what_waits_for_an_answer_is_a_question() {
+        assert!(asks(vec![], vec![Part::text("why?")]));
+        assert!(asks(vec![entry(Role::User, "why?")], vec![]));
+        assert!(!asks(vec![], vec![]));
+        assert!(!asks(vec![], vec![Part::text(" \n")]));
+        assert!(!asks(vec![entry(Role::Assistant, "because")], vec![]));
+        assert!(!asks(vec![entry(Role::User, "why?")], vec![Part::text("")]));
+    }
+
+    #[test]
+    fn an_image_counts_as_tokens_and_not_as_its_bytes() {
+        let data = Bytes::from(vec![0; 1 << 20]);
+        let image = Part::Image { media_type: "image/png".into(), data };
+        assert_eq!(prompt_bytes(&image), IMAGE_BYTES);
+    }
+}

@@ -1,0 +1,279 @@
+//! Intake: everything that is decided about a message before its first byte is stored (I-4).
+//!
+//! Sizes, names, references and expiry are checked here; then the body is prepared and the engine asked.
+
+mod check;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+
+use broker_config::Models;
+use broker_proto::{
+    AgentName, AskOptions, ContentHash, Message, MessageType, ModelName, Part, PartRef, Receipt,
+    Recipient, RouteExplanation, Sender,
+    convert::{InvalidField, Stored as _},
+};
+
+use crate::{
+    context::{self, Bodies},
+    core::{Command, NewConsultation, NewMessage, Query, Refusal, Reply, queue::Digest},
+    engine::{self, Clock, EngineHandle},
+    projection::{self, Projection},
+};
+
+/// Why a message was not accepted. All but [`Error::Engine`] are decided before anything is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error("the {what} has {size} bytes; the limit is {limit}")]
+    TooLarge { what: &'static str, size: u64, limit: u64 },
+    #[error("the question is empty")]
+    Empty,
+    #[error("part {0} was never uploaded")]
+    UnknownContent(ContentHash),
+    #[error("cannot store the message")]
+    Content(#[from] context::Error),
+    #[error("cannot look the message up")]
+    Lookup(#[from] projection::Error),
+}
+
+/// Bounds of what is taken in, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub message: u64,
+    pub inline_part: u64,
+    pub dedup_window: std::time::Duration,
+}
+
+/// Takes messages in.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    pub engine: EngineHandle,
+    pub projection: Projection,
+    pub bodies: Bodies,
+    pub models: Arc<Models>,
+    pub limits: Limits,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Intake {
+    /// The configured name of a model that was spelt in one of its usual ways.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownModel`] with the nearest names.
+    pub fn model(&self, given: &ModelName) -> Result<ModelName, Error> {
+        match self.models.resolve(given.as_str()) {
+            Ok(model) => Ok(ModelName::parse(&model.name)
+                .map_err(|invalid| InvalidField::new("model", invalid.to_string()))?),
+            Err(unknown) => Err(Error::Engine(engine::Error::Refused(Refusal::UnknownModel {
+                given: unknown.given,
+                nearest: unknown.nearest,
+            }))),
+        }
+    }
+
+    /// Accepts a message of any kind.
+    ///
+    /// # Errors
+    /// [`Error`] says whether anything may have been stored.
+    pub async fn send(
+        &self,
+        from: &Sender,
+        message: Message,
+        allow_future_recipient: bool,
+    ) -> Result<Receipt, Error> {
+        let options = AskOptions { keep: true, ..AskOptions::default() };
+        let is_consultation = message.kind == MessageType::Consultation;
+        let options = is_consultation.then_some(options);
+        self.accept(from, message, options, allow_future_recipient).await
+    }
+
+    /// Accepts a message that an agent sends on its link.
+    ///
+    /// # Errors
+    /// As [`Intake::send`].
+    pub async fn send_as_agent(
+        &self,
+        agent: &AgentName,
+        message: Message,
+    ) -> Result<Receipt, Error> {
+        let from = Sender::parse(agent.as_str())
+            .map_err(|invalid| InvalidField::new("from", invalid.to_string()))?;
+        self.send(&from, message, false).await
+    }
+
+    /// Accepts a consultation.
+    ///
+    /// # Errors
+    /// As [`Intake::send`].
+    pub async fn consult(
+        &self,
+        from: &Sender,
+        message: Message,
+        options: AskOptions,
+    ) -> Result<Receipt, Error> {
+        self.accept(from, message, Some(options), false).await
+    }
+
+    /// Shows where a consultation would go.
+    ///
+    /// # Errors
+    /// As [`Intake::send`]; nothing is ever stored.
+    pub async fn explain(
+        &self,
+        mut message: Message,
+        options: AskOptions,
+    ) -> Result<RouteExplanation, Error> {
+        self.resolve(&mut message)?;
+        let new = Box::new(self.consultation(&message, options).await?);
+        match self.engine.query(Query::Explain(new)).await? {
+            Reply::Explained(explanation) => Ok(explanation),
+            _ => Err(Error::Engine(engine::Error::Unknown)),
+        }
+    }
+
+    async fn accept(
+        &self,
+        from: &Sender,
+        mut message: Message,
+        options: Option<AskOptions>,
+        allow_future_recipient: bool,
+    ) -> Result<Receipt, Error> {
+        message.from = None;
+        message.timestamp = None;
+        self.resolve(&mut message)?;
+        self.check_size(&message)?;
+        let consultation = match (options, message.kind) {
+            (Some(options), _) => Some(self.consultation(&message, options).await?),
+            (None, _) => {
+                let parts: Vec<&Part> = message.payload.parts().collect();
+                self.check_refs(parts).await?;
+                None
+            }
+        };
+        let digest = digest(&message, consultation.as_ref().map(|new| &new.options));
+        let now = self.clock.now().wall;
+        let since = broker_proto::WallTime(
+            now.0.saturating_sub(u64::try_from(self.limits.dedup_window.as_millis()).unwrap_or(0)),
+        );
+        let earlier = self.projection.earlier(from.clone(), message.id, since).await?;
+
+        message.from = Some(from.clone());
+        message.timestamp = Some(now);
+        let stored = self.bodies.store(message.clone().encode()).await?;
+        let new = NewMessage {
+            id: message.id,
+            sender: from.clone(),
+            to: message.to,
+            kind: message.kind,
+            priority: message.priority,
+            digest,
+            body: stored.body,
+            expires_at: message.expires_at,
+            session: message.session,
+            ordering_key: message.ordering_key,
+            correlation: message.correlation,
+            labels: message.labels,
+            allow_future_recipient,
+            consultation,
+            earlier,
+        };
+        match self.engine.with_contents(Command::Send(Box::new(new)), stored.contents).await? {
+            Reply::Receipt(receipt) => Ok(receipt),
+            _ => Err(Error::Engine(engine::Error::Unknown)),
+        }
+    }
+
+    fn resolve(&self, message: &mut Message) -> Result<(), Error> {
+        if let Recipient::Model(given) = &message.to {
+            message.to = Recipient::Model(self.model(given)?);
+        }
+        Ok(())
+    }
+
+    /// What routing needs to know of a consultation; its question must be one.
+    async fn consultation(
+        &self,
+        message: &Message,
+        options: AskOptions,
+    ) -> Result<NewConsultation, Error> {
+        let Recipient::Model(asked) = &message.to else {
+            return Err(InvalidField::new("to", "is not a model").into());
+        };
+        if message.kind != MessageType::Consultation {
+            return Err(InvalidField::new("type", "is not a consultation").into());
+        }
+        check::question(message)?;
+        let fetched = self.check_refs(message.payload.parts()).await?;
+        let is_inline = |part: &&Part| !matches!(part, Part::Ref(_));
+        let parts: Vec<&Part> = message.payload.parts().filter(is_inline).chain(&fetched).collect();
+        let tools: u64 = message
+            .payload
+            .generation
+            .tools
+            .iter()
+            .map(|tool| (tool.input_schema.len() + tool.description.len()) as u64)
+            .sum();
+        Ok(NewConsultation {
+            asked: asked.clone(),
+            options,
+            prompt_bytes: parts.iter().copied().map(check::prompt_bytes).sum::<u64>() + tools,
+            needs_vision: parts.iter().copied().any(Part::has_image),
+            max_output_tokens: message.payload.generation.max_output_tokens,
+        })
+    }
+
+    fn check_size(&self, message: &Message) -> Result<(), Error> {
+        let limit = self.limits.message;
+        let size = message.payload.parts().map(Part::size_bytes).sum();
+        if size > limit {
+            return Err(Error::TooLarge { what: "message", size, limit });
+        }
+        let limit = self.limits.inline_part;
+        let is_inline = |part: &&Part| !matches!(part, Part::Ref(_));
+        match message.payload.parts().filter(is_inline).map(Part::size_bytes).max() {
+            Some(size) if size > limit => Err(Error::TooLarge { what: "part", size, limit }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The referenced parts among these, read; refused when one was never uploaded.
+    ///
+    /// # Errors
+    /// [`Error::UnknownContent`] names the first that is not there.
+    pub async fn check_refs<'a>(
+        &self,
+        parts: impl IntoIterator<Item = &'a Part>,
+    ) -> Result<Vec<Part>, Error> {
+        let mut refs = Vec::new();
+        for part in parts {
+            check::refs(part, &mut refs);
+        }
+        try_join_all(refs.into_iter().map(|part| self.fetch(part))).await
+    }
+
+    async fn fetch(&self, part: PartRef) -> Result<Part, Error> {
+        let head = self.engine.head();
+        let body = self.projection.content(part.hash, head).await?;
+        let body = body.ok_or(Error::UnknownContent(part.hash))?;
+        let bytes = self.bodies.load(&body).await?;
+        Ok(Part::decode(bytes)?)
+    }
+}
+
+/// BLAKE3 over everything the sender said: what makes two sends of one id the same (I-7).
+fn digest(message: &Message, options: Option<&AskOptions>) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    let said: Bytes = message.clone().encode();
+    hasher.update(&(said.len() as u64).to_le_bytes());
+    hasher.update(&said);
+    if let Some(options) = options {
+        hasher.update(&options.clone().encode());
+    }
+    Digest(*hasher.finalize().as_bytes())
+}

@@ -1,0 +1,701 @@
+//! The journal's own form of the core's events: versioned protobuf, one kind number per event.
+//!
+//! A kind, a version and a field number are never used again. Types that the wire has too are stored in the wire's
+//! encoding, which keeps the same promise.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use broker_proto::{
+    AgentName, AnswerSummary, AskOptions, Attempt, ContentHash, Correlation, Failure, FailureClass,
+    MessageId, MessageState, MessageType, ModelName, PassedOver, Priority, RateLimit, Recipient,
+    Sender, Usage, WallTime, convert::Stored,
+};
+
+use super::Record;
+use crate::core::{
+    Accepted, Event, Finished, NewConsultation, Subject,
+    queue::{Body, BodyKey, Digest, Seq},
+    route::{ModelRoute, Shut},
+    usage::ModelTotals,
+};
+
+const VERSION: u16 = 1;
+
+/// A record that this program cannot read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("record kind {kind} version {version} is newer than this program")]
+    TooNew { kind: u16, version: u16 },
+    #[error("record kind {kind} is damaged")]
+    Damaged { kind: u16 },
+}
+
+mod kind {
+    pub(super) const ACCEPTED: u16 = 1;
+    pub(super) const ROUTED: u16 = 2;
+    pub(super) const LEASED: u16 = 3;
+    pub(super) const ATTEMPT_FAILED: u16 = 4;
+    pub(super) const LEASE_LOST: u16 = 5;
+    pub(super) const FINISHED: u16 = 6;
+    pub(super) const ROUTE_CHANGED: u16 = 7;
+    pub(super) const USAGE_CHANGED: u16 = 8;
+    pub(super) const TOKEN_CHANGED: u16 = 9;
+    pub(super) const CONTENT_STORED: u16 = 10;
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct BodyRecord {
+    /// 40 bytes each.
+    #[prost(bytes = "vec", tag = "1")]
+    keys: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    size_bytes: u64,
+}
+
+/// Every event about a message begins with these.
+#[derive(Clone, PartialEq, prost::Message)]
+struct SubjectRecord {
+    #[prost(uint64, tag = "1")]
+    seq: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    id: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    at: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ConsultationRecord {
+    #[prost(string, tag = "1")]
+    asked: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    options: Bytes,
+    #[prost(uint64, tag = "3")]
+    prompt_bytes: u64,
+    #[prost(bool, tag = "4")]
+    needs_vision: bool,
+    #[prost(uint32, optional, tag = "5")]
+    max_output_tokens: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AcceptedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(string, tag = "2")]
+    sender: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    to: Bytes,
+    #[prost(int32, tag = "4")]
+    kind: i32,
+    #[prost(int32, tag = "5")]
+    priority: i32,
+    #[prost(bytes = "vec", tag = "6")]
+    digest: Vec<u8>,
+    #[prost(message, optional, tag = "7")]
+    body: Option<BodyRecord>,
+    #[prost(uint64, tag = "8")]
+    deadline: u64,
+    #[prost(string, optional, tag = "9")]
+    session: Option<String>,
+    #[prost(string, optional, tag = "10")]
+    ordering_key: Option<String>,
+    #[prost(bytes = "vec", tag = "11")]
+    root: Vec<u8>,
+    #[prost(bytes = "vec", tag = "12")]
+    parent: Vec<u8>,
+    #[prost(uint32, tag = "13")]
+    hops: u32,
+    #[prost(btree_map = "string, string", tag = "14")]
+    labels: std::collections::BTreeMap<String, String>,
+    #[prost(message, optional, tag = "15")]
+    consultation: Option<ConsultationRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PassedOverRecord {
+    #[prost(string, tag = "1")]
+    model: String,
+    #[prost(string, tag = "2")]
+    reason: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RoutedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(bytes = "bytes", tag = "2")]
+    queue: Bytes,
+    #[prost(uint32, tag = "3")]
+    candidate: u32,
+    #[prost(uint64, optional, tag = "4")]
+    wait_until: Option<u64>,
+    #[prost(message, repeated, tag = "5")]
+    passed_over: Vec<PassedOverRecord>,
+    #[prost(string, tag = "6")]
+    why: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeasedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(uint32, tag = "2")]
+    epoch: u32,
+    #[prost(string, tag = "3")]
+    agent: String,
+    #[prost(string, tag = "4")]
+    instance: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AttemptFailedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(bytes = "bytes", tag = "2")]
+    attempt: Bytes,
+    #[prost(bool, tag = "3")]
+    shown: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeaseLostRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(uint32, tag = "2")]
+    epoch: u32,
+    #[prost(string, tag = "3")]
+    why: String,
+    #[prost(bool, tag = "4")]
+    counts: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct FinishedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(int32, tag = "2")]
+    state: i32,
+    #[prost(uint32, tag = "3")]
+    epoch: u32,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    summary: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "5")]
+    failure: Option<Bytes>,
+    #[prost(message, optional, tag = "6")]
+    reply: Option<BodyRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RouteRecord {
+    #[prost(string, tag = "1")]
+    model: String,
+    #[prost(uint64, tag = "2")]
+    at: u64,
+    #[prost(uint32, tag = "3")]
+    failures: u32,
+    #[prost(uint32, tag = "4")]
+    closings: u32,
+    #[prost(message, optional, tag = "5")]
+    shut: Option<ShutRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ShutRecord {
+    #[prost(uint64, optional, tag = "1")]
+    until: Option<u64>,
+    #[prost(bool, tag = "2")]
+    is_told: bool,
+    #[prost(int32, tag = "3")]
+    class: i32,
+    #[prost(string, tag = "4")]
+    reason: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct UsageRecord {
+    #[prost(string, tag = "1")]
+    model: String,
+    #[prost(uint64, tag = "2")]
+    at: u64,
+    #[prost(uint64, tag = "3")]
+    calls: u64,
+    #[prost(uint64, tag = "4")]
+    failures: u64,
+    #[prost(bytes = "bytes", tag = "5")]
+    usage: Bytes,
+    #[prost(double, tag = "6")]
+    cost_usd: f64,
+    #[prost(uint64, tag = "7")]
+    unpriced: u64,
+    #[prost(bytes = "bytes", repeated, tag = "8")]
+    limits: Vec<Bytes>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TokenRecord {
+    #[prost(string, tag = "1")]
+    agent: String,
+    #[prost(uint64, tag = "2")]
+    at: u64,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    hash: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ContentRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    hash: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    at: u64,
+    #[prost(message, optional, tag = "3")]
+    body: Option<BodyRecord>,
+}
+
+/// The record of an event.
+#[must_use]
+pub fn encode(event: &Event) -> Record {
+    let (kind, body) = match event {
+        Event::Accepted(accepted) => (kind::ACCEPTED, write_accepted(accepted)),
+        Event::Routed { subject, at, queue, candidate, wait_until, passed_over, why } => {
+            let passed_over = passed_over.iter().map(|passed| PassedOverRecord {
+                model: passed.model.to_string(),
+                reason: passed.reason.clone(),
+            });
+            let record = RoutedRecord {
+                subject: Some(write_subject(*subject, *at)),
+                queue: queue.clone().encode(),
+                candidate: *candidate,
+                wait_until: wait_until.map(|until| until.0),
+                passed_over: passed_over.collect(),
+                why: why.clone(),
+            };
+            (kind::ROUTED, record.encode_to_vec())
+        }
+        Event::Leased { subject, at, epoch, agent, instance } => {
+            let record = LeasedRecord {
+                subject: Some(write_subject(*subject, *at)),
+                epoch: *epoch,
+                agent: agent.to_string(),
+                instance: instance.clone(),
+            };
+            (kind::LEASED, record.encode_to_vec())
+        }
+        Event::AttemptFailed { subject, at, attempt, shown } => {
+            let record = AttemptFailedRecord {
+                subject: Some(write_subject(*subject, *at)),
+                attempt: (**attempt).clone().encode(),
+                shown: *shown,
+            };
+            (kind::ATTEMPT_FAILED, record.encode_to_vec())
+        }
+        Event::LeaseLost { subject, at, epoch, why, counts } => {
+            let record = LeaseLostRecord {
+                subject: Some(write_subject(*subject, *at)),
+                epoch: *epoch,
+                why: why.clone(),
+                counts: *counts,
+            };
+            (kind::LEASE_LOST, record.encode_to_vec())
+        }
+        Event::Finished(finished) => {
+            let record = FinishedRecord {
+                subject: Some(write_subject(finished.subject, finished.at)),
+                state: finished.state.to_wire(),
+                epoch: finished.epoch,
+                summary: finished.summary.clone().map(Stored::encode),
+                failure: finished.failure.clone().map(Stored::encode),
+                reply: finished.reply.as_ref().map(write_body),
+            };
+            (kind::FINISHED, record.encode_to_vec())
+        }
+        Event::RouteChanged { model, at, route } => {
+            let record = RouteRecord {
+                model: model.to_string(),
+                at: at.0,
+                failures: route.failures,
+                closings: route.closings,
+                shut: route.shut.as_ref().map(|shut| ShutRecord {
+                    until: shut.until.map(|until| until.0),
+                    is_told: shut.is_told,
+                    class: shut.class.to_wire(),
+                    reason: shut.reason.clone(),
+                }),
+            };
+            (kind::ROUTE_CHANGED, record.encode_to_vec())
+        }
+        Event::UsageChanged { model, at, totals } => {
+            let record = UsageRecord {
+                model: model.to_string(),
+                at: at.0,
+                calls: totals.calls,
+                failures: totals.failures,
+                usage: totals.usage.encode(),
+                cost_usd: totals.cost_usd,
+                unpriced: totals.unpriced,
+                limits: totals.limits.iter().cloned().map(Stored::encode).collect(),
+            };
+            (kind::USAGE_CHANGED, record.encode_to_vec())
+        }
+        Event::TokenChanged { agent, at, hash } => {
+            let hash = hash.map(|hash| hash.to_vec());
+            let record = TokenRecord { agent: agent.to_string(), at: at.0, hash };
+            (kind::TOKEN_CHANGED, record.encode_to_vec())
+        }
+        Event::ContentStored { hash, at, body } => {
+            let body = Some(write_body(body));
+            let record = ContentRecord { hash: hash.0.to_vec(), at: at.0, body };
+            (kind::CONTENT_STORED, record.encode_to_vec())
+        }
+    };
+    Record { kind, version: VERSION, body: body.into() }
+}
+
+/// The record of an acceptance whose body was kept alone.
+#[must_use]
+pub fn accepted(body: Vec<u8>) -> Record {
+    Record { kind: kind::ACCEPTED, version: VERSION, body: body.into() }
+}
+
+/// The record of an end whose body was kept alone.
+#[must_use]
+pub fn finished(body: Vec<u8>) -> Record {
+    Record { kind: kind::FINISHED, version: VERSION, body: body.into() }
+}
+
+/// The event of a record; `None` for records that are the journal's own.
+///
+/// # Errors
+/// [`RecordError`] when the record is newer than this program, or damaged.
+pub fn decode(record: &Record) -> Result<Option<Event>, RecordError> {
+    if record.kind == super::CLAIMED {
+        return Ok(None);
+    }
+    if record.version != VERSION || !(kind::ACCEPTED..=kind::CONTENT_STORED).contains(&record.kind)
+    {
+        return Err(RecordError::TooNew { kind: record.kind, version: record.version });
+    }
+    read(record).map(Some).ok_or(RecordError::Damaged { kind: record.kind })
+}
+
+fn read(record: &Record) -> Option<Event> {
+    let body = record.body.clone();
+    Some(match record.kind {
+        kind::ACCEPTED => Event::Accepted(Box::new(read_accepted(body)?)),
+        kind::ROUTED => {
+            let record = RoutedRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            Event::Routed {
+                subject,
+                at,
+                queue: Recipient::decode(record.queue).ok()?,
+                candidate: record.candidate,
+                wait_until: record.wait_until.map(WallTime),
+                passed_over: record
+                    .passed_over
+                    .into_iter()
+                    .map(|passed| {
+                        let model = ModelName::parse(&passed.model).ok()?;
+                        Some(PassedOver { model, reason: passed.reason })
+                    })
+                    .collect::<Option<_>>()?,
+                why: record.why,
+            }
+        }
+        kind::LEASED => {
+            let record = LeasedRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            let agent = AgentName::parse(&record.agent).ok()?;
+            Event::Leased { subject, at, epoch: record.epoch, agent, instance: record.instance }
+        }
+        kind::ATTEMPT_FAILED => {
+            let record = AttemptFailedRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            let attempt = Box::new(Attempt::decode(record.attempt).ok()?);
+            Event::AttemptFailed { subject, at, attempt, shown: record.shown }
+        }
+        kind::LEASE_LOST => {
+            let record = LeaseLostRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            let (epoch, why, counts) = (record.epoch, record.why, record.counts);
+            Event::LeaseLost { subject, at, epoch, why, counts }
+        }
+        kind::FINISHED => {
+            let record = FinishedRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            Event::Finished(Box::new(Finished {
+                subject,
+                at,
+                state: MessageState::from_wire(record.state)?,
+                epoch: record.epoch,
+                summary: record.summary.map(AnswerSummary::decode).transpose().ok()?,
+                failure: record.failure.map(Failure::decode).transpose().ok()?,
+                reply: match record.reply {
+                    Some(body) => Some(read_body(Some(body))?),
+                    None => None,
+                },
+            }))
+        }
+        kind::ROUTE_CHANGED => {
+            let record = RouteRecord::decode(body).ok()?;
+            let shut = match record.shut {
+                None => None,
+                Some(shut) => Some(Shut {
+                    until: shut.until.map(WallTime),
+                    is_told: shut.is_told,
+                    class: FailureClass::from_wire(shut.class)?,
+                    reason: shut.reason,
+                }),
+            };
+            Event::RouteChanged {
+                model: ModelName::parse(&record.model).ok()?,
+                at: WallTime(record.at),
+                route: ModelRoute { failures: record.failures, closings: record.closings, shut },
+            }
+        }
+        kind::USAGE_CHANGED => {
+            let record = UsageRecord::decode(body).ok()?;
+            let limits = record.limits.into_iter().map(RateLimit::decode);
+            Event::UsageChanged {
+                model: ModelName::parse(&record.model).ok()?,
+                at: WallTime(record.at),
+                totals: Box::new(ModelTotals {
+                    calls: record.calls,
+                    failures: record.failures,
+                    usage: Usage::decode(record.usage).ok()?,
+                    cost_usd: record.cost_usd,
+                    unpriced: record.unpriced,
+                    limits: limits.collect::<Result<_, _>>().ok()?,
+                }),
+            }
+        }
+        kind::TOKEN_CHANGED => {
+            let record = TokenRecord::decode(body).ok()?;
+            let hash = match record.hash {
+                None => None,
+                Some(hash) => Some(hash.try_into().ok()?),
+            };
+            let agent = AgentName::parse(&record.agent).ok()?;
+            Event::TokenChanged { agent, at: WallTime(record.at), hash }
+        }
+        kind::CONTENT_STORED => {
+            let record = ContentRecord::decode(body).ok()?;
+            let hash = ContentHash(record.hash.try_into().ok()?);
+            Event::ContentStored { hash, at: WallTime(record.at), body: read_body(record.body)? }
+        }
+        _ => return None,
+    })
+}
+
+fn write_subject(subject: Subject, at: WallTime) -> SubjectRecord {
+    let id = subject.id.as_u128().to_be_bytes().to_vec();
+    SubjectRecord { seq: subject.seq.0, id, at: at.0 }
+}
+
+fn read_subject(record: Option<SubjectRecord>) -> Option<(Subject, WallTime)> {
+    let record = record?;
+    let id = read_id(&record.id)?;
+    Some((Subject { seq: Seq(record.seq), id }, WallTime(record.at)))
+}
+
+fn read_id(bytes: &[u8]) -> Option<MessageId> {
+    Some(MessageId::from_u128(u128::from_be_bytes(bytes.try_into().ok()?)))
+}
+
+fn write_id(id: Option<MessageId>) -> Vec<u8> {
+    id.map(|id| id.as_u128().to_be_bytes().to_vec()).unwrap_or_default()
+}
+
+fn read_optional_id(bytes: &[u8]) -> Option<Option<MessageId>> {
+    if bytes.is_empty() { Some(None) } else { read_id(bytes).map(Some) }
+}
+
+fn write_body(body: &Body) -> BodyRecord {
+    BodyRecord {
+        keys: body.keys.iter().flat_map(|key| key.0).collect(),
+        size_bytes: body.size_bytes,
+    }
+}
+
+fn read_body(record: Option<BodyRecord>) -> Option<Body> {
+    let record = record?;
+    let (keys, rest) = record.keys.as_chunks::<40>();
+    let keys = keys.iter().map(|key| BodyKey(*key)).collect();
+    rest.is_empty().then_some(Body { keys, size_bytes: record.size_bytes })
+}
+
+fn write_accepted(accepted: &Accepted) -> Vec<u8> {
+    AcceptedRecord {
+        subject: Some(write_subject(accepted.subject, accepted.at)),
+        sender: accepted.sender.to_string(),
+        to: accepted.to.clone().encode(),
+        kind: accepted.kind.to_wire(),
+        priority: accepted.priority.to_wire(),
+        digest: accepted.digest.0.to_vec(),
+        body: Some(write_body(&accepted.body)),
+        deadline: accepted.deadline.0,
+        session: accepted.session.clone(),
+        ordering_key: accepted.ordering_key.clone(),
+        root: write_id(accepted.correlation.root),
+        parent: write_id(accepted.correlation.parent),
+        hops: accepted.correlation.hops,
+        labels: accepted.labels.clone(),
+        consultation: accepted.consultation.as_ref().map(|new| ConsultationRecord {
+            asked: new.asked.to_string(),
+            options: new.options.clone().encode(),
+            prompt_bytes: new.prompt_bytes,
+            needs_vision: new.needs_vision,
+            max_output_tokens: new.max_output_tokens,
+        }),
+    }
+    .encode_to_vec()
+}
+
+fn read_accepted(body: Bytes) -> Option<Accepted> {
+    let record = AcceptedRecord::decode(body).ok()?;
+    let (subject, at) = read_subject(record.subject)?;
+    let consultation = match record.consultation {
+        None => None,
+        Some(new) => Some(NewConsultation {
+            asked: ModelName::parse(&new.asked).ok()?,
+            options: AskOptions::decode(new.options).ok()?,
+            prompt_bytes: new.prompt_bytes,
+            needs_vision: new.needs_vision,
+            max_output_tokens: new.max_output_tokens,
+        }),
+    };
+    Some(Accepted {
+        subject,
+        at,
+        sender: Sender::parse(&record.sender).ok()?,
+        to: Recipient::decode(record.to).ok()?,
+        kind: MessageType::from_wire(record.kind)?,
+        priority: Priority::from_wire(record.priority)?,
+        digest: Digest(record.digest.try_into().ok()?),
+        body: read_body(record.body)?,
+        deadline: WallTime(record.deadline),
+        session: record.session,
+        ordering_key: record.ordering_key,
+        correlation: Correlation {
+            root: read_optional_id(&record.root)?,
+            parent: read_optional_id(&record.parent)?,
+            hops: record.hops,
+        },
+        labels: record.labels,
+        consultation,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(event: &Event) {
+        let record = encode(event);
+        assert_eq!(decode(&record), Ok(Some(event.clone())));
+    }
+
+    fn subject() -> Subject {
+        Subject { seq: Seq(7), id: MessageId::from_u128(42) }
+    }
+
+    fn opus() -> ModelName {
+        ModelName::parse("opus").unwrap()
+    }
+
+    fn body() -> Body {
+        Body { keys: vec![BodyKey([3; 40]), BodyKey([4; 40])].into(), size_bytes: 99 }
+    }
+
+    fn attempt() -> Attempt {
+        Attempt {
+            number: 2,
+            model: opus(),
+            agent: AgentName::parse("opus").ok(),
+            failure: Some(Failure::new(FailureClass::Overloaded, "anthropic", "busy")),
+            latency: std::time::Duration::from_millis(12),
+            wait: std::time::Duration::from_millis(3),
+            first_token: None,
+            usage: Usage { input_tokens: Some(5), ..Usage::default() },
+            cost_usd: None,
+        }
+    }
+
+    #[test]
+    fn every_event_reads_back_as_it_was_written() {
+        let at = WallTime(1_795_161_600_123);
+        let consultation = NewConsultation {
+            asked: opus(),
+            options: AskOptions { max_cost_usd: Some(0.5), ..AskOptions::default() },
+            prompt_bytes: 400,
+            needs_vision: true,
+            max_output_tokens: Some(100),
+        };
+        round_trip(&Event::Accepted(Box::new(Accepted {
+            subject: subject(),
+            at,
+            sender: Sender::parse("local").unwrap(),
+            to: Recipient::Model(opus()),
+            kind: MessageType::Consultation,
+            priority: Priority::High,
+            digest: Digest([9; 32]),
+            body: body(),
+            deadline: at,
+            session: Some("s".into()),
+            ordering_key: None,
+            correlation: Correlation { root: Some(subject().id), parent: None, hops: 2 },
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            consultation: Some(consultation),
+        })));
+        round_trip(&Event::Routed {
+            subject: subject(),
+            at,
+            queue: Recipient::Model(opus()),
+            candidate: 1,
+            wait_until: Some(at),
+            passed_over: vec![PassedOver { model: opus(), reason: "shut".into() }],
+            why: "asked".into(),
+        });
+        let agent = AgentName::parse("opus").unwrap();
+        let instance = "i1".to_owned();
+        round_trip(&Event::Leased { subject: subject(), at, epoch: 3, agent, instance });
+        let attempt = Box::new(attempt());
+        round_trip(&Event::AttemptFailed { subject: subject(), at, attempt, shown: true });
+        let why = "gone".to_owned();
+        round_trip(&Event::LeaseLost { subject: subject(), at, epoch: 3, why, counts: true });
+        round_trip(&Event::Finished(Box::new(Finished {
+            subject: subject(),
+            at,
+            state: MessageState::Failed,
+            epoch: 3,
+            summary: None,
+            failure: Some(Failure::new(FailureClass::Timeout, "openai", "first byte")),
+            reply: Some(body()),
+        })));
+        let shut = Some(Shut {
+            until: Some(at),
+            is_told: true,
+            class: FailureClass::RateLimited,
+            reason: "rate limited".into(),
+        });
+        let route = ModelRoute { failures: 1, closings: 2, shut };
+        round_trip(&Event::RouteChanged { model: opus(), at, route });
+        let totals = Box::new(ModelTotals { calls: 4, cost_usd: 0.25, ..ModelTotals::default() });
+        round_trip(&Event::UsageChanged { model: opus(), at, totals });
+        let agent = AgentName::parse("opus").unwrap();
+        round_trip(&Event::TokenChanged { agent, at, hash: Some([1; 32]) });
+        round_trip(&Event::ContentStored { hash: ContentHash([2; 32]), at, body: body() });
+    }
+
+    #[test]
+    fn newer_and_damaged_records_are_told_apart() {
+        let agent = AgentName::parse("a").unwrap();
+        let good = encode(&Event::TokenChanged { agent, at: WallTime(1), hash: None });
+        let newer = Record { version: 2, ..good.clone() };
+        assert_eq!(decode(&newer), Err(RecordError::TooNew { kind: 9, version: 2 }));
+        let unknown = Record { kind: 500, ..good.clone() };
+        assert_eq!(decode(&unknown), Err(RecordError::TooNew { kind: 500, version: 1 }));
+        let damaged = Record { body: Bytes::from_static(b"\xff\xff"), ..good };
+        assert_eq!(decode(&damaged), Err(RecordError::Damaged { kind: 9 }));
+    }
+}

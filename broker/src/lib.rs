@@ -1,0 +1,16 @@
+//! The broker: durable queues between model agents, routing, and streamed consultations.
+//!
+//! Absence: nothing here opens a connection to a provider.
+
+mod app;
+pub mod context;
+pub mod core;
+pub mod engine;
+pub mod intake;
+pub mod journal;
+pub mod link;
+pub mod projection;
+pub mod reply;
+pub mod service;
+
+pub use app::{Error, Store, listen, run};

@@ -1,0 +1,389 @@
+//! One link: its hello, its frames up, and its frames down.
+
+mod settle;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::{Instrument, info, info_span, warn};
+
+use broker_proto::{
+    AgentName, AnswerFrame, Delivery, Down, Hello, Message, MessageId, SettleOutcome, Settlement,
+    Up, Welcome, convert::Stored as _,
+};
+
+use super::{AgentToken, LeaseKey, Links, Out, table::Open};
+use crate::{
+    context::{self, Bodies},
+    core::{
+        Command, Delivered, Query, Reply,
+        agent::{Link, LinkId},
+        queue::Seq,
+    },
+    engine::{Clock, EngineHandle},
+    intake::Intake,
+    projection::Projection,
+    reply::Slots,
+    service::{self, reason},
+};
+
+/// Frames to an agent waiting at most. Deliveries are bounded by its credit, the rest answers what it sent.
+const OUT: usize = 8192;
+/// Settlements of one link waiting for the engine at most; beyond that its frames wait on the wire.
+const SETTLING: usize = 4096;
+
+/// What an agent says, already in domain types.
+pub type Frames = std::pin::Pin<Box<dyn Stream<Item = Result<Up, Status>> + Send>>;
+/// Where the broker's side of a link goes.
+pub type Wire = mpsc::Sender<Result<Down, Status>>;
+
+/// Settings of links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub heartbeat: Duration,
+    pub lease: Duration,
+    pub hello_deadline: Duration,
+}
+
+/// What a link needs of the broker.
+#[derive(Debug, Clone)]
+pub struct Services {
+    pub engine: EngineHandle,
+    pub projection: Projection,
+    pub bodies: Bodies,
+    pub slots: Slots,
+    pub links: Links,
+    pub leases: LeaseKey,
+    pub intake: Intake,
+    pub clock: Arc<dyn Clock>,
+    pub settings: Settings,
+    pub next_link: Arc<AtomicU64>,
+    pub stop: CancellationToken,
+}
+
+/// A delivery that is out with this link's agent.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    epoch: u32,
+    id: MessageId,
+}
+
+/// What is out, by number. Written by the writer (deliveries) and the reader (settlements).
+type HeldTable = Arc<Mutex<HashMap<Seq, Held>>>;
+/// `None` when the link is closed instead of an answer.
+type Settling = FuturesUnordered<BoxFuture<'static, Option<Down>>>;
+
+/// One link while it is open.
+#[derive(Debug)]
+struct LinkTask {
+    services: Services,
+    agent: AgentName,
+    link: LinkId,
+    open: Open,
+    held: HeldTable,
+}
+
+/// Runs one link from its hello to its end. Ends when the agent leaves, is superseded, or the broker stops.
+pub async fn run(services: Services, mut frames: Frames, wire: Wire) {
+    match greet(&services, &mut frames, &wire).await {
+        Ok((task, out)) => {
+            let span = info_span!("link", agent = %task.agent, link = task.link.0);
+            task.serve(frames, out, wire).instrument(span).await;
+        }
+        Err(status) => {
+            info!(reason = status.message(), "an agent was refused");
+            // An agent that has gone needs no reason.
+            let _ = wire.send(Err(status)).await;
+        }
+    }
+}
+
+/// Reads the hello, checks the token, tells the engine, and says welcome.
+async fn greet(
+    services: &Services,
+    frames: &mut Frames,
+    wire: &Wire,
+) -> Result<(LinkTask, mpsc::Receiver<Out>), Status> {
+    let deadline = services.settings.hello_deadline;
+    let first = tokio::time::timeout(deadline, frames.next()).await;
+    let hello = match first.map_err(|_| reason::no_hello())? {
+        Some(Ok(Up::Hello(hello))) => hello,
+        Some(Err(status)) => return Err(status),
+        Some(Ok(_)) | None => return Err(reason::no_hello()),
+    };
+    authenticate(services, &hello).await?;
+    let models = hello
+        .models
+        .iter()
+        .map(|name| services.intake.model(name))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(service::status::intake)?;
+
+    let link = LinkId(services.next_link.fetch_add(1, Ordering::Relaxed));
+    let (tx, out) = mpsc::channel(OUT);
+    let open = Open {
+        agent: hello.agent.clone(),
+        models: models.clone(),
+        out: tx,
+        close: CancellationToken::new(),
+        reason: Arc::default(),
+        pings: Arc::default(),
+    };
+    services.links.insert(link, open.clone());
+    let held = HeldTable::default();
+    let task =
+        LinkTask { services: services.clone(), agent: hello.agent.clone(), link, open, held };
+    let resumed = match task.link_up(&hello, models).await {
+        Ok(resumed) => resumed,
+        Err(status) => {
+            services.links.remove(link);
+            return Err(status);
+        }
+    };
+    let welcome = Down::Welcome(Welcome {
+        link: link.0.to_string(),
+        epoch: link.0,
+        heartbeat: services.settings.heartbeat,
+        lease: services.settings.lease,
+        resumed,
+    });
+    info!(agent = %hello.agent, link = link.0, models = ?hello.models, "agent linked");
+    wire.send(Ok(welcome)).await.map_err(|_| reason::no_hello())?;
+    Ok((task, out))
+}
+
+async fn authenticate(services: &Services, hello: &Hello) -> Result<(), Status> {
+    let hash = AgentToken::sent(&hello.token).hash();
+    let owner = services.engine.query(Query::Token(hash)).await.map_err(service::status::engine)?;
+    match owner {
+        Reply::Agent(Some(owner)) if owner == hello.agent => Ok(()),
+        _ => {
+            warn!(agent = %hello.agent, "a token does not prove this name");
+            Err(reason::token_rejected(&hello.agent))
+        }
+    }
+}
+
+impl LinkTask {
+    /// Tells the engine of this link; gives the tokens of the leases that still hold.
+    async fn link_up(
+        &self,
+        hello: &Hello,
+        models: Vec<broker_proto::ModelName>,
+    ) -> Result<Vec<String>, Status> {
+        let up = Box::new(Link {
+            agent: hello.agent.clone(),
+            instance: hello.instance.clone(),
+            is_exclusive: hello.is_exclusive,
+            models,
+            capacity: hello.capacity,
+            since: self.services.clock.now().wall,
+            credit_messages: 0,
+            credit_bytes: 0,
+        });
+        let resume = hello.resume.iter().filter_map(|token| self.services.leases.read(token));
+        let command = Command::LinkUp { link: self.link, up, resume: resume.collect() };
+        let reply = self.services.engine.command(command).await.map_err(service::status::engine)?;
+        let Reply::Resumed(resumed) = reply else { return Ok(Vec::new()) };
+        let mut held = self.held();
+        for lease in &resumed {
+            held.insert(lease.seq, Held { epoch: lease.epoch, id: lease.id });
+        }
+        drop(held);
+        let token =
+            |lease: crate::core::Resumed| self.services.leases.token(lease.seq, lease.epoch);
+        Ok(resumed.into_iter().map(token).collect())
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<Seq, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn serve(self, frames: Frames, out: mpsc::Receiver<Out>, wire: Wire) {
+        let stop = self.services.stop.clone();
+        let ended = tokio::select! {
+            () = self.write(out, &wire) => None,
+            left = self.read(frames) => left,
+            () = self.open.close.cancelled() => {
+                self.open.reason.lock().unwrap_or_else(PoisonError::into_inner).take()
+            }
+            () = stop.cancelled() => Some(reason::stopping()),
+        };
+        self.services.links.remove(self.link);
+        self.services.engine.tell(Command::LinkDown { link: self.link }).await;
+        match &ended {
+            Some(status) => info!(reason = status.message(), "link closed"),
+            None => info!("link ended"),
+        }
+        if let Some(status) = ended {
+            // An agent that has gone needs no reason.
+            let _ = wire.send(Err(status)).await;
+        }
+    }
+
+    /// Sends what goes down, reading the bodies of deliveries as they go.
+    async fn write(&self, mut out: mpsc::Receiver<Out>, wire: &Wire) {
+        while let Some(next) = out.recv().await {
+            let frame = match next {
+                Out::Frame(frame) => Some(*frame),
+                Out::Deliver(delivered) => {
+                    let span = info_span!("message", id = %delivered.id, attempt = delivered.epoch);
+                    self.delivery(*delivered).instrument(span).await
+                }
+            };
+            let Some(frame) = frame else { continue };
+            if wire.send(Ok(frame)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// A lease with its message, or nothing when its bytes are not what was acknowledged (I-5).
+    async fn delivery(&self, delivered: Delivered) -> Option<Down> {
+        let Delivered { seq, id, epoch, body, model, deadline, max_output_tokens, .. } = delivered;
+        let message = match self.services.bodies.load(&body).await {
+            Ok(bytes) => Message::decode(bytes).map_err(|_| context::Error::Corrupt),
+            Err(error) => Err(error),
+        };
+        let message = match message {
+            Ok(message) => message,
+            Err(context::Error::Corrupt) => {
+                warn!("the stored message is not what was acknowledged; it is quarantined");
+                self.services.engine.tell(Command::Corrupt { seq, epoch }).await;
+                return None;
+            }
+            Err(error) => {
+                // The lease runs out and the message is delivered again.
+                warn!(%error, "cannot read a message");
+                return None;
+            }
+        };
+        self.held().insert(seq, Held { epoch, id });
+        Some(Down::Deliver(Box::new(Delivery {
+            lease: self.services.leases.token(seq, epoch),
+            number: seq.0,
+            size_bytes: body.size_bytes,
+            message,
+            attempt: epoch,
+            model,
+            time_left: deadline.since(self.services.clock.now().wall),
+            max_output_tokens,
+        })))
+    }
+
+    /// Takes what comes up, until the agent leaves. Gives the reason when it is the agent's fault.
+    async fn read(&self, mut frames: Frames) -> Option<Status> {
+        let mut settling = Settling::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(down) = settling.next(), if !settling.is_empty() => {
+                    if let Some(down) = down {
+                        // A writer that has ended ends this reader too.
+                        let _ = self.open.out.send(Out::Frame(Box::new(down))).await;
+                    }
+                }
+                frame = frames.next(), if settling.len() < SETTLING => match frame {
+                    None => break,
+                    Some(Err(status)) => {
+                        info!(reason = status.message(), "the stream broke");
+                        return (status.code() == tonic::Code::InvalidArgument).then_some(status);
+                    }
+                    Some(Ok(Up::Bye { reason })) => {
+                        info!(%reason, "agent says goodbye");
+                        self.release_all(&mut settling);
+                        while settling.next().await.is_some() {}
+                        break;
+                    }
+                    Some(Ok(frame)) => self.take(frame, &mut settling).await,
+                },
+            }
+        }
+        None
+    }
+
+    async fn take(&self, frame: Up, settling: &mut Settling) {
+        let engine = &self.services.engine;
+        match frame {
+            Up::Hello(_) => {}
+            Up::Credit { messages, size_bytes } => {
+                engine.tell(Command::Credit { link: self.link, messages, size_bytes }).await;
+            }
+            Up::Settle(settlements) => {
+                for settlement in settlements {
+                    settling.push(self.settle(settlement));
+                }
+            }
+            Up::Part { delivery, frame } => {
+                if let Some(over) = self.part(Seq(delivery), frame) {
+                    settling.push(over);
+                }
+            }
+            Up::Progress { lease, .. } => self.renew(&[lease]).await,
+            Up::Heartbeat { leases } => self.renew(&leases).await,
+            Up::Usage { model, usage, limits, .. } => {
+                engine.tell(Command::Report { model, usage, limits, failure: None }).await;
+            }
+            Up::Send(message) => {
+                let (intake, agent) = (self.services.intake.clone(), self.agent.clone());
+                let id = message.id;
+                settling.push(
+                    async move {
+                        let result = intake.send_as_agent(&agent, *message).await;
+                        let result =
+                            result.map_err(|error| reason::frame(&service::status::intake(error)));
+                        Some(Down::Sent { message: id, result })
+                    }
+                    .boxed(),
+                );
+            }
+            Up::Bye { .. } => {}
+            Up::Pong { nonce } => self.open.pong(nonce),
+        }
+    }
+
+    async fn renew(&self, tokens: &[String]) {
+        let leases: Vec<_> =
+            tokens.iter().filter_map(|token| self.services.leases.read(token)).collect();
+        if !leases.is_empty() {
+            let agent = self.agent.clone();
+            self.services.engine.tell(Command::Renew { agent, leases }).await;
+        }
+    }
+
+    /// Passes a part frame to its reply slot, without the engine. An answer that is too large ends its attempt.
+    fn part(&self, seq: Seq, frame: AnswerFrame) -> Option<BoxFuture<'static, Option<Down>>> {
+        let held = self.held().get(&seq).copied()?;
+        let slot = self.services.slots.get(seq)?;
+        let too_large = slot.part(frame).err()?;
+        Some(self.give_up(seq, held, too_large.to_string()))
+    }
+
+    fn release_all(&self, settling: &mut Settling) {
+        let tokens: Vec<String> = self
+            .held()
+            .iter()
+            .map(|(seq, held)| self.services.leases.token(*seq, held.epoch))
+            .collect();
+        for lease in tokens {
+            settling.push(self.settle(Settlement {
+                lease,
+                outcome: SettleOutcome::Release,
+                usage: broker_proto::Usage::default(),
+                limits: Vec::new(),
+                first_token: None,
+            }));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The table of open links.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use dashmap::DashMap;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use broker_proto::{AgentName, Down, ModelName};
+
+use crate::{
+    core::{Delivered, agent::LinkId},
+    service::reason,
+};
+
+/// What goes out on a link.
+#[derive(Debug)]
+pub enum Out {
+    /// A lease whose body is still to be read.
+    Deliver(Box<Delivered>),
+    Frame(Box<Down>),
+}
+
+/// One open link, as the rest of the broker sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Open {
+    pub(super) agent: AgentName,
+    pub(super) models: Vec<ModelName>,
+    pub(super) out: mpsc::Sender<Out>,
+    pub(super) close: CancellationToken,
+    /// Why it is closed; written by whoever closes it, read once by the link.
+    pub(super) reason: Arc<Mutex<Option<Status>>>,
+    pub(super) pings: Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>,
+}
+
+/// Every open link. Written by links as they come and go; read by the engine's outlet and by pings.
+#[derive(Debug, Clone, Default)]
+pub struct Links {
+    open: Arc<DashMap<LinkId, Open>>,
+}
+
+impl Links {
+    pub(super) fn insert(&self, link: LinkId, open: Open) {
+        self.open.insert(link, open);
+    }
+
+    pub(super) fn remove(&self, link: LinkId) {
+        self.open.remove(&link);
+    }
+
+    /// Hands something to a link. One whose agent does not read is closed: its leases run out, others go on.
+    pub fn send(&self, link: LinkId, out: Out) {
+        let Some(open) = self.open.get(&link).map(|open| open.clone()) else { return };
+        if open.out.try_send(out).is_err() {
+            open.shut(reason::NOT_READING.status("the agent does not read its deliveries"));
+        }
+    }
+
+    /// Hands a frame to every link of an agent.
+    pub fn send_to(&self, agent: &AgentName, frame: &Down) {
+        let links: Vec<LinkId> =
+            self.open.iter().filter(|open| open.agent == *agent).map(|open| *open.key()).collect();
+        for link in links {
+            self.send(link, Out::Frame(Box::new(frame.clone())));
+        }
+    }
+
+    /// Hands a frame to every link.
+    pub fn send_all(&self, frame: &Down) {
+        let links: Vec<LinkId> = self.open.iter().map(|open| *open.key()).collect();
+        for link in links {
+            self.send(link, Out::Frame(Box::new(frame.clone())));
+        }
+    }
+
+    /// Closes a link for a reason that its agent is told.
+    pub fn close(&self, link: LinkId, reason: Status) {
+        if let Some(open) = self.open.get(&link).map(|open| open.clone()) {
+            open.shut(reason);
+        }
+    }
+
+    /// Closes every link of an agent.
+    pub fn close_agent(&self, agent: &AgentName, reason: &Status) {
+        let links: Vec<LinkId> =
+            self.open.iter().filter(|open| open.agent == *agent).map(|open| *open.key()).collect();
+        for link in links {
+            self.close(link, reason.clone());
+        }
+    }
+
+    /// Closes every link; their agents greet again.
+    pub fn close_all(&self, reason: &Status) {
+        let links: Vec<LinkId> = self.open.iter().map(|open| *open.key()).collect();
+        for link in links {
+            self.close(link, reason.clone());
+        }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Sends a ping to an agent that serves `model`; the receiver fires with its answer.
+    #[must_use]
+    pub fn ping(
+        &self,
+        model: &ModelName,
+        nonce: u64,
+    ) -> Option<(AgentName, oneshot::Receiver<()>)> {
+        let (link, open) = self
+            .open
+            .iter()
+            .find(|open| open.models.contains(model))
+            .map(|found| (*found.key(), found.value().clone()))?;
+        let (tx, rx) = oneshot::channel();
+        open.pings.lock().unwrap_or_else(PoisonError::into_inner).insert(nonce, tx);
+        self.send(link, Out::Frame(Box::new(Down::Ping { nonce })));
+        Some((open.agent, rx))
+    }
+}
+
+impl Open {
+    fn shut(&self, status: Status) {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(status);
+        self.close.cancel();
+    }
+
+    pub(super) fn pong(&self, nonce: u64) {
+        let waiting = self.pings.lock().unwrap_or_else(PoisonError::into_inner).remove(&nonce);
+        if let Some(waiting) = waiting {
+            // Whoever pinged may have left.
+            let _ = waiting.send(());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `brokerd`: arguments, configuration, logs, run, exit code.
+
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::{
+    io::AsyncReadExt,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use broker_config::{Config, Loader, Paths, Runtime};
+
+/// The broker: durable queues between model agents, routing and streamed consultations.
+///
+/// Usually started by `brokerctl up`. It listens on a unix socket that only you may open, keeps everything in its
+/// data folder, and stops cleanly on SIGTERM or Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// A configuration file; what it does not say stays as shipped.
+    #[arg(long, value_name = "FILE", env = "BROKER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where everything is stored, the socket too.
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Stop when standard input closes, so that a dead supervisor leaves no broker behind.
+    #[arg(long)]
+    exit_with_parent: bool,
+    /// How the log is written to standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log(arguments.log_format);
+    match start(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The one place where the chain is printed.
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = load(arguments)?;
+    let mut runtime = match config.broker.runtime {
+        Runtime::Current => tokio::runtime::Builder::new_current_thread(),
+        Runtime::Multi => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(&config, arguments.exit_with_parent))
+}
+
+fn load(arguments: &Arguments) -> anyhow::Result<Config> {
+    let mut loader = Loader::new().env(std::env::vars_os());
+    if let Some(file) = &arguments.config {
+        loader = loader.file(file);
+    }
+    if let Some(folder) = &arguments.data_dir {
+        loader = loader.set("broker.data_dir", folder.to_string_lossy());
+    }
+    Ok(loader.load()?)
+}
+
+async fn serve(config: &Config, exit_with_parent: bool) -> anyhow::Result<()> {
+    let paths = Paths::resolve(&config.broker, |name| std::env::var_os(name))?;
+    let listener = broker::listen(&paths.socket).await?;
+    info!(socket = %paths.socket.display(), data = %paths.data_dir.display(), "broker starts");
+    let stop = CancellationToken::new();
+    let server =
+        broker::run(listener, broker::Store::Folder(&paths.data_dir), config, stop.clone());
+    tokio::pin!(server);
+    tokio::select! {
+        served = &mut server => served?,
+        reason = asked_to_stop(exit_with_parent) => {
+            info!(reason = reason?, "broker stops");
+            stop.cancel();
+            server.await?;
+        }
+    }
+    // The next broker makes its own; one that is left over would only be replaced.
+    let _ = std::fs::remove_file(&paths.socket);
+    info!("broker stopped");
+    Ok(())
+}
+
+/// Returns once the process is to end, with the reason.
+async fn asked_to_stop(exit_with_parent: bool) -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let parent = async {
+        if !exit_with_parent {
+            return std::future::pending().await;
+        }
+        let mut stdin = tokio::io::stdin();
+        let mut ignored = [0; 64];
+        while stdin.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+    };
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "interrupted",
+        () = parent => "the supervisor has gone",
+    })
+}
+
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BROKER_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new("info,h2=warn,hyper=warn,tower=warn")
+    });
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => {
+            log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+        }
+        LogFormat::Json => log.json().init(),
+    }
+}

@@ -1,0 +1,122 @@
+//! The projection: rows folded from the journal, for lists, history and a restart.
+//!
+//! Invariant: the batch it has come to is stored in the same transaction as its rows, so it is never ahead of what
+//! it shows. It can be thrown away and folded again as long as the whole journal is kept.
+//! Absence: nobody writes here but the fold.
+
+mod fold;
+mod read;
+mod schema;
+mod worker;
+
+use std::{path::PathBuf, sync::Arc};
+
+use futures::StreamExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use read::{Filter, Living, Page, Row};
+
+use crate::journal::{BatchNo, Journal, JournalId, ReadError, Until, record::RecordError};
+use worker::Worker;
+
+/// Frames folded in one transaction at most.
+const FRAMES: usize = 64;
+
+/// Why rows cannot be read or folded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot use the projection")]
+    Store(#[from] rusqlite::Error),
+    #[error("cannot create `{}`", path.display())]
+    Create { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the journal")]
+    Journal(#[from] ReadError),
+    #[error("cannot read batch {batch}")]
+    Record { batch: BatchNo, source: RecordError },
+    #[error("a row is damaged; delete `projection.db` and start again, it is folded anew")]
+    Damaged,
+    #[error(
+        "the projection is at batch {applied}, but the journal ends at {head}: the journal has lost batches"
+    )]
+    Ahead { applied: BatchNo, head: BatchNo },
+    #[error("the projection has stopped")]
+    Stopped,
+}
+
+/// Where the rows are kept.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// `directory/projection.db`.
+    Directory(PathBuf),
+    /// Gone with the process.
+    Memory,
+}
+
+/// Reads rows, and knows how far they go.
+#[derive(Debug, Clone)]
+pub struct Projection {
+    reader: Worker,
+    applied: watch::Receiver<BatchNo>,
+}
+
+/// Folds the journal into the rows, for ever.
+#[derive(Debug)]
+pub struct FoldTask {
+    journal: Arc<dyn Journal>,
+    writer: Worker,
+    applied: watch::Sender<BatchNo>,
+}
+
+/// Opens the rows of this journal, or begins them anew when they belong to another.
+///
+/// # Errors
+/// [`Error::Store`] and [`Error::Create`] when the file cannot be used.
+pub async fn open(
+    journal: Arc<dyn Journal>,
+    place: Place,
+) -> Result<(Projection, FoldTask), Error> {
+    let id: JournalId = journal.identity().journal;
+    let (writer, reader) = worker::open(place, id)?;
+    let applied = writer.call(|connection| schema::applied(connection)).await?;
+    let (tx, rx) = watch::channel(applied);
+    let projection = Projection { reader, applied: rx };
+    Ok((projection, FoldTask { journal, writer, applied: tx }))
+}
+
+impl FoldTask {
+    /// Folds until `stop` fires.
+    ///
+    /// # Errors
+    /// What could not be read or written; the rows are then as old as [`Projection::applied`] says.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let from = self.applied.borrow().next();
+        let mut frames = self.journal.read(from, Until::Forever).ready_chunks(FRAMES);
+        loop {
+            let chunk = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                chunk = frames.next() => chunk,
+            };
+            let Some(chunk) = chunk else { return Err(Error::Stopped) };
+            let frames = chunk.into_iter().collect::<Result<Vec<_>, ReadError>>()?;
+            let Some(last) = frames.last().map(|frame| frame.number) else { continue };
+            self.writer.call(move |connection| fold::frames(connection, &frames)).await?;
+            self.applied.send_replace(last);
+        }
+    }
+}
+
+impl Projection {
+    /// The last batch whose rows are here.
+    #[must_use]
+    pub fn applied(&self) -> BatchNo {
+        *self.applied.borrow()
+    }
+
+    /// Waits until the rows of `batch` are here.
+    async fn at_least(&self, batch: BatchNo) -> Result<(), Error> {
+        let mut applied = self.applied.clone();
+        applied.wait_for(|applied| *applied >= batch).await.map_err(|_| Error::Stopped)?;
+        Ok(())
+    }
+}

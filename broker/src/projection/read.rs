@@ -1,0 +1,294 @@
+//! What is asked of the rows.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use broker_proto::{
+    ContentHash, MessageId, MessageInfo, MessageState, Receipt, Recipient, Sender, WallTime,
+};
+
+use super::{
+    Error, Projection,
+    fold::{content_subject, number},
+};
+use crate::{
+    core::{
+        Accepted, Earlier, Event, Finished,
+        queue::{Body, Seq},
+    },
+    journal::{BatchNo, Record, record},
+};
+
+/// One message as its rows know it.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub accepted: Accepted,
+    pub state: MessageState,
+    pub queue: String,
+    pub finished: Option<Finished>,
+}
+
+/// Which messages a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// All when empty.
+    pub states: Vec<MessageState>,
+    pub to: Option<Recipient>,
+    /// Only messages before this one.
+    pub before: Option<Seq>,
+    pub limit: u32,
+}
+
+/// Newest first; `next` continues it.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub rows: Vec<Row>,
+    pub next: Option<Seq>,
+}
+
+/// What a restart loads.
+#[derive(Debug, Default)]
+pub struct Living {
+    pub events: Vec<Event>,
+    pub last_seq: Seq,
+}
+
+/// Columns of a row, in the order in which [`row`] reads them.
+const COLUMNS: &str = "accepted, state, queue, finished";
+
+impl Projection {
+    /// The highest broker time in the rows (I-23).
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn broker_time(&self) -> Result<WallTime, Error> {
+        self.reader
+            .call(|connection| {
+                let time: i64 =
+                    connection.query_row("SELECT broker_time FROM mark", [], |row| row.get(0))?;
+                Ok(WallTime(u64::try_from(time).unwrap_or(0)))
+            })
+            .await
+    }
+
+    /// Everything alive as of `head`, as events in their order.
+    ///
+    /// # Errors
+    /// [`Error::Ahead`] when these rows know more than the journal has kept.
+    pub async fn living(&self, head: BatchNo) -> Result<Living, Error> {
+        let applied = self.applied();
+        if applied > head {
+            return Err(Error::Ahead { applied, head });
+        }
+        self.at_least(head).await?;
+        self.reader.call(|connection| living(connection)).await
+    }
+
+    /// The newest message of this id, as of `batch`.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn find(&self, id: MessageId, batch: BatchNo) -> Result<Option<Row>, Error> {
+        self.at_least(batch).await?;
+        self.reader
+            .call(move |connection| {
+                let sql = format!(
+                    "SELECT {COLUMNS} FROM messages WHERE id = ?1 ORDER BY seq DESC LIMIT 1"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                statement.query_row([key(id)], columns).optional()?.map(row).transpose()
+            })
+            .await
+    }
+
+    /// A message that this sender sent before, not before `since` (I-7).
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn earlier(
+        &self,
+        sender: Sender,
+        id: MessageId,
+        since: WallTime,
+    ) -> Result<Option<Earlier>, Error> {
+        let accepted: Option<Vec<u8>> = self
+            .reader
+            .call(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT accepted FROM messages WHERE id = ?1 AND sender = ?2 AND accepted_at >= ?3
+                     ORDER BY seq DESC LIMIT 1",
+                )?;
+                let found = statement
+                    .query_row(params![key(id), sender.as_str(), number(since.0)], |row| row.get(0));
+                Ok(found.optional()?)
+            })
+            .await?;
+        let Some(accepted) = accepted.map(accepted_of).transpose()? else { return Ok(None) };
+        Ok(Some(Earlier {
+            digest: accepted.digest,
+            receipt: Receipt {
+                message_id: id,
+                is_duplicate: true,
+                accepted_at: accepted.at,
+                deadline: accepted.deadline,
+            },
+        }))
+    }
+
+    /// The lease that ended a message (I-19), as of `batch`.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn ended(&self, seq: Seq, batch: BatchNo) -> Result<Option<u32>, Error> {
+        self.at_least(batch).await?;
+        self.reader
+            .call(move |connection| {
+                let mut statement =
+                    connection.prepare_cached("SELECT ended_epoch FROM messages WHERE seq = ?1")?;
+                let found: Option<Option<u32>> =
+                    statement.query_row([number(seq.0)], |row| row.get(0)).optional()?;
+                Ok(found.flatten())
+            })
+            .await
+    }
+
+    /// Where an uploaded part is stored.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn content(&self, hash: ContentHash, batch: BatchNo) -> Result<Option<Body>, Error> {
+        self.at_least(batch).await?;
+        let stored = self
+            .reader
+            .call(move |connection| {
+                let mut statement = connection
+                    .prepare_cached("SELECT kind, version, body FROM facts WHERE subject = ?1")?;
+                Ok(statement.query_row([content_subject(hash)], stored).optional()?)
+            })
+            .await?;
+        match stored.map(|stored| event_of(&stored)).transpose()? {
+            Some(Event::ContentStored { body, .. }) => Ok(Some(body)),
+            _ => Ok(None),
+        }
+    }
+
+    /// One page of messages, newest first, as of `batch`.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn list(&self, filter: Filter, batch: BatchNo) -> Result<Page, Error> {
+        self.at_least(batch).await?;
+        self.reader.call(move |connection| list(connection, &filter)).await
+    }
+}
+
+impl Row {
+    /// The row as lists show it.
+    #[must_use]
+    pub fn info(self) -> MessageInfo {
+        let Self { accepted, state, queue, finished } = self;
+        let queue = match queue.split_once('/') {
+            _ if finished.is_some() => None,
+            Some(("agent", name)) => {
+                broker_proto::AgentName::parse(name).ok().map(Recipient::Agent)
+            }
+            Some((_, name)) => broker_proto::ModelName::parse(name).ok().map(Recipient::Model),
+            None => None,
+        };
+        let (finished_at, summary, failure) =
+            finished.map_or((None, None, None), |done| (Some(done.at), done.summary, done.failure));
+        MessageInfo {
+            id: accepted.subject.id,
+            from: accepted.sender,
+            to: accepted.to,
+            kind: accepted.kind,
+            priority: accepted.priority,
+            state,
+            accepted_at: accepted.at,
+            deadline: accepted.deadline,
+            finished_at,
+            queue,
+            size_bytes: accepted.body.size_bytes,
+            summary,
+            failure,
+            session: accepted.session,
+            labels: accepted.labels,
+        }
+    }
+}
+
+fn living(connection: &Connection) -> Result<Living, Error> {
+    let mut living = Living::default();
+    let last: Option<i64> =
+        connection.query_row("SELECT max(seq) FROM messages", [], |row| row.get(0))?;
+    living.last_seq = Seq(last.and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0));
+    for sql in [
+        "SELECT kind, version, body FROM facts WHERE subject NOT LIKE 'content/%' ORDER BY subject",
+        "SELECT e.kind, e.version, e.body FROM messages m JOIN events e ON e.seq = m.seq
+         WHERE m.finished IS NULL ORDER BY m.seq, e.batch, e.place",
+    ] {
+        let mut statement = connection.prepare(sql)?;
+        for found in statement.query_map([], stored)? {
+            living.events.push(event_of(&found?)?);
+        }
+    }
+    Ok(living)
+}
+
+fn list(connection: &Connection, filter: &Filter) -> Result<Page, Error> {
+    let limit = filter.limit.clamp(1, 1000) as usize;
+    let states = if filter.states.is_empty() { &MessageState::ALL[..] } else { &filter.states[..] };
+    let states: Vec<String> = states.iter().map(|state| state.to_wire().to_string()).collect();
+    let sql = format!(
+        "SELECT {COLUMNS} FROM messages WHERE seq < ?1 AND (?2 IS NULL OR recipient = ?2)
+         AND state IN ({}) ORDER BY seq DESC LIMIT ?3",
+        states.join(",")
+    );
+    let before = filter.before.map_or(i64::MAX, |seq| number(seq.0));
+    let to = filter.to.as_ref().map(ToString::to_string);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map(params![before, to, number(limit as u64 + 1)], columns)?;
+    let mut rows = Vec::new();
+    for columns in found {
+        rows.push(row(columns?)?);
+    }
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| has_more).map(|row| row.accepted.subject.seq);
+    Ok(Page { rows, next })
+}
+
+type Columns = (Vec<u8>, i32, String, Option<Vec<u8>>);
+
+fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+}
+
+fn row((accepted, state, queue, finished): Columns) -> Result<Row, Error> {
+    let finished = match finished.map(|body| event_of(&record::finished(body))).transpose()? {
+        Some(Event::Finished(finished)) => Some(*finished),
+        Some(_) => return Err(Error::Damaged),
+        None => None,
+    };
+    let state = MessageState::from_wire(state).ok_or(Error::Damaged)?;
+    Ok(Row { accepted: accepted_of(accepted)?, state, queue, finished })
+}
+
+fn accepted_of(body: Vec<u8>) -> Result<Accepted, Error> {
+    match event_of(&record::accepted(body))? {
+        Event::Accepted(accepted) => Ok(*accepted),
+        _ => Err(Error::Damaged),
+    }
+}
+
+fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {
+    let body: Vec<u8> = row.get(2)?;
+    Ok(Record { kind: row.get(0)?, version: row.get(1)?, body: body.into() })
+}
+
+fn event_of(record: &Record) -> Result<Event, Error> {
+    record::decode(record).ok().flatten().ok_or(Error::Damaged)
+}
+
+fn key(id: MessageId) -> Vec<u8> {
+    id.as_u128().to_be_bytes().to_vec()
+}

@@ -1,0 +1,77 @@
+//! The tables, and the marks that say whose they are.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::Error;
+use crate::journal::{BatchNo, JournalId};
+
+/// Rises when the tables change; rows of another version are folded anew.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    -- One row: whose rows these are, how far they go, and the highest broker time among them.
+    CREATE TABLE mark (journal TEXT NOT NULL, applied INTEGER NOT NULL, broker_time INTEGER NOT NULL);
+    -- One row for each message. `accepted` and `finished` are records as the journal has them.
+    CREATE TABLE messages (
+        seq INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,
+        sender TEXT NOT NULL,
+        recipient TEXT NOT NULL,
+        state INTEGER NOT NULL,
+        queue TEXT NOT NULL,
+        accepted_at INTEGER NOT NULL,
+        ended_epoch INTEGER,
+        accepted BLOB NOT NULL,
+        finished BLOB
+    );
+    CREATE INDEX messages_by_id ON messages (id);
+    CREATE INDEX messages_alive ON messages (seq) WHERE finished IS NULL;
+    -- The life of each message, step by step; what a restart folds again is that of the living.
+    CREATE TABLE events (
+        seq INTEGER NOT NULL,
+        batch INTEGER NOT NULL,
+        place INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (seq, batch, place)
+    ) WITHOUT ROWID;
+    -- The newest record about each model, token and content.
+    CREATE TABLE facts (
+        subject TEXT PRIMARY KEY,
+        kind INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) WITHOUT ROWID;
+";
+
+/// Makes the tables, or makes them anew when they are another journal's or another version's.
+pub(super) fn prepare(connection: &mut Connection, journal: JournalId) -> Result<(), Error> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // The journal is what is durable; after a power cut these rows are only a little older.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let owner: Option<String> = if version == VERSION {
+        connection.query_row("SELECT journal FROM mark", [], |row| row.get(0)).optional()?
+    } else {
+        None
+    };
+    if owner.as_deref() == Some(journal.to_string().as_str()) {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    for table in ["mark", "messages", "events", "facts"] {
+        transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
+    }
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO mark VALUES (?1, 0, 0)", [journal.to_string()])?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+pub(super) fn applied(connection: &Connection) -> Result<BatchNo, Error> {
+    let applied: i64 = connection.query_row("SELECT applied FROM mark", [], |row| row.get(0))?;
+    Ok(BatchNo(u64::try_from(applied).map_err(|_| Error::Damaged)?))
+}

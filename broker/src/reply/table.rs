@@ -1,0 +1,99 @@
+//! The table of slots.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dashmap::DashMap;
+use tokio::sync::mpsc;
+
+use broker_proto::{MessageId, Part, Receipt, Routed, Terminal};
+
+use super::{Slot, slot::finished};
+use crate::core::queue::Seq;
+
+/// The last asker of a consultation has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskerLeft {
+    pub seq: Seq,
+}
+
+/// How long a closed slot is kept: longer than the projection needs to know the answer.
+const KEEP: Duration = Duration::from_secs(30);
+
+/// Every open slot, and those closed a moment ago.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    slots: Arc<DashMap<Seq, Entry>>,
+    by_id: Arc<DashMap<MessageId, Seq>>,
+    left: mpsc::UnboundedSender<AskerLeft>,
+    limit: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    slot: Arc<Slot>,
+    closed: Option<Instant>,
+}
+
+impl Slots {
+    /// An empty table whose slots hold at most `limit` bytes, and where it says who has left.
+    #[must_use]
+    pub fn new(limit: u64) -> (Self, mpsc::UnboundedReceiver<AskerLeft>) {
+        // One message for each asker that leaves; the askers are bounded by the streams.
+        let (left, gone) = mpsc::unbounded_channel();
+        let table = Self { slots: Arc::default(), by_id: Arc::default(), left, limit };
+        (table, gone)
+    }
+
+    /// The slot of a message, made when it is not there: after a restart its agent may stream on.
+    #[must_use]
+    pub fn open(&self, seq: Seq, id: MessageId) -> Arc<Slot> {
+        let entry = self.slots.entry(seq).or_insert_with(|| {
+            let slot = Slot::new(seq, id, self.limit, self.left.clone());
+            Entry { slot: Arc::new(slot), closed: None }
+        });
+        let slot = Arc::clone(&entry.slot);
+        drop(entry);
+        self.by_id.insert(id, seq);
+        slot
+    }
+
+    #[must_use]
+    pub fn get(&self, seq: Seq) -> Option<Arc<Slot>> {
+        self.slots.get(&seq).map(|entry| Arc::clone(&entry.slot))
+    }
+
+    #[must_use]
+    pub fn find(&self, id: MessageId) -> Option<Arc<Slot>> {
+        let seq = *self.by_id.get(&id)?;
+        self.get(seq)
+    }
+
+    /// The consultation ended.
+    pub fn close(&self, seq: Seq, id: MessageId, terminal: Terminal) {
+        self.open(seq, id).close(terminal);
+        if let Some(mut entry) = self.slots.get_mut(&seq) {
+            entry.closed = Some(Instant::now());
+        }
+    }
+
+    /// Lets go of slots that were closed long enough ago. Safe to repeat.
+    pub fn sweep(&self) {
+        self.slots.retain(|_, entry| entry.closed.is_none_or(|at| at.elapsed() < KEEP));
+        self.by_id.retain(|_, seq| self.slots.contains_key(seq));
+    }
+
+    /// A slot for an answer read from the store.
+    #[must_use]
+    pub fn finished(
+        id: MessageId,
+        receipt: Receipt,
+        routed: Option<Routed>,
+        parts: &[Part],
+        terminal: Terminal,
+    ) -> Arc<Slot> {
+        finished(id, receipt, routed, parts, terminal)
+    }
+}

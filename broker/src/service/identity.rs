@@ -1,0 +1,166 @@
+//! Who calls: whoever may open the socket, or an agent that shows its token.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response, header::AUTHORIZATION};
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use broker_proto::{AgentName, Sender};
+
+use super::reason;
+use crate::{
+    core::{Query, Reply},
+    engine::EngineHandle,
+    link::AgentToken,
+};
+
+/// The authenticated identity of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// A person or program of this user, by the socket's permissions and its peer's uid.
+    Local,
+    Agent(AgentName),
+}
+
+impl Caller {
+    /// The caller of a request that passed the identity layer.
+    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Self {
+        request.extensions().get().cloned().unwrap_or(Self::Local)
+    }
+
+    /// The name that messages of this caller carry.
+    pub(crate) fn sender(&self) -> Result<Sender, Status> {
+        let name = match self {
+            Self::Local => "local",
+            Self::Agent(name) => name.as_str(),
+        };
+        Sender::parse(name).map_err(|invalid| reason::NOT_ALLOWED.status(invalid.to_string()))
+    }
+
+    /// Agents have their own queues and contents; only people decide about tokens and others' messages.
+    fn may_call(&self, path: &str) -> bool {
+        match self {
+            Self::Local => true,
+            Self::Agent(_) => {
+                const OPEN: [&str; 6] = [
+                    "/broker.v1.AgentLinkService/",
+                    "/broker.v1.ContentService/",
+                    "/broker.v1.ConsultService/",
+                    "/broker.v1.MessageService/SendMessage",
+                    "/grpc.health.v1.Health/",
+                    "/grpc.reflection.",
+                ];
+                OPEN.iter().any(|open| path.starts_with(open))
+            }
+        }
+    }
+}
+
+/// Looks tokens up.
+#[derive(Debug, Clone)]
+pub struct Verify {
+    pub engine: EngineHandle,
+}
+
+impl Verify {
+    async fn caller(&self, token: Option<String>) -> Result<Caller, Status> {
+        let Some(token) = token else { return Ok(Caller::Local) };
+        let hash = AgentToken::sent(&token).hash();
+        match self.engine.query(Query::Token(hash)).await {
+            Ok(Reply::Agent(Some(name))) => Ok(Caller::Agent(name)),
+            Ok(_) => Err(reason::TOKEN_REJECTED.status("this token is nobody's")),
+            Err(error) => Err(super::status::engine(error)),
+        }
+    }
+}
+
+/// Puts the [`Caller`] into each request, or refuses it.
+#[derive(Debug, Clone)]
+pub struct IdentityLayer {
+    verify: Verify,
+}
+
+impl IdentityLayer {
+    #[must_use]
+    pub fn new(verify: Verify) -> Self {
+        Self { verify }
+    }
+}
+
+impl<S> Layer<S> for IdentityLayer {
+    type Service = Identity<S>;
+
+    fn layer(&self, inner: S) -> Identity<S> {
+        Identity { inner, verify: self.verify.clone() }
+    }
+}
+
+/// The service that [`IdentityLayer`] makes.
+#[derive(Debug, Clone)]
+pub struct Identity<S> {
+    inner: S,
+    verify: Verify,
+}
+
+impl<S> Service<Request<Body>> for Identity<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The service that was polled ready is the one that is called.
+        let fresh = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, fresh);
+        let verify = self.verify.clone();
+        Box::pin(async move {
+            let bearer = request.headers().get(AUTHORIZATION).map(|value| {
+                let text = value.to_str().unwrap_or_default();
+                text.strip_prefix("Bearer ").unwrap_or_default().to_owned()
+            });
+            let caller = match verify.caller(bearer).await {
+                Ok(caller) => caller,
+                Err(status) => return Ok(status.into_http()),
+            };
+            if !caller.may_call(request.uri().path()) {
+                let status =
+                    reason::NOT_ALLOWED.status("an agent's token does not allow this call");
+                return Ok(status.into_http());
+            }
+            request.extensions_mut().insert(caller);
+            inner.call(request).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_may_not_make_tokens_or_end_others_messages() {
+        let agent = Caller::Agent(AgentName::parse("opus").unwrap());
+        for path in [
+            "/broker.v1.RegistryService/CreateToken",
+            "/broker.v1.MessageService/CancelMessage",
+            "/broker.v1.UsageService/ReportUsage",
+        ] {
+            assert!(!agent.may_call(path), "{path}");
+            assert!(Caller::Local.may_call(path), "{path}");
+        }
+        assert!(agent.may_call("/broker.v1.AgentLinkService/Connect"));
+        assert!(agent.may_call("/broker.v1.ContentService/UploadChunk"));
+    }
+}

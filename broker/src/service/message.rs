@@ -1,0 +1,290 @@
+//! `MessageService`.
+
+use futures::{StreamExt, stream::BoxStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use broker_proto::{
+    Message, MessageChange, MessageId, MessageState, Payload, Recipient,
+    convert::{InvalidField, Stored as _},
+    pb,
+};
+
+use super::{Caller, reason, status};
+use crate::{
+    core::{Command, Event, Refusal, Reply, queue::Seq},
+    engine,
+    intake::Intake,
+    journal::{BatchNo, Cursor, Frame, Journal, ReadError, Until, record},
+    projection::{Filter, Row},
+};
+
+/// Messages on a page when the caller names no size.
+const PAGE: u32 = 100;
+
+/// Sends, lists, cancels and watches messages.
+#[derive(Debug)]
+pub struct MessageService {
+    pub intake: Intake,
+    pub journal: std::sync::Arc<dyn Journal>,
+    /// Fires when the broker stops; watches then end.
+    pub stop: CancellationToken,
+}
+
+impl MessageService {
+    async fn row(&self, id: MessageId) -> Result<Row, Status> {
+        let head = self.intake.engine.head();
+        let row = self.intake.projection.find(id, head).await.map_err(status::projection)?;
+        row.ok_or_else(|| reason::UNKNOWN_MESSAGE.status(format!("there is no message {id}")))
+    }
+
+    /// What was sent, and what was answered.
+    async fn payload(&self, row: &Row) -> Result<Payload, Status> {
+        let bodies = &self.intake.bodies;
+        let bytes = bodies.load(&row.accepted.body).await.map_err(status::context)?;
+        let mut payload = Message::decode(bytes)?.payload;
+        if let Some(reply) = row.finished.as_ref().and_then(|finished| finished.reply.as_ref()) {
+            let bytes = bodies.load(reply).await.map_err(status::context)?;
+            payload.response = Payload::decode(bytes)?.response;
+        }
+        Ok(payload)
+    }
+
+    fn start(&self, cursor: &str) -> Result<(BatchNo, u32), Status> {
+        if cursor.is_empty() {
+            return Ok((self.intake.engine.head().next(), 0));
+        }
+        let cursor: Cursor = cursor
+            .parse()
+            .map_err(|_| InvalidField::new("cursor", "is not a cursor of a watch"))?;
+        let batch = self.journal.locate(cursor).map_err(|_| {
+            reason::CURSOR_ELSEWHERE.status("the cursor belongs to another broker's journal")
+        })?;
+        Ok((batch, cursor.index))
+    }
+}
+
+fn message_id(text: &str) -> Result<MessageId, InvalidField> {
+    MessageId::parse(text)
+        .ok_or_else(|| InvalidField::new("message_id", "is not a ULID (26 characters, upper case)"))
+}
+
+fn filter(request: &pb::ListMessagesRequest) -> Result<Filter, InvalidField> {
+    let states = request.states.iter().map(|number| {
+        MessageState::from_wire(*number)
+            .ok_or_else(|| InvalidField::new("states", "holds a number that is no state"))
+    });
+    let before = match request.page_token.as_str() {
+        "" => None,
+        token => Some(Seq(token
+            .parse()
+            .map_err(|_| InvalidField::new("page_token", "is not one that a list gave"))?)),
+    };
+    let to = match request.to.split_once('/') {
+        None if request.to.is_empty() => None,
+        Some(("agent", name)) => Some(Recipient::Agent(
+            broker_proto::AgentName::parse(name)
+                .map_err(|invalid| InvalidField::new("to", invalid.to_string()))?,
+        )),
+        found => {
+            let name = found.map_or(request.to.as_str(), |(_, name)| name);
+            Some(Recipient::Model(
+                broker_proto::ModelName::parse(name)
+                    .map_err(|invalid| InvalidField::new("to", invalid.to_string()))?,
+            ))
+        }
+    };
+    let limit = if request.page_size == 0 { PAGE } else { request.page_size };
+    Ok(Filter { states: states.collect::<Result<_, _>>()?, to, before, limit })
+}
+
+#[tonic::async_trait]
+impl pb::message_service_server::MessageService for MessageService {
+    type WatchMessagesStream = BoxStream<'static, Result<pb::WatchMessagesResponse, Status>>;
+
+    async fn send_message(
+        &self,
+        request: Request<pb::SendMessageRequest>,
+    ) -> Result<Response<pb::SendMessageResponse>, Status> {
+        let sender = Caller::of(&request).sender()?;
+        let request = request.into_inner();
+        let message = request
+            .message
+            .ok_or_else(|| InvalidField::new("message", "is missing"))?
+            .try_into()?;
+        let sent = self.intake.send(&sender, message, request.allow_future_recipient).await;
+        let receipt = sent.map_err(status::intake)?;
+        Ok(Response::new(pb::SendMessageResponse { receipt: Some(receipt.into()) }))
+    }
+
+    async fn get_message(
+        &self,
+        request: Request<pb::GetMessageRequest>,
+    ) -> Result<Response<pb::GetMessageResponse>, Status> {
+        let request = request.into_inner();
+        let row = self.row(message_id(&request.message_id)?).await?;
+        let payload = match request.include_payload {
+            true => Some(self.payload(&row).await?.into()),
+            false => None,
+        };
+        let info = Some(row.info().into());
+        Ok(Response::new(pb::GetMessageResponse { info, payload }))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<pb::ListMessagesRequest>,
+    ) -> Result<Response<pb::ListMessagesResponse>, Status> {
+        let filter = filter(&request.into_inner())?;
+        let head = self.intake.engine.head();
+        let page = self.intake.projection.list(filter, head).await.map_err(status::projection)?;
+        Ok(Response::new(pb::ListMessagesResponse {
+            messages: page.rows.into_iter().map(|row| row.info().into()).collect(),
+            next_page_token: page.next.map(|seq| seq.0.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn cancel_message(
+        &self,
+        request: Request<pb::CancelMessageRequest>,
+    ) -> Result<Response<pb::CancelMessageResponse>, Status> {
+        let id = message_id(&request.into_inner().message_id)?;
+        let command = Command::Cancel { id, reason: "cancelled".into() };
+        let state = match self.intake.engine.command(command).await {
+            Ok(Reply::State(state)) => state,
+            Ok(_) | Err(engine::Error::Refused(Refusal::UnknownMessage(_))) => {
+                self.row(id).await?.state
+            }
+            Err(error) => return Err(status::engine(error)),
+        };
+        Ok(Response::new(pb::CancelMessageResponse { state: state.to_wire() }))
+    }
+
+    async fn watch_messages(
+        &self,
+        request: Request<pb::WatchMessagesRequest>,
+    ) -> Result<Response<Self::WatchMessagesStream>, Status> {
+        let request = request.into_inner();
+        let only = match request.message_id.as_str() {
+            "" => None,
+            text => Some(message_id(text)?),
+        };
+        let (from, skip) = match (only, request.cursor.as_str()) {
+            // One message's whole life, which may have begun long ago.
+            (Some(_), "") => (BatchNo(1), 0),
+            (_, cursor) => self.start(cursor)?,
+        };
+        let journal = self.journal.identity().journal;
+        let frames = self.journal.read(from, Until::Forever);
+        let changes = frames
+            .flat_map(move |frame| {
+                let skip = if frame.as_ref().is_ok_and(|f| f.number == from) { skip } else { 0 };
+                futures::stream::iter(changes(frame, journal, skip))
+            })
+            .filter(move |change| {
+                let is_wanted = only.is_none_or(|only| is_about(change, only));
+                futures::future::ready(is_wanted)
+            });
+        // A watch of one message ends with it.
+        let mut is_over = false;
+        let changes = changes.take_while(move |change| {
+            let goes_on = !is_over;
+            is_over = only.is_some() && is_last(change);
+            futures::future::ready(goes_on)
+        });
+        let stop = self.stop.clone();
+        Ok(Response::new(changes.take_until(stop.cancelled_owned()).boxed()))
+    }
+}
+
+type Change = Result<pb::WatchMessagesResponse, Status>;
+
+fn is_about(change: &Change, only: MessageId) -> bool {
+    match change.as_ref().ok().and_then(|response| response.change.as_ref()) {
+        Some(pb::watch_messages_response::Change::Message(change)) => {
+            change.message_id == only.to_string()
+        }
+        _ => true,
+    }
+}
+
+fn is_last(change: &Change) -> bool {
+    match change.as_ref().ok().and_then(|response| response.change.as_ref()) {
+        Some(pb::watch_messages_response::Change::Message(change)) => {
+            MessageState::from_wire(change.state).is_some_and(MessageState::is_terminal)
+        }
+        _ => false,
+    }
+}
+
+/// The changes of one frame behind the first `skip` records; a gap is a change too (I-30).
+fn changes(
+    frame: Result<Frame, ReadError>,
+    journal: crate::journal::JournalId,
+    skip: u32,
+) -> Vec<Change> {
+    use pb::watch_messages_response::Change as Wire;
+    let frame = match frame {
+        Ok(frame) => frame,
+        Err(ReadError::Gap { first }) => {
+            let first_cursor = Cursor { journal, batch: first, index: 0 }.to_string();
+            let change = Some(Wire::Gap(pb::WatchGap { first_cursor: first_cursor.clone() }));
+            return vec![Ok(pb::WatchMessagesResponse { cursor: first_cursor, change })];
+        }
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a watch cannot read on");
+            return vec![Err(reason::STORE_FAILED.status("the journal cannot be read"))];
+        }
+    };
+    let mut changes = Vec::new();
+    for (place, stored) in (0u32..).zip(&frame.records).skip(skip as usize) {
+        let change = match record::decode(stored) {
+            Ok(event) => event.as_ref().and_then(change),
+            Err(error) => {
+                changes.push(Err(reason::STORE_FAILED.status(error.to_string())));
+                break;
+            }
+        };
+        let Some(change) = change else { continue };
+        let cursor = Cursor { journal, batch: frame.number, index: place + 1 }.to_string();
+        changes.push(Ok(pb::WatchMessagesResponse {
+            cursor,
+            change: Some(Wire::Message(change.into())),
+        }));
+    }
+    changes
+}
+
+/// One step in a message's life, in words.
+fn change(event: &Event) -> Option<MessageChange> {
+    let subject = event.subject()?;
+    let (at, change, detail, state) = match event {
+        Event::Accepted(accepted) => {
+            (accepted.at, "accepted", format!("to {}", accepted.to), MessageState::Queued)
+        }
+        Event::Routed { at, queue, wait_until, why, .. } => {
+            let state =
+                if wait_until.is_some() { MessageState::Waiting } else { MessageState::Queued };
+            (*at, "routed", format!("to {queue}: {why}"), state)
+        }
+        Event::Leased { at, epoch, agent, .. } => {
+            (*at, "leased", format!("attempt {epoch} by {agent}"), MessageState::Leased)
+        }
+        Event::AttemptFailed { at, attempt, .. } => {
+            let class = attempt.failure.as_ref().map_or("", |failure| failure.class.as_str());
+            (*at, "attempt_failed", format!("{}: {class}", attempt.model), MessageState::Queued)
+        }
+        Event::LeaseLost { at, why, .. } => (*at, "lease_lost", why.clone(), MessageState::Queued),
+        Event::Finished(finished) => {
+            let detail = finished.failure.as_ref().map_or(String::new(), |failure| {
+                format!("{}: {}", failure.class.as_str(), failure.detail)
+            });
+            (finished.at, "finished", detail, finished.state)
+        }
+        Event::RouteChanged { .. }
+        | Event::UsageChanged { .. }
+        | Event::TokenChanged { .. }
+        | Event::ContentStored { .. } => return None,
+    };
+    Some(MessageChange { id: subject.id, at, change: change.into(), detail, state })
+}

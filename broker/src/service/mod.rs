@@ -1,0 +1,24 @@
+//! The gRPC services: the only place that says `Request`, `Response` and `Status`.
+//!
+//! A handler converts, calls one component, and converts back.
+
+mod agent_link;
+mod consult;
+mod content;
+mod identity;
+mod layers;
+mod message;
+pub(crate) mod reason;
+mod registry;
+pub(crate) mod status;
+mod usage;
+
+pub use agent_link::AgentLinkService;
+pub use consult::ConsultService;
+pub use content::{ContentService, Uploads};
+pub use identity::{Caller, IdentityLayer, Verify};
+pub use layers::{DeadlineLayer, ShedLayer, TraceLayer};
+pub use message::MessageService;
+pub use reason::{REASONS, Reason};
+pub use registry::RegistryService;
+pub use usage::UsageService;

@@ -1,0 +1,123 @@
+//! The reasons clients match on: one table, which `docs/errors.md` repeats and a test compares.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use broker_proto::{AgentName, RefusedFrame};
+
+/// One reason of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reason {
+    pub name: &'static str,
+    pub code: Code,
+    /// Sending the same call again may succeed.
+    pub retry_helps: bool,
+}
+
+macro_rules! reasons {
+    ($($name:ident = $code:ident, $retry:literal;)+) => {
+        $(pub(crate) const $name: Reason =
+            Reason { name: stringify!($name), code: Code::$code, retry_helps: $retry };)+
+        /// Every reason, in the order of the documentation.
+        pub const REASONS: &[Reason] = &[INVALID_FIELD, $($name),+];
+    };
+}
+
+/// Made where the wire is converted, in `broker-proto`.
+pub(crate) const INVALID_FIELD: Reason =
+    Reason { name: "INVALID_FIELD", code: Code::InvalidArgument, retry_helps: false };
+
+reasons! {
+    EMPTY_QUESTION = InvalidArgument, false;
+    TOO_LARGE = InvalidArgument, false;
+    WRONG_TYPE = InvalidArgument, false;
+    HASH_MISMATCH = InvalidArgument, false;
+    ALREADY_EXPIRED = InvalidArgument, false;
+    UNKNOWN_MODEL = NotFound, false;
+    UNKNOWN_AGENT = NotFound, false;
+    UNKNOWN_MESSAGE = NotFound, false;
+    UNKNOWN_CONTENT = NotFound, false;
+    UNKNOWN_TOKEN = NotFound, false;
+    ID_REUSED = AlreadyExists, false;
+    LEASE_LOST = FailedPrecondition, false;
+    LINK_CLOSED = FailedPrecondition, false;
+    UPLOAD_OUT_OF_ORDER = FailedPrecondition, false;
+    NOT_A_CONSULTATION = FailedPrecondition, false;
+    CURSOR_ELSEWHERE = FailedPrecondition, false;
+    QUEUE_FULL = ResourceExhausted, true;
+    STORE_FULL = ResourceExhausted, true;
+    TOO_MANY_CALLS = ResourceExhausted, true;
+    TOO_MANY_UPLOADS = ResourceExhausted, true;
+    NOT_READING = ResourceExhausted, true;
+    TOKEN_REJECTED = Unauthenticated, false;
+    NOT_ALLOWED = PermissionDenied, false;
+    SUPERSEDED = Aborted, false;
+    RELOADING = Unavailable, true;
+    STOPPING = Unavailable, true;
+    NO_HELLO = DeadlineExceeded, true;
+    DEADLINE = DeadlineExceeded, true;
+    NO_AGENT = Unavailable, true;
+    STORE_UNAVAILABLE = Unavailable, true;
+    OUTCOME_UNKNOWN = Unknown, true;
+    STORE_FAILED = Internal, false;
+    CORRUPT = DataLoss, false;
+}
+
+impl Reason {
+    /// A status of this reason.
+    pub(crate) fn status(&self, message: impl Into<String>) -> Status {
+        self.with(message, HashMap::new())
+    }
+
+    /// A status of this reason with what a program may want to know.
+    pub(crate) fn with(
+        &self,
+        message: impl Into<String>,
+        metadata: HashMap<String, String>,
+    ) -> Status {
+        let details = ErrorDetails::with_error_info(self.name, "broker.v1", metadata);
+        Status::with_error_details(self.code, message, details)
+    }
+
+    /// A status of this reason that says when to come again.
+    pub(crate) fn after(&self, message: impl Into<String>, wait: std::time::Duration) -> Status {
+        let mut details = ErrorDetails::with_error_info(self.name, "broker.v1", HashMap::new());
+        details.set_retry_info(Some(wait));
+        Status::with_error_details(self.code, message, details)
+    }
+}
+
+/// A status as a frame of a link says it.
+pub(crate) fn frame(status: &Status) -> RefusedFrame {
+    let info = status.get_details_error_info();
+    let reason = info.map_or_else(|| "UNKNOWN".to_owned(), |info| info.reason);
+    RefusedFrame { reason, detail: status.message().to_owned() }
+}
+
+pub(crate) fn superseded() -> Status {
+    SUPERSEDED.status("a newer link under this exclusive name has taken over")
+}
+
+pub(crate) fn reloading() -> Status {
+    RELOADING.status("the broker loads its state again; greet again")
+}
+
+pub(crate) fn stopping() -> Status {
+    STOPPING.status("the broker is stopping")
+}
+
+pub(crate) fn no_hello() -> Status {
+    NO_HELLO.status("the first frame of a link must be a hello")
+}
+
+pub(crate) fn lease_lost() -> Status {
+    LEASE_LOST.status("this token holds no lease")
+}
+
+pub(crate) fn token_rejected(agent: &AgentName) -> Status {
+    TOKEN_REJECTED.status(format!(
+        "the token does not prove the name `{agent}`; make one with `brokerctl token create {agent}`"
+    ))
+}

@@ -1,0 +1,133 @@
+//! `RegistryService`.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use tonic::{Request, Response, Status};
+
+use broker_proto::{AgentName, ModelName, Pong, convert::InvalidField, pb};
+
+use super::{reason, status};
+use crate::{
+    core::{Command, Query, Reply},
+    engine,
+    intake::Intake,
+    link::{AgentToken, Links},
+};
+
+/// How long a ping waits for an agent.
+const PONG: Duration = Duration::from_secs(5);
+
+/// Models, agents and tokens.
+#[derive(Debug)]
+pub struct RegistryService {
+    pub intake: Intake,
+    pub links: Links,
+    pub nonce: AtomicU64,
+    pub journal: &'static str,
+}
+
+impl RegistryService {
+    async fn ask(&self, query: Query) -> Result<Reply, Status> {
+        self.intake.engine.query(query).await.map_err(status::engine)
+    }
+
+    async fn ping_agent(&self, model: &ModelName) -> Result<(AgentName, Duration), Status> {
+        let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
+        let began = Instant::now();
+        let (agent, pong) = self
+            .links
+            .ping(model, nonce)
+            .ok_or_else(|| reason::NO_AGENT.status(format!("no agent serves {model}")))?;
+        match tokio::time::timeout(PONG, pong).await {
+            Ok(Ok(())) => Ok((agent, began.elapsed())),
+            _ => Err(reason::NO_AGENT.status(format!("agent {agent} does not answer a ping"))),
+        }
+    }
+}
+
+fn name(text: &str) -> Result<AgentName, InvalidField> {
+    AgentName::parse(text).map_err(|invalid| InvalidField::new("name", invalid.to_string()))
+}
+
+#[tonic::async_trait]
+impl pb::registry_service_server::RegistryService for RegistryService {
+    async fn list_models(
+        &self,
+        _: Request<pb::ListModelsRequest>,
+    ) -> Result<Response<pb::ListModelsResponse>, Status> {
+        let Reply::Models(models) = self.ask(Query::Models).await? else {
+            return Err(status::engine(engine::Error::Unknown));
+        };
+        let models = models.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::ListModelsResponse { models, next_page_token: String::new() }))
+    }
+
+    async fn list_agents(
+        &self,
+        _: Request<pb::ListAgentsRequest>,
+    ) -> Result<Response<pb::ListAgentsResponse>, Status> {
+        let Reply::Agents(agents) = self.ask(Query::Agents).await? else {
+            return Err(status::engine(engine::Error::Unknown));
+        };
+        let agents = agents.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::ListAgentsResponse { agents, next_page_token: String::new() }))
+    }
+
+    async fn ping(
+        &self,
+        request: Request<pb::PingRequest>,
+    ) -> Result<Response<pb::PingResponse>, Status> {
+        let model = request.into_inner().model;
+        let (agent, round_trip) = if model.is_empty() {
+            // Through the engine, so that a broker which cannot decide does not look alive.
+            self.ask(Query::Tokens).await?;
+            (None, None)
+        } else {
+            let given = ModelName::parse(&model.to_lowercase())
+                .map_err(|invalid| InvalidField::new("model", invalid.to_string()))?;
+            let model = self.intake.model(&given).map_err(status::intake)?;
+            let (agent, round_trip) = self.ping_agent(&model).await?;
+            (Some(agent), Some(round_trip))
+        };
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let pong = Pong { version, round_trip, agent, journal: self.journal.to_owned() };
+        Ok(Response::new(pong.into()))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<pb::CreateTokenRequest>,
+    ) -> Result<Response<pb::CreateTokenResponse>, Status> {
+        let agent = name(&request.into_inner().name)?;
+        let token = AgentToken::generate()
+            .map_err(|_| reason::STORE_FAILED.status("the system gives no random numbers"))?;
+        let command = Command::SetToken { agent, hash: Some(token.hash()) };
+        self.intake.engine.command(command).await.map_err(status::engine)?;
+        Ok(Response::new(pb::CreateTokenResponse { token: token.reveal() }))
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<pb::ListTokensRequest>,
+    ) -> Result<Response<pb::ListTokensResponse>, Status> {
+        let Reply::Tokens(tokens) = self.ask(Query::Tokens).await? else {
+            return Err(status::engine(engine::Error::Unknown));
+        };
+        let tokens = tokens.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::ListTokensResponse { tokens, next_page_token: String::new() }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<pb::RevokeTokenRequest>,
+    ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+        let agent = name(&request.into_inner().name)?;
+        let command = Command::SetToken { agent: agent.clone(), hash: None };
+        self.intake.engine.command(command).await.map_err(status::engine)?;
+        self.links.close_agent(&agent, &reason::token_rejected(&agent));
+        Ok(Response::new(pb::RevokeTokenResponse {}))
+    }
+}

@@ -1,0 +1,76 @@
+//! Error -> Status: the single table.
+
+use std::collections::HashMap;
+
+use tonic::Status;
+
+use super::reason;
+use crate::{context, core::Refusal, engine, intake, projection};
+
+pub(crate) fn refusal(refusal: &Refusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::UnknownModel { nearest, .. } => {
+            let nearest = nearest.join(", ");
+            reason::UNKNOWN_MODEL.with(text, HashMap::from([("nearest".to_owned(), nearest)]))
+        }
+        Refusal::UnknownAgent(_) => reason::UNKNOWN_AGENT.status(text),
+        Refusal::IdReused(_) => reason::ID_REUSED.status(text),
+        Refusal::AlreadyExpired => reason::ALREADY_EXPIRED.status(text),
+        Refusal::QueueFull { retry_after, .. } => reason::QUEUE_FULL.after(text, *retry_after),
+        Refusal::WrongType(_) => reason::WRONG_TYPE.status(text),
+        Refusal::UnknownMessage(_) => reason::UNKNOWN_MESSAGE.status(text),
+        Refusal::LeaseLost(_) => reason::LEASE_LOST.status(text),
+        Refusal::UnknownToken(_) => reason::UNKNOWN_TOKEN.status(text),
+        Refusal::LinkClosed(_) => reason::LINK_CLOSED.status(text),
+    }
+}
+
+pub(crate) fn engine(error: engine::Error) -> Status {
+    let text = error.to_string();
+    match error {
+        engine::Error::Refused(refused) => refusal(&refused),
+        engine::Error::StoreFull => {
+            reason::STORE_FULL.after(text, std::time::Duration::from_secs(10))
+        }
+        engine::Error::StoreUnavailable => reason::STORE_UNAVAILABLE.status(text),
+        engine::Error::Stopping => reason::stopping(),
+        engine::Error::Unknown => reason::OUTCOME_UNKNOWN.status(text),
+    }
+}
+
+pub(crate) fn intake(error: intake::Error) -> Status {
+    let text = error.to_string();
+    match error {
+        intake::Error::Invalid(invalid) => invalid.into(),
+        intake::Error::Engine(error) => engine(error),
+        intake::Error::TooLarge { limit, .. } => {
+            let limit = HashMap::from([("limit_bytes".to_owned(), limit.to_string())]);
+            reason::TOO_LARGE.with(text, limit)
+        }
+        intake::Error::Empty => reason::EMPTY_QUESTION.status(text),
+        intake::Error::UnknownContent(_) => reason::UNKNOWN_CONTENT.status(text),
+        intake::Error::Content(error) => context(error),
+        intake::Error::Lookup(error) => projection(error),
+    }
+}
+
+pub(crate) fn context(error: context::Error) -> Status {
+    use crate::journal::{PutError, Why};
+    let text = error.to_string();
+    match error {
+        context::Error::Put(PutError::NotStored(Why::Full)) => {
+            reason::STORE_FULL.after(text, std::time::Duration::from_secs(10))
+        }
+        context::Error::Corrupt => reason::CORRUPT.status(text),
+        context::Error::Put(_) | context::Error::Prepare(_) | context::Error::Read(_) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+            reason::STORE_FAILED.status(text)
+        }
+    }
+}
+
+pub(crate) fn projection(error: projection::Error) -> Status {
+    tracing::error!(error = &error as &dyn std::error::Error, "the projection failed");
+    reason::STORE_FAILED.status(error.to_string())
+}
