@@ -1,0 +1,464 @@
+//! What is typed.
+
+use std::{path::PathBuf, time::Duration};
+
+use broker_config::{Config, Endpoint, Loader, Paths};
+use broker_proto::types::{AgentName, MessageId, MessageState};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::output::Format;
+
+/// The broker between model agents: ask a model, see why which one answered, run the house.
+///
+/// A question goes to the model you name; when that model is rate limited, out of quota or unreachable, the next of
+/// its chain answers, and stderr says why. Answers stream to stdout. Start with `brokerctl up --simulated`, which needs
+/// no key, then `brokerctl consult --model opus --question "..."`.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 broker unreachable, 5 limited (the earliest time it helps
+/// to try again is printed), 6 integrity refused, 7 deadline passed, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "brokerctl", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes, before or after its name.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Where the broker listens, as unix:PATH [env: BROKER_ENDPOINT] [default: the socket that `up` makes]
+    #[arg(long, global = true, value_name = "unix:PATH", value_parser = Endpoint::parse)]
+    pub(crate) endpoint: Option<Endpoint>,
+    /// The folder that holds everything, its socket DIR/broker.sock too
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// Also show a model's thinking and the details of what happens, on stderr
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+}
+
+/// A use that no single flag is to blame for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Misused {
+    #[error("`{0}` is no model name: 1 to 64 of a-z, 0-9, `.`, `_`, `-` are")]
+    ModelName(String),
+}
+
+impl Global {
+    /// Where the broker listens: the flag, the data folder's socket, BROKER_ENDPOINT, the default.
+    ///
+    /// # Errors
+    /// What is wrong with the variables that say where.
+    pub(crate) fn endpoint(&self) -> anyhow::Result<Endpoint> {
+        if let Some(endpoint) = &self.endpoint {
+            return Ok(endpoint.clone());
+        }
+        if self.data_dir.is_none()
+            && let Some(endpoint) = std::env::var_os("BROKER_ENDPOINT").filter(|v| !v.is_empty())
+        {
+            return Ok(Endpoint::parse(&endpoint.to_string_lossy())?);
+        }
+        let config = self.loaded(Loader::new())?;
+        Ok(Endpoint::Unix(Paths::resolve(&config.broker, |name| std::env::var_os(name))?.socket))
+    }
+
+    /// `layers`, then the environment and the flags that are settings.
+    ///
+    /// # Errors
+    /// The first thing that is wrong in the configuration.
+    pub(crate) fn loaded(&self, layers: Loader) -> anyhow::Result<Config> {
+        let mut loader = layers.env(std::env::vars_os());
+        if let Some(folder) = &self.data_dir {
+            let folder = std::path::absolute(folder)?;
+            loader = loader.set("broker.data_dir", folder.display().to_string());
+            // The folder holds everything: a socket named in a file must not lead elsewhere.
+            let socket = folder.join("broker.sock");
+            loader = loader.set("broker.socket", socket.display().to_string());
+        }
+        if let Some(endpoint) = &self.endpoint {
+            let socket = std::path::absolute(endpoint.socket())?;
+            loader = loader.set("broker.socket", socket.display().to_string());
+        }
+        Ok(loader.load()?)
+    }
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the broker and one agent per model, in the foreground
+    ///
+    /// Finds the keys that the models need (ANTHROPIC_API_KEY, OPENAI_API_KEY) and an Ollama at OLLAMA_HOST or
+    /// 127.0.0.1:11434, says what it found and what is missing, starts the broker and the agents, restarts what falls
+    /// over, and prints a `ready:` line. Ctrl-C or SIGTERM drains the agents first, then stops the broker. With
+    /// --simulated every model is answered by a simulator on loopback, without keys and offline.
+    #[command(
+        after_help = "Examples:\n  brokerctl up --simulated\n  brokerctl up --data-dir /tmp/house --config my.toml"
+    )]
+    Up(UpArgs),
+    /// Show the whole house at work in seconds, offline, and check it
+    ///
+    /// Starts a house of its own in a temporary folder with simulated providers, lets models run out, agents and the
+    /// broker be killed, and checks after each step that the question was still answered, once. Ends with a table of
+    /// what was asked, who answered and why. Exits 1 if any expectation fails.
+    #[command(after_help = "Examples:\n  brokerctl demo\n  brokerctl demo --json")]
+    Demo(DemoArgs),
+    /// Ask a model and stream its answer
+    ///
+    /// The answer goes to stdout as it comes, the routing story to stderr. When the model cannot answer, the next of its
+    /// chain does; --no-fallback fails instead. Ctrl-C cancels the work. If the broker restarts meanwhile, consult comes
+    /// back to its answer. Asking again with the same --id gives the same answer and calls no provider again.
+    #[command(
+        after_help = "Examples:\n  brokerctl consult --model opus --question \"Why is the sky blue?\"\n  git diff | brokerctl consult --model sonnet --system review.md -\n  brokerctl consult --model opus --question \"What is left to do?\" --context session.jsonl --output json"
+    )]
+    Consult(ConsultArgs),
+    /// Leave a question with the broker and print its id
+    ///
+    /// Takes what consult takes and returns at once; the work goes on without you. `brokerctl poll ID` asks what became
+    /// of it, `brokerctl attach ID` streams the answer.
+    #[command(
+        after_help = "Examples:\n  id=$(brokerctl submit --model opus --question \"Summarise the log\" --context log.jsonl)\n  brokerctl poll \"$id\" --wait 2m"
+    )]
+    Submit(SubmitArgs),
+    /// Ask what became of a question
+    ///
+    /// Prints the answer once there is one, else the message's state. --wait stays until the end or until the time is
+    /// over; the exit code of a failed question is that of consult.
+    #[command(after_help = "Examples:\n  brokerctl poll 01JD3Q8ZK5T0V9Y2X4W6R8P1NB --wait 30s")]
+    Poll(PollArgs),
+    /// Come back to an answer's stream
+    ///
+    /// Shows the answer from its beginning and follows it to its end, whoever asked. Ctrl-C leaves without cancelling.
+    #[command(after_help = "Examples:\n  brokerctl attach 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
+    Attach(AttachArgs),
+    /// Show where a question would go, and send nothing
+    ///
+    /// Takes what consult takes and prints every model of the chain: the estimate of the prompt beside its window, its
+    /// cost, and why it would be passed over.
+    #[command(
+        after_help = "Examples:\n  brokerctl explain --model opus --question \"hi\" --context session.jsonl"
+    )]
+    Explain(ExplainArgs),
+    /// See whether the broker, or a model's agent, answers
+    ///
+    /// Without a model only the broker is asked; with one, an agent that serves it. No provider is called.
+    #[command(after_help = "Examples:\n  brokerctl ping\n  brokerctl ping opus")]
+    Ping {
+        /// The model whose agent is to answer
+        model: Option<String>,
+    },
+    /// List the models: their level, and why one is not called now
+    #[command(after_help = "Examples:\n  brokerctl models\n  brokerctl models --output json")]
+    Models,
+    /// List the agents: which models they serve, and whether they are connected
+    #[command(after_help = "Examples:\n  brokerctl agents")]
+    Agents,
+    /// Look at messages: get, list, cancel, watch
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl message list --state failed\n  brokerctl message watch"
+    )]
+    Message(MessageCommand),
+    /// What the models have used and have left
+    #[command(subcommand, after_help = "Examples:\n  brokerctl usage status")]
+    Usage(UsageCommand),
+    /// Tokens that prove an agent's name
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl token create reviewer\n  brokerctl token revoke reviewer"
+    )]
+    Token(TokenCommand),
+    /// Check everything the house needs, with a remedy for what is not right
+    ///
+    /// Configuration, keys, providers, Ollama and its models, the clock, how long the disk takes to sync, the broker and
+    /// its socket. Exits 1 if a line says fail.
+    #[command(after_help = "Examples:\n  brokerctl doctor\n  brokerctl doctor --output json")]
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  brokerctl completions bash > ~/.local/share/bash-completion/completions/brokerctl"
+    )]
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Answer for every model with a simulator on loopback; needs no key
+    #[arg(long)]
+    pub(crate) simulated: bool,
+    /// A file of settings over the shipped ones; its [[models]] replace the list
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Print {"expectations": [...], "ok": bool} on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A file of settings, as `up` takes it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What is asked, and under which conditions.
+#[derive(Debug, Args)]
+pub(crate) struct QuestionArgs {
+    /// The model to ask; the usual spellings count (gpt4o is gpt-4o)
+    #[arg(long, short)]
+    pub(crate) model: String,
+    /// The question
+    #[arg(
+        long,
+        short,
+        value_name = "TEXT",
+        conflicts_with = "stdin",
+        required_unless_present = "stdin"
+    )]
+    pub(crate) question: Option<String>,
+    /// `-` reads the question from stdin
+    #[arg(value_name = "-", value_parser = ["-"])]
+    pub(crate) stdin: Option<String>,
+    /// The conversation so far: a transcript, one JSON object a line, as OpenAI or Anthropic write them
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) context: Option<PathBuf>,
+    /// A file with the system prompt
+    #[arg(long, value_name = "FILE")]
+    pub(crate) system: Option<PathBuf>,
+    /// A picture to ask about: PNG, JPEG, GIF or WebP, at most 20 MiB
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Vec<PathBuf>,
+    /// Ask the named model even when it is unavailable, and fail instead of asking another
+    #[arg(long)]
+    pub(crate) no_fallback: bool,
+    /// How long the whole answer may take, such as 2m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// The most the answer may cost, in USD; it caps the output tokens
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    pub(crate) max_cost: Option<f64>,
+    /// The most tokens of the answer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_output_tokens: Option<u32>,
+    /// The message's id, a ULID; the same id again gives the same answer
+    #[arg(long, value_name = "ULID", value_parser = message_id)]
+    pub(crate) id: Option<MessageId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConsultArgs {
+    #[command(flatten)]
+    pub(crate) question: QuestionArgs,
+    /// Show the answer only when it is complete
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Begin the answer anew when an attempt fails after text was shown
+    #[arg(long)]
+    pub(crate) restart: bool,
+    /// Let the work go on when this command is gone
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    #[command(flatten)]
+    pub(crate) question: QuestionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) question: QuestionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PollArgs {
+    /// The message's id
+    #[arg(value_parser = message_id)]
+    pub(crate) id: MessageId,
+    /// How long to wait for the end
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// The message's id
+    #[arg(value_parser = message_id)]
+    pub(crate) id: MessageId,
+    /// Show the answer only when it is complete
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Begin the answer anew when an attempt fails after text was shown
+    #[arg(long)]
+    pub(crate) restart: bool,
+}
+
+/// `brokerctl message ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum MessageCommand {
+    /// Show one message: its state, attempts and cost
+    Get {
+        /// The message's id
+        #[arg(value_parser = message_id)]
+        id: MessageId,
+        /// Also print what was asked and answered
+        #[arg(long)]
+        payload: bool,
+    },
+    /// List messages, newest first
+    List {
+        /// Only messages in this state; may be given several times
+        #[arg(long, value_parser = state)]
+        state: Vec<MessageState>,
+        /// Only messages to this model
+        #[arg(long, value_name = "MODEL")]
+        to: Option<String>,
+        /// How many at once
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Where the page before ended
+        #[arg(long, value_name = "TOKEN")]
+        page: Option<String>,
+    },
+    /// Stop the work on a message, down to the provider's call
+    Cancel {
+        /// The message's id
+        #[arg(value_parser = message_id)]
+        id: MessageId,
+    },
+    /// Follow what happens to messages, one line each, until Ctrl-C
+    Watch {
+        /// Only this message
+        #[arg(value_parser = message_id)]
+        id: Option<MessageId>,
+        /// Go on behind this cursor, as an earlier watch printed it with --output json
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+}
+
+/// `brokerctl usage ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsageCommand {
+    /// Tokens, cost and limits of every model
+    Status,
+}
+
+/// `brokerctl token ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token for an agent's name and print it, once; an earlier one ends
+    Create {
+        #[arg(value_parser = agent_name)]
+        name: AgentName,
+    },
+    /// List the names that have a token
+    List,
+    /// End the token of a name
+    Revoke {
+        #[arg(value_parser = agent_name)]
+        name: AgentName,
+    },
+}
+
+fn message_id(text: &str) -> Result<MessageId, String> {
+    MessageId::parse(text).ok_or_else(|| {
+        "an id is a ULID: 26 characters, such as 01ARZ3NDEKTSV4RRFFQ69G5FAV".to_owned()
+    })
+}
+
+fn agent_name(text: &str) -> Result<AgentName, String> {
+    AgentName::parse(text).map_err(|err| err.to_string())
+}
+
+fn usd(text: &str) -> Result<f64, String> {
+    let number = text.trim_start_matches('$').parse::<f64>().ok();
+    number
+        .filter(|usd| usd.is_finite() && *usd > 0.0)
+        .ok_or_else(|| "a sum above 0, such as 0.50".to_owned())
+}
+
+fn state(text: &str) -> Result<MessageState, String> {
+    MessageState::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
+        let words = MessageState::ALL.map(MessageState::as_str).join(", ");
+        format!("one of {words}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoint_counts_before_and_after_the_command() {
+        for line in ["brokerctl --endpoint unix:/a models", "brokerctl models --endpoint unix:/a"] {
+            let endpoint = parse(line).unwrap().global.endpoint().unwrap();
+            assert_eq!(endpoint.to_string(), "unix:/a", "{line}");
+        }
+    }
+
+    #[test]
+    fn a_data_folder_names_its_socket() {
+        let cli = parse("brokerctl models --data-dir /d").unwrap();
+        assert_eq!(cli.global.endpoint().unwrap().to_string(), "unix:/d/broker.sock");
+    }
+
+    #[test]
+    fn every_command_has_a_text_and_the_long_ones_an_example() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            assert!(command.get_after_help().is_some(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn a_question_is_text_or_stdin_and_never_both() {
+        assert!(parse("brokerctl consult --model opus --question hi").is_ok());
+        assert!(parse("brokerctl consult --model opus -").is_ok());
+        assert!(parse("brokerctl consult --model opus").is_err());
+        assert!(parse("brokerctl consult --model opus --question hi -").is_err());
+        assert!(parse("brokerctl consult --model opus hello").is_err());
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        for line in [
+            "brokerctl consult -m opus - --max-cost 0",
+            "brokerctl consult -m opus - --max-cost NaN",
+            "brokerctl consult -m opus - --deadline soon",
+            "brokerctl consult -m opus - --id 1",
+            "brokerctl consult -m opus - --max-output-tokens 0",
+            "brokerctl models --endpoint http://x",
+            "brokerctl token create Opus",
+            "brokerctl message list --state sleeping",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

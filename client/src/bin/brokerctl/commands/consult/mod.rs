@@ -1,0 +1,313 @@
+//! `consult`, `submit`, `poll`, `attach`, `explain`: questions and their answers.
+
+pub(crate) mod follow;
+pub(crate) mod input;
+pub(crate) mod reading;
+mod report;
+mod screen;
+pub(crate) mod story;
+
+use std::time::{Duration, SystemTime};
+
+use broker_client::{Client, Error};
+use broker_proto::types::{MessageId, MessageState, Part, Terminal, WallTime};
+use tokio::time::Instant;
+
+use self::{
+    follow::{Follow, Source},
+    report::Report,
+    screen::Screen,
+};
+use super::{connect, interrupt};
+use crate::{
+    cli::{AttachArgs, ConsultArgs, ExplainArgs, Global, PollArgs, QuestionArgs, SubmitArgs},
+    exit_code::{self, Exit},
+    output::{self, Format},
+};
+
+/// The longest the broker waits in one poll.
+const LONGEST_POLL: Duration = Duration::from_secs(30);
+/// How long a cancellation may take before the terminal is given back anyway.
+const CANCEL_WITHIN: Duration = Duration::from_secs(5);
+
+/// Asks and shows the answer.
+pub(crate) async fn consult(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
+    let asked = args.question.model.clone();
+    let id = args.question.id;
+    let done = ask(global, args).await;
+    match done {
+        Err(err) if global.output == Format::Json && !is_output(&err) => {
+            let class = class_of(&err);
+            output::json(&Report::refused(&asked, id, &class, explained(&err)))?;
+            Ok(exit_code::of_error(&err))
+        }
+        done => done,
+    }
+}
+
+async fn ask(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
+    let (message, mut options) = prepare(&args.question)?;
+    let is_shown_at_end = args.no_stream || global.output == Format::Json;
+    // What is shown only at the end can begin anew unseen.
+    options.allow_restart = args.restart || is_shown_at_end;
+    options.keep = args.keep;
+    let screen = Screen::new(global, &args.question.model, is_shown_at_end);
+    let client = connect(global).await?;
+    let follow = Follow::new(client.clone(), Source::Ask(Box::new(message), options));
+    watch(&client, follow, screen, OnInterrupt::Cancel).await
+}
+
+/// Comes back to an answer.
+pub(crate) async fn attach(global: &Global, args: &AttachArgs) -> anyhow::Result<Exit> {
+    let is_shown_at_end = args.no_stream || global.output == Format::Json;
+    let screen = Screen::new(global, "answer", is_shown_at_end);
+    let client = connect(global).await?;
+    let allow_restart = args.restart || is_shown_at_end;
+    let follow = Follow::new(client.clone(), Source::Attach { id: args.id, allow_restart });
+    watch(&client, follow, screen, OnInterrupt::Leave).await
+}
+
+/// What Ctrl-C means for the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnInterrupt {
+    Cancel,
+    Leave,
+}
+
+async fn watch(
+    client: &Client,
+    mut follow: Follow,
+    mut screen: Screen,
+    on_interrupt: OnInterrupt,
+) -> anyhow::Result<Exit> {
+    loop {
+        let step = tokio::select! {
+            step = follow.next() => step?,
+            interrupted = interrupt() => {
+                interrupted?;
+                screen.quiet();
+                return leave(client, follow.id(), on_interrupt).await;
+            }
+        };
+        match step {
+            Some(step) => screen.show(step)?,
+            None => break,
+        }
+    }
+    let terminal = follow.reading.terminal().ok_or(Error::EndedEarly)?;
+    screen.finish(terminal, follow.reading.answer())?;
+    Ok(exit_of(terminal))
+}
+
+async fn leave(client: &Client, id: MessageId, how: OnInterrupt) -> anyhow::Result<Exit> {
+    if how == OnInterrupt::Leave {
+        output::note(&format!("left; `brokerctl attach {id}` comes back"));
+        return Ok(Exit::Interrupted);
+    }
+    output::note(&format!("cancelling message {id} (again to leave at once)"));
+    let cancelled = tokio::select! {
+        cancelled = tokio::time::timeout(CANCEL_WITHIN, client.cancel(id)) => cancelled,
+        _ = interrupt() => {
+            output::note("left without waiting");
+            return Ok(Exit::Interrupted);
+        }
+    };
+    output::note(&match cancelled {
+        Ok(Ok(MessageState::Cancelled)) => "cancelled".to_owned(),
+        Ok(Ok(state)) => format!("it was already {}", state.as_str()),
+        Ok(Err(err)) => format!("not cancelled: {err}"),
+        Err(_) => format!("not cancelled: no answer within {}", output::span(CANCEL_WITHIN)),
+    });
+    Ok(Exit::Interrupted)
+}
+
+fn exit_of(terminal: &Terminal) -> Exit {
+    match terminal {
+        Terminal::Done(_) => Exit::Done,
+        Terminal::Failed { failure, .. } => exit_code::of_class(failure.class),
+        Terminal::Expired(_) => Exit::Deadline,
+        Terminal::Cancelled(_) => Exit::Failed,
+    }
+}
+
+fn prepare(
+    args: &QuestionArgs,
+) -> anyhow::Result<(broker_proto::types::Message, broker_proto::types::AskOptions)> {
+    // Stdin and files are read on this thread: nothing else runs until they are there.
+    input::message(args)
+}
+
+/// Leaves a question and prints its id.
+pub(crate) async fn submit(global: &Global, args: SubmitArgs) -> anyhow::Result<Exit> {
+    let (message, mut options) = prepare(&args.question)?;
+    options.allow_restart = true;
+    options.keep = true;
+    let receipt = connect(global).await?.submit(message, options).await?;
+    match global.output {
+        Format::Text => output::line(&receipt.message_id.to_string())?,
+        Format::Json => output::json(&serde_json::json!({
+            "message_id": receipt.message_id.to_string(),
+            "duplicate": receipt.is_duplicate,
+            "deadline": output::rfc3339(receipt.deadline),
+        }))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Asks what became of a question.
+pub(crate) async fn poll(global: &Global, args: &PollArgs) -> anyhow::Result<Exit> {
+    let client = connect(global).await?;
+    let end = Instant::now() + args.wait;
+    let poll = loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let poll = client.poll(args.id, left.min(LONGEST_POLL)).await?;
+        if poll.state.is_terminal() || left <= LONGEST_POLL {
+            break poll;
+        }
+    };
+    let terminal = ended(poll.state, poll.summary, poll.failure);
+    let answer = text_of(&poll.parts);
+    let Some(terminal) = terminal else {
+        match global.output {
+            Format::Text => output::line(poll.state.as_str())?,
+            Format::Json => output::json(&serde_json::json!({
+                "message_id": args.id.to_string(), "state": poll.state.as_str(),
+            }))?,
+        }
+        let is_over = poll.state.is_terminal();
+        return Ok(if is_over { Exit::Failed } else { Exit::Done });
+    };
+    match global.output {
+        Format::Text => Screen::new(global, "", true).finish(&terminal, answer)?,
+        Format::Json => {
+            let mut json = serde_json::to_value(Report::of(&terminal, answer))?;
+            json["state"] = poll.state.as_str().into();
+            output::json(&json)?;
+        }
+    }
+    Ok(exit_of(&terminal))
+}
+
+fn ended(
+    state: MessageState,
+    summary: Option<broker_proto::types::AnswerSummary>,
+    failure: Option<broker_proto::types::Failure>,
+) -> Option<Terminal> {
+    let summary = summary?;
+    match (state, failure) {
+        (MessageState::Done, _) => Some(Terminal::Done(summary)),
+        (MessageState::Expired, _) => Some(Terminal::Expired(summary)),
+        (MessageState::Cancelled, _) => Some(Terminal::Cancelled(summary)),
+        (MessageState::Failed | MessageState::Dead, Some(failure)) => {
+            Some(Terminal::Failed { failure, summary })
+        }
+        _ => None,
+    }
+}
+
+/// What is known of a consultation, as an object for programs.
+pub(crate) fn summary_json(summary: &broker_proto::types::AnswerSummary) -> serde_json::Value {
+    serde_json::to_value(Report::of_summary(summary)).unwrap_or_default()
+}
+
+/// The texts of `parts`, one after the other.
+pub(crate) fn text_of(parts: &[Part]) -> String {
+    let texts = parts.iter().filter_map(|part| match part {
+        Part::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    texts.collect()
+}
+
+/// Shows where a question would go.
+pub(crate) async fn explain(global: &Global, args: ExplainArgs) -> anyhow::Result<Exit> {
+    let (message, options) = prepare(&args.question)?;
+    let route = connect(global).await?.explain(message, options).await?;
+    if global.output == Format::Json {
+        let candidates: Vec<_> = route
+            .candidates
+            .iter()
+            .map(|candidate| {
+                serde_json::json!({
+                    "model": candidate.model.to_string(),
+                    "chosen": candidate.is_chosen,
+                    "reason": candidate.reason,
+                    "context_window": candidate.context_window,
+                    "estimated_input_tokens": candidate.estimated_input_tokens,
+                    "estimated_cost_usd": candidate.estimated_cost_usd,
+                    "max_output_tokens": candidate.max_output_tokens,
+                    "degraded": candidate.is_degraded,
+                })
+            })
+            .collect();
+        output::json(&serde_json::json!({
+            "asked": route.asked.to_string(), "candidates": candidates, "decision": route.decision,
+        }))?;
+        return Ok(Exit::Done);
+    }
+    let rows = route.candidates.iter().map(|candidate| {
+        let verdict = match (candidate.is_chosen, candidate.reason.is_empty()) {
+            (true, _) => "would answer".to_owned(),
+            (false, true) => "stands by".to_owned(),
+            (false, false) => candidate.reason.clone(),
+        };
+        let degraded = if candidate.is_degraded { " (degraded mode)" } else { "" };
+        [
+            format!("{}{degraded}", candidate.model),
+            verdict,
+            format!("{} of {}", candidate.estimated_input_tokens, candidate.context_window),
+            candidate.max_output_tokens.map_or_else(|| "-".to_owned(), |most| most.to_string()),
+            output::money(candidate.estimated_cost_usd),
+        ]
+    });
+    let header = ["MODEL", "VERDICT", "TOKENS OF WINDOW", "MOST OUT", "ESTIMATE"];
+    output::line(&output::table(header, rows))?;
+    output::line(&route.decision)?;
+    Ok(Exit::Done)
+}
+
+fn is_output(err: &anyhow::Error) -> bool {
+    err.chain().any(|cause| cause.is::<output::Error>())
+}
+
+/// The word for a failure that came before any attempt.
+fn class_of(err: &anyhow::Error) -> String {
+    let client = err.chain().find_map(|cause| cause.downcast_ref::<Error>());
+    match client {
+        Some(Error::Unreachable { .. } | Error::TimedOut { .. }) => "BROKER_UNREACHABLE".to_owned(),
+        Some(err) => err.reason().unwrap_or("INTERNAL").to_owned(),
+        None if exit_code::of_error(err) == Exit::Usage => "INVALID_REQUEST".to_owned(),
+        None => "INTERNAL".to_owned(),
+    }
+}
+
+/// An error as a person reads it: with the way out where there is one.
+pub(crate) fn explained(err: &anyhow::Error) -> String {
+    let client = err.chain().find_map(|cause| cause.downcast_ref::<Error>());
+    match client {
+        Some(Error::Unreachable { endpoint, .. }) => {
+            format!("no broker answers at {endpoint}; start one with `brokerctl up`")
+        }
+        Some(Error::Refused { message, metadata, retry_after, .. }) => {
+            let mut said = message.clone();
+            if let Some(nearest) = metadata.get("nearest")
+                && !nearest.is_empty()
+                && !said.contains(nearest.as_str())
+            {
+                said.push_str(&format!("; did you mean {}?", nearest.replace(", ", " or ")));
+            }
+            if let Some(wait) = retry_after {
+                let now = now();
+                let at = output::clock(now.after(*wait), now);
+                said.push_str(&format!("; try again at {at} (in {})", output::span(*wait)));
+            }
+            said
+        }
+        _ => output::sentence(err),
+    }
+}
+
+/// The wall clock.
+pub(crate) fn now() -> WallTime {
+    WallTime::from_system(SystemTime::now())
+}

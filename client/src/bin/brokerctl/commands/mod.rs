@@ -1,0 +1,65 @@
+//! One file per noun; each command is a thin face over the broker's services.
+
+pub(crate) mod consult;
+mod demo;
+mod doctor;
+mod folder;
+mod message;
+mod registry;
+mod token;
+pub(crate) mod up;
+mod usage;
+
+use broker_client::{Client, Endpoint};
+use clap::CommandFactory as _;
+
+use crate::{
+    cli::{Cli, Command, Global},
+    exit_code::Exit,
+    output,
+};
+
+/// Runs what was typed.
+///
+/// # Errors
+/// What ended the command; [`crate::exit_code::of_error`] gives it a code.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Up(args) => Box::pin(up::run(global, &args)).await,
+        Command::Demo(args) => Box::pin(demo::run(&args)).await,
+        Command::Consult(args) => Box::pin(consult::consult(global, args)).await,
+        Command::Submit(args) => consult::submit(global, args).await,
+        Command::Poll(args) => consult::poll(global, &args).await,
+        Command::Attach(args) => Box::pin(consult::attach(global, &args)).await,
+        Command::Explain(args) => consult::explain(global, args).await,
+        Command::Ping { model } => registry::ping(global, model.as_deref()).await,
+        Command::Models => registry::models(global).await,
+        Command::Agents => registry::agents(global).await,
+        Command::Message(command) => message::run(global, command).await,
+        Command::Usage(crate::cli::UsageCommand::Status) => usage::status(global).await,
+        Command::Token(command) => token::run(global, command).await,
+        Command::Doctor(args) => doctor::run(global, &args).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "brokerctl", &mut script);
+            output::text(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// The broker that the flags and the environment name.
+async fn connect(global: &Global) -> anyhow::Result<Client> {
+    let endpoint = Endpoint::unix(global.endpoint()?.socket());
+    Ok(Client::connect(&endpoint).await?)
+}
+
+/// Ends at the first SIGINT or SIGTERM.
+async fn interrupt() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}

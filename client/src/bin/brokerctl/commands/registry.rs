@@ -1,0 +1,185 @@
+//! `models`, `agents`, `ping`: who is there.
+
+use broker_proto::types::ModelInfo;
+use serde::Serialize;
+
+use super::{connect, consult};
+use crate::{
+    cli::Global,
+    exit_code::Exit,
+    output::{self, Format},
+};
+
+/// One model of `models --output json`, which scripts rely on.
+#[derive(Debug, Serialize)]
+struct ModelRow {
+    name: String,
+    provider: String,
+    id: String,
+    context_window: u64,
+    level: String,
+    reason: String,
+    simulated: bool,
+}
+
+impl From<ModelInfo> for ModelRow {
+    fn from(model: ModelInfo) -> Self {
+        Self {
+            name: model.name.to_string(),
+            provider: model.provider,
+            id: model.id,
+            context_window: model.context_window,
+            level: model.level,
+            reason: model.reason,
+            simulated: model.is_simulated,
+        }
+    }
+}
+
+/// Lists the models.
+pub(crate) async fn models(global: &Global) -> anyhow::Result<Exit> {
+    let models = connect(global).await?.models().await?;
+    if global.output == Format::Json {
+        let models: Vec<ModelRow> = models.into_iter().map(ModelRow::from).collect();
+        output::json(&serde_json::json!({ "models": models }))?;
+        return Ok(Exit::Done);
+    }
+    let now = consult::now();
+    let rows = models.into_iter().map(|model| {
+        let mark = if model.is_simulated { " [simulated]" } else { "" };
+        let mut state = if model.reason.is_empty() { "available".to_owned() } else { model.reason };
+        if let Some(at) = model.unavailable_until {
+            let at = output::clock(at, now);
+            if !state.contains(&at) {
+                state.push_str(&format!(", until {at}"));
+            }
+        }
+        let fallback: Vec<&str> = model.fallback.iter().map(|name| name.as_str()).collect();
+        [
+            format!("{}{mark}", model.name),
+            model.provider,
+            model.id,
+            model.context_window.to_string(),
+            model.level,
+            state,
+            model.agents.to_string(),
+            format!("{} + {}", model.queued, model.leased),
+            fallback.join(" → "),
+        ]
+    });
+    let header = [
+        "MODEL",
+        "PROVIDER",
+        "ID",
+        "WINDOW",
+        "LEVEL",
+        "STATE",
+        "AGENTS",
+        "QUEUED + LEASED",
+        "FALLBACK",
+    ];
+    output::line(&output::table(header, rows))?;
+    Ok(Exit::Done)
+}
+
+/// Lists the agents.
+pub(crate) async fn agents(global: &Global) -> anyhow::Result<Exit> {
+    let agents = connect(global).await?.agents().await?;
+    if global.output == Format::Json {
+        let agents: Vec<_> = agents
+            .iter()
+            .map(|agent| {
+                serde_json::json!({
+                    "name": agent.name.to_string(),
+                    "connected": agent.is_connected,
+                    "exclusive": agent.is_exclusive,
+                    "models": agent.models.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "capacity": agent.capacity,
+                    "leased": agent.leased,
+                    "free_credit": agent.free_credit,
+                    "since": output::rfc3339(agent.since),
+                    "instance": agent.instance,
+                })
+            })
+            .collect();
+        output::json(&serde_json::json!({ "agents": agents }))?;
+        return Ok(Exit::Done);
+    }
+    let now = consult::now();
+    let rows = agents.into_iter().map(|agent| {
+        let models: Vec<&str> = agent.models.iter().map(|name| name.as_str()).collect();
+        [
+            agent.name.to_string(),
+            if agent.is_connected { "connected" } else { "gone" }.to_owned(),
+            models.join(", "),
+            format!("{} of {}", agent.leased, agent.capacity),
+            if agent.is_exclusive { "exclusive" } else { "shared" }.to_owned(),
+            output::clock(agent.since, now),
+        ]
+    });
+    let header = ["AGENT", "LINK", "MODELS", "WORKING ON", "NAME", "SINCE"];
+    output::line(&output::table(header, rows))?;
+    Ok(Exit::Done)
+}
+
+/// Sees whether the broker, or a model's agent, answers.
+pub(crate) async fn ping(global: &Global, model: Option<&str>) -> anyhow::Result<Exit> {
+    let model = model.map(consult::input::model_name).transpose()?;
+    let client = connect(global).await?;
+    let began = std::time::Instant::now();
+    let pong = client.ping(model.as_ref().map(|name| name.as_str())).await?;
+    let took = began.elapsed();
+    match global.output {
+        Format::Json => output::json(&serde_json::json!({
+            "version": pong.version,
+            "journal": pong.journal,
+            "agent": pong.agent.as_ref().map(ToString::to_string),
+            "broker_ms": took.as_secs_f64() * 1_000.0,
+            "agent_ms": pong.round_trip.map(|span| span.as_secs_f64() * 1_000.0),
+        }))?,
+        Format::Text => {
+            let millis = took.as_secs_f64() * 1_000.0;
+            output::line(&format!(
+                "broker {} answered in {millis:.1} ms (journal: {})",
+                pong.version, pong.journal
+            ))?;
+            if let (Some(agent), Some(span)) = (pong.agent, pong.round_trip) {
+                let millis = span.as_secs_f64() * 1_000.0;
+                output::line(&format!("agent {agent} answered in {millis:.1} ms"))?;
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_proto::types::ModelName;
+
+    use super::*;
+
+    #[test]
+    fn a_model_has_exactly_these_keys_for_scripts() {
+        let model = ModelInfo {
+            name: ModelName::parse("opus").unwrap(),
+            provider: "anthropic".into(),
+            id: "claude".into(),
+            context_window: 1_000,
+            level: "HEALTHY".into(),
+            reason: String::new(),
+            is_simulated: true,
+            is_degraded: false,
+            has_vision: true,
+            unavailable_until: None,
+            agents: 1,
+            queued: 0,
+            leased: 0,
+            fallback: vec![],
+        };
+        let want = serde_json::json!({
+            "name": "opus", "provider": "anthropic", "id": "claude", "context_window": 1_000,
+            "level": "HEALTHY", "reason": "", "simulated": true,
+        });
+        assert_eq!(serde_json::to_value(ModelRow::from(model)).unwrap(), want);
+    }
+}

@@ -1,0 +1,162 @@
+//! Exit codes: what a script can tell from a run without reading a word of it.
+
+use broker_client::Code;
+use broker_proto::types::FailureClass;
+
+use crate::{commands::consult, output};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    NotFound = 3,
+    Unreachable = 4,
+    /// A limit is used up: the earliest time it helps to try again was printed, or what a person must do.
+    Limited = 5,
+    Integrity = 6,
+    Deadline = 7,
+    Interrupted = 130,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// The exit code of a message that failed with this class.
+pub(crate) fn of_class(class: FailureClass) -> Exit {
+    use FailureClass as C;
+    match class {
+        C::RateLimited | C::QuotaExhausted | C::CreditExhausted | C::Budget => Exit::Limited,
+        C::ModelNotFound => Exit::NotFound,
+        C::Timeout => Exit::Deadline,
+        C::Overloaded
+        | C::ContextTooLong
+        | C::RequestTooLarge
+        | C::ContentRefused
+        | C::InvalidRequest
+        | C::CredentialsRejected
+        | C::Unreachable
+        | C::Truncated
+        | C::MalformedReply
+        | C::AgentLost
+        | C::Cancelled
+        | C::Internal => Exit::Failed,
+    }
+}
+
+/// The exit code of a call that the broker refused.
+pub(crate) fn of_refusal(code: Code) -> Exit {
+    match code {
+        Code::Ok => Exit::Done,
+        Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
+        Code::NotFound => Exit::NotFound,
+        Code::Unavailable => Exit::Unreachable,
+        Code::ResourceExhausted => Exit::Limited,
+        Code::DataLoss => Exit::Integrity,
+        Code::DeadlineExceeded => Exit::Deadline,
+        Code::Cancelled
+        | Code::Unknown
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unauthenticated => Exit::Failed,
+    }
+}
+
+/// The exit code of an error that ended a command: decided by the first cause that has one.
+pub(crate) fn of_error(err: &anyhow::Error) -> Exit {
+    err.chain().find_map(of_cause).unwrap_or(Exit::Failed)
+}
+
+fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(err) = cause.downcast_ref::<output::Error>() {
+        return Some(match err {
+            output::Error::Closed => Exit::Done,
+            output::Error::Write { .. } | output::Error::Encode { .. } => Exit::Failed,
+        });
+    }
+    if let Some(err) = cause.downcast_ref::<broker_client::Error>() {
+        return Some(of_client(err));
+    }
+    let is_usage = cause.is::<consult::input::Error>()
+        || cause.is::<broker_config::Error>()
+        || cause.is::<broker_config::PathError>()
+        || cause.is::<crate::cli::Misused>();
+    is_usage.then_some(Exit::Usage)
+}
+
+fn of_client(err: &broker_client::Error) -> Exit {
+    match err {
+        broker_client::Error::Unreachable { .. } | broker_client::Error::TimedOut { .. } => {
+            Exit::Unreachable
+        }
+        broker_client::Error::Refused { code, .. } => of_refusal(*code),
+        broker_client::Error::Corrupt { .. } => Exit::Integrity,
+        broker_client::Error::Endpoint(_) => Exit::Usage,
+        broker_client::Error::EndedEarly
+        | broker_client::Error::Malformed(_)
+        | broker_client::Error::Stalled { .. }
+        | broker_client::Error::Token => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_has_its_exit_code() {
+        use FailureClass as C;
+        let table = FailureClass::ALL.map(|class| (class, of_class(class) as u8));
+        let want = [
+            (C::RateLimited, 5),
+            (C::QuotaExhausted, 5),
+            (C::CreditExhausted, 5),
+            (C::Overloaded, 1),
+            (C::ContextTooLong, 1),
+            (C::RequestTooLarge, 1),
+            (C::ContentRefused, 1),
+            (C::InvalidRequest, 1),
+            (C::CredentialsRejected, 1),
+            (C::ModelNotFound, 3),
+            (C::Timeout, 7),
+            (C::Unreachable, 1),
+            (C::Truncated, 1),
+            (C::MalformedReply, 1),
+            (C::AgentLost, 1),
+            (C::Budget, 5),
+            (C::Cancelled, 1),
+            (C::Internal, 1),
+        ];
+        assert_eq!(table, want);
+    }
+
+    #[test]
+    fn refusals_keep_their_meaning() {
+        let table = [
+            (Code::InvalidArgument, 2),
+            (Code::NotFound, 3),
+            (Code::Unavailable, 4),
+            (Code::ResourceExhausted, 5),
+            (Code::DataLoss, 6),
+            (Code::DeadlineExceeded, 7),
+            (Code::FailedPrecondition, 1),
+            (Code::AlreadyExists, 1),
+        ];
+        for (code, want) in table {
+            assert_eq!(of_refusal(code) as u8, want, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_success() {
+        assert_eq!(of_error(&output::Error::Closed.into()), Exit::Done);
+    }
+}
