@@ -1,0 +1,46 @@
+# The commands people and CI run. `just` lists them.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+default:
+    @just --list
+
+# Formatting and lints as CI sees them, fast.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# The API documentation without warnings.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# The protocol against buf's standard rules.
+lint-proto:
+    .ci/buf-lint
+
+# Installs what the tests need and runs them all.
+test:
+    .ci/test
+
+# The adapters and the house against a real inference engine.
+real:
+    .ci/real
+
+# First figures, each beside its limit. `just bench --quick` ends within 45 s.
+bench *ARGS:
+    cargo build --release --workspace
+    target/release/broker-bench {{ARGS}}
+
+# The whole house at work, offline.
+demo:
+    cargo build --workspace
+    target/debug/brokerctl demo
+
+# The broker and its agents in the foreground.
+up *ARGS:
+    cargo build --workspace
+    target/debug/brokerctl up {{ARGS}}
+
+# One question to each real provider whose key is in the environment; says which it skips.
+live:
+    .ci/live
