@@ -55,6 +55,7 @@ async fn ask(model: &Model, adapter: &dyn Provider, payload: Payload) -> Heard {
     let now = WallTime(1);
     let name = ModelName::parse("m").unwrap();
     let delivery = Delivery {
+        size_bytes: 0,
         lease: String::new(),
         number: 1,
         message: Message::consultation(MessageId::from_parts(now, 1), name.clone(), payload),

@@ -211,7 +211,6 @@ async fn serve(
     ended
 }
 
-#[expect(clippy::too_many_arguments, reason = "the one place where everything meets")]
 async fn services(
     listener: UnixListener,
     config: &Config,

@@ -1,13 +1,14 @@
 //! `brokerd`: arguments, configuration, logs, run, exit code.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal, Read},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::Parser;
-use tokio::{
-    io::AsyncReadExt,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -104,9 +105,15 @@ async fn asked_to_stop(exit_with_parent: bool) -> anyhow::Result<&'static str> {
         if !exit_with_parent {
             return std::future::pending().await;
         }
-        let mut stdin = tokio::io::stdin();
-        let mut ignored = [0; 64];
-        while stdin.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+        // A thread of its own: a read of the runtime's would hold up its end.
+        let (gone, parent) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut ignored = [0; 64];
+            while std::io::stdin().read(&mut ignored).is_ok_and(|read| read > 0) {}
+            // The broker may have stopped for another reason.
+            let _ = gone.send(());
+        });
+        let _ = parent.await;
     };
     Ok(tokio::select! {
         _ = terminate.recv() => "SIGTERM",

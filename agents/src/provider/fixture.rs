@@ -47,6 +47,7 @@ pub(crate) fn delivery() -> Delivery {
     let name = ModelName::parse("m").unwrap();
     let payload = Payload { request: vec![Part::text("hi")], ..Payload::default() };
     Delivery {
+        size_bytes: 0,
         lease: "l".into(),
         number: 1,
         message: Message::consultation(MessageId::from_parts(NOW, 1), name.clone(), payload),

@@ -71,7 +71,8 @@ impl Intake {
             Ok(model) => Ok(ModelName::parse(&model.name)
                 .map_err(|invalid| InvalidField::new("model", invalid.to_string()))?),
             Err(unknown) => Err(Error::Engine(engine::Error::Refused(Refusal::UnknownModel {
-                given: unknown.given,
+                // Ready to be shown there; the refusal quotes it itself.
+                given: unknown.given.trim_matches('`').to_owned(),
                 nearest: unknown.nearest,
             }))),
         }

@@ -118,6 +118,8 @@ struct PassedOverRecord {
     model: String,
     #[prost(string, tag = "2")]
     reason: String,
+    #[prost(int32, tag = "3")]
+    class: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -261,6 +263,7 @@ pub fn encode(event: &Event) -> Record {
             let passed_over = passed_over.iter().map(|passed| PassedOverRecord {
                 model: passed.model.to_string(),
                 reason: passed.reason.clone(),
+                class: passed.class.map_or(0, FailureClass::to_wire),
             });
             let record = RoutedRecord {
                 subject: Some(write_subject(*subject, *at)),
@@ -396,7 +399,8 @@ fn read(record: &Record) -> Option<Event> {
                     .into_iter()
                     .map(|passed| {
                         let model = ModelName::parse(&passed.model).ok()?;
-                        Some(PassedOver { model, reason: passed.reason })
+                        let class = FailureClass::from_wire(passed.class);
+                        Some(PassedOver { model, reason: passed.reason, class })
                     })
                     .collect::<Option<_>>()?,
                 why: record.why,
@@ -653,7 +657,11 @@ mod tests {
             queue: Recipient::Model(opus()),
             candidate: 1,
             wait_until: Some(at),
-            passed_over: vec![PassedOver { model: opus(), reason: "shut".into() }],
+            passed_over: vec![PassedOver {
+                model: opus(),
+                reason: "shut".into(),
+                class: Some(FailureClass::Timeout),
+            }],
             why: "asked".into(),
         });
         let agent = AgentName::parse("opus").unwrap();

@@ -55,7 +55,12 @@ impl ConsultService {
 
     async fn row(&self, id: MessageId) -> Result<Row, Status> {
         let head = self.intake.engine.head();
-        let row = self.intake.projection.find(id, head).await.map_err(status::projection)?;
+        let row = self
+            .intake
+            .projection
+            .find(id, head)
+            .await
+            .map_err(|error| status::projection(&error))?;
         let row =
             row.ok_or_else(|| reason::UNKNOWN_MESSAGE.status(format!("there is no message {id}")))?;
         if row.accepted.consultation.is_none() {
@@ -90,7 +95,7 @@ impl ConsultService {
     /// What was answered, or what arrived of it.
     async fn parts(&self, finished: &Finished) -> Result<Vec<Part>, Status> {
         let Some(body) = &finished.reply else { return Ok(Vec::new()) };
-        let bytes = self.intake.bodies.load(body).await.map_err(status::context)?;
+        let bytes = self.intake.bodies.load(body).await.map_err(|error| status::context(&error))?;
         Ok(Payload::decode(bytes)?.response)
     }
 

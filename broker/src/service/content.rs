@@ -60,7 +60,7 @@ pub struct ContentService {
 impl ContentService {
     async fn stored(&self, hash: ContentHash) -> Result<Option<Body>, Status> {
         let head = self.intake.engine.head();
-        self.intake.projection.content(hash, head).await.map_err(status::projection)
+        self.intake.projection.content(hash, head).await.map_err(|error| status::projection(&error))
     }
 
     /// Adds a chunk; gives the whole body once it is all there.
@@ -101,7 +101,7 @@ impl ContentService {
         upload.received += chunk.len() as u64;
         upload.keys.push(BodyKey(content.key().to_bytes()));
         upload.touched = Instant::now();
-        self.journal.put(content).await.map_err(|error| status::context(error.into()))?;
+        self.journal.put(content).await.map_err(|error| status::context(&error.into()))?;
         if upload.received < size {
             let received = upload.received;
             self.uploads.open.insert(hash, upload);
@@ -185,8 +185,8 @@ impl pb::content_service_server::ContentService for ContentService {
             let journal = Arc::clone(&journal);
             async move {
                 let key = ContentKey::from_bytes(&key.0)
-                    .ok_or_else(|| status::context(crate::context::Error::Corrupt))?;
-                journal.get(key).await.map_err(|error| status::context(error.into()))
+                    .ok_or_else(|| status::context(&crate::context::Error::Corrupt))?;
+                journal.get(key).await.map_err(|error| status::context(&error.into()))
             }
         });
         let mut skip = request.offset;

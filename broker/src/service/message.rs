@@ -34,17 +34,23 @@ pub struct MessageService {
 impl MessageService {
     async fn row(&self, id: MessageId) -> Result<Row, Status> {
         let head = self.intake.engine.head();
-        let row = self.intake.projection.find(id, head).await.map_err(status::projection)?;
+        let row = self
+            .intake
+            .projection
+            .find(id, head)
+            .await
+            .map_err(|error| status::projection(&error))?;
         row.ok_or_else(|| reason::UNKNOWN_MESSAGE.status(format!("there is no message {id}")))
     }
 
     /// What was sent, and what was answered.
     async fn payload(&self, row: &Row) -> Result<Payload, Status> {
         let bodies = &self.intake.bodies;
-        let bytes = bodies.load(&row.accepted.body).await.map_err(status::context)?;
+        let bytes =
+            bodies.load(&row.accepted.body).await.map_err(|error| status::context(&error))?;
         let mut payload = Message::decode(bytes)?.payload;
         if let Some(reply) = row.finished.as_ref().and_then(|finished| finished.reply.as_ref()) {
-            let bytes = bodies.load(reply).await.map_err(status::context)?;
+            let bytes = bodies.load(reply).await.map_err(|error| status::context(&error))?;
             payload.response = Payload::decode(bytes)?.response;
         }
         Ok(payload)
@@ -137,7 +143,12 @@ impl pb::message_service_server::MessageService for MessageService {
     ) -> Result<Response<pb::ListMessagesResponse>, Status> {
         let filter = filter(&request.into_inner())?;
         let head = self.intake.engine.head();
-        let page = self.intake.projection.list(filter, head).await.map_err(status::projection)?;
+        let page = self
+            .intake
+            .projection
+            .list(filter, head)
+            .await
+            .map_err(|error| status::projection(&error))?;
         Ok(Response::new(pb::ListMessagesResponse {
             messages: page.rows.into_iter().map(|row| row.info().into()).collect(),
             next_page_token: page.next.map(|seq| seq.0.to_string()).unwrap_or_default(),

@@ -50,12 +50,12 @@ pub(crate) fn intake(error: intake::Error) -> Status {
         }
         intake::Error::Empty => reason::EMPTY_QUESTION.status(text),
         intake::Error::UnknownContent(_) => reason::UNKNOWN_CONTENT.status(text),
-        intake::Error::Content(error) => context(error),
-        intake::Error::Lookup(error) => projection(error),
+        intake::Error::Content(error) => context(&error),
+        intake::Error::Lookup(error) => projection(&error),
     }
 }
 
-pub(crate) fn context(error: context::Error) -> Status {
+pub(crate) fn context(error: &context::Error) -> Status {
     use crate::journal::{PutError, Why};
     let text = error.to_string();
     match error {
@@ -64,13 +64,13 @@ pub(crate) fn context(error: context::Error) -> Status {
         }
         context::Error::Corrupt => reason::CORRUPT.status(text),
         context::Error::Put(_) | context::Error::Prepare(_) | context::Error::Read(_) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+            tracing::error!(error = error as &dyn std::error::Error, "the store failed");
             reason::STORE_FAILED.status(text)
         }
     }
 }
 
-pub(crate) fn projection(error: projection::Error) -> Status {
-    tracing::error!(error = &error as &dyn std::error::Error, "the projection failed");
+pub(crate) fn projection(error: &projection::Error) -> Status {
+    tracing::error!(error = error as &dyn std::error::Error, "the projection failed");
     reason::STORE_FAILED.status(error.to_string())
 }

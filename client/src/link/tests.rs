@@ -100,7 +100,8 @@ async fn an_answer_streams_and_settles_and_its_credit_comes_back() {
         link
     };
     let (settled, mut link) =
-        soon(async { tokio::join!(job.settle(answer("one two"), report), broker_side) }).await;
+        soon(Box::pin(async { tokio::join!(job.settle(answer("one two"), report), broker_side) }))
+            .await;
 
     settled.unwrap();
     assert_eq!(link.hear().await, Up::Credit { messages: 1, size_bytes: 0 });

@@ -6,9 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use broker_proto::{
-    Delivery, MessageId, ModelName, SettleOutcome, SettledFrame, Settlement, Up,
-};
+use broker_proto::{Delivery, MessageId, ModelName, SettleOutcome, SettledFrame, Settlement, Up};
 use tokio_util::sync::CancellationToken;
 
 use super::{

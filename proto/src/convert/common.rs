@@ -539,13 +539,21 @@ impl TryFrom<pb::PassedOver> for PassedOver {
     type Error = InvalidField;
 
     fn try_from(wire: pb::PassedOver) -> Result<Self, InvalidField> {
-        Ok(Self { model: model(&wire.model, "passed_over.model")?, reason: wire.reason })
+        Ok(Self {
+            model: model(&wire.model, "passed_over.model")?,
+            reason: wire.reason,
+            class: FailureClass::from_wire(wire.class),
+        })
     }
 }
 
 impl From<PassedOver> for pb::PassedOver {
     fn from(passed: PassedOver) -> Self {
-        Self { model: passed.model.to_string(), reason: passed.reason }
+        Self {
+            model: passed.model.to_string(),
+            reason: passed.reason,
+            class: passed.class.map_or(0, FailureClass::to_wire),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{AgentName, Failure, MessageId, ModelName, Part, Receipt, Usage};
+use super::{AgentName, Failure, FailureClass, MessageId, ModelName, Part, Receipt, Usage};
 
 /// One delivery, which is one provider call.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,8 @@ pub struct Attempt {
 pub struct PassedOver {
     pub model: ModelName,
     pub reason: String,
+    /// The class it would have failed with, where one is known.
+    pub class: Option<FailureClass>,
 }
 
 /// Why the model stopped.

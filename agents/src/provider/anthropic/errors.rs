@@ -47,9 +47,9 @@ fn meaning(status: u16, body: &Body, headers: &HeaderMap, now: WallTime) -> Fail
         return of_account(failure);
     }
     match status {
-        400 if is_too_long(&body.message) => {
+        400 if is_too_long(body) => {
             let mut failure = fail(Class::ContextTooLong, "the prompt is too long for the model");
-            (failure.actual_tokens, failure.limit_tokens) = tokens(&body.message);
+            (failure.actual_tokens, failure.limit_tokens) = tokens(body);
             failure
         }
         400 if is_on_hold(body) => {
@@ -130,13 +130,21 @@ fn is_on_hold(body: &Body) -> bool {
     body.code == "organization_on_hold" || body.message.contains("organization has been disabled")
 }
 
-fn is_too_long(message: &str) -> bool {
-    message.contains("prompt is too long") || message.contains("exceed context limit")
+fn is_too_long(body: &Body) -> bool {
+    // A type of llama.cpp, which speaks this wire too.
+    body.kind == "exceed_context_size_error"
+        || body.message.contains("prompt is too long")
+        || body.message.contains("exceed context limit")
 }
 
-/// Actual and limit of `210050 tokens > 200000 maximum` or `190000 + 20000 > 200000`.
-fn tokens(message: &str) -> (Option<u64>, Option<u64>) {
-    let Some((actual, limit)) = message.split_once('>') else { return (None, None) };
+/// Actual and limit of `210050 tokens > 200000 maximum` or `190000 + 20000 > 200000`; llama.cpp has fields for both.
+fn tokens(body: &Body) -> (Option<u64>, Option<u64>) {
+    let error = &body.json["error"];
+    let fields = (error["n_prompt_tokens"].as_u64(), error["n_ctx"].as_u64());
+    if fields.1.is_some() {
+        return fields;
+    }
+    let Some((actual, limit)) = body.message.split_once('>') else { return (None, None) };
     let actual: u64 = numbers(actual).into_iter().fold(0, u64::saturating_add);
     (Some(actual).filter(|actual| *actual > 0), numbers(limit).first().copied())
 }

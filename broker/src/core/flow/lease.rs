@@ -21,13 +21,13 @@ impl Run<'_> {
         for _ in 0..DISPATCH_STEPS {
             let Some((seq, link)) = self.next_lease(queue) else {
                 if self.state.queue.unserved() == Some(queue) {
-                    self.note(Note::Unserved { queue: queue.clone(), is_due: false });
+                    self.note(&Note::Unserved { queue: queue.clone(), is_due: false });
                 }
                 return;
             };
             self.lease(seq, link, queue);
         }
-        self.note(Note::Unserved { queue: queue.clone(), is_due: true });
+        self.note(&Note::Unserved { queue: queue.clone(), is_due: true });
     }
 
     fn next_lease(&self, queue: &Recipient) -> Option<(Seq, LinkId)> {
@@ -102,16 +102,16 @@ impl Run<'_> {
         let to = agent.clone();
         self.event(Event::Leased { subject, at: self.now.wall, epoch, agent, instance });
         let boot = self.now.boot;
-        self.note(Note::LeaseRuns {
+        self.note(&Note::LeaseRuns {
             seq,
             ends: boot.after(self.state.policy.lease),
             cap: Some(boot.after(self.state.policy.lease_cap)),
         });
-        self.note(Note::Spent { link, size_bytes });
+        self.note(&Note::Spent { link, size_bytes });
         if let (Some(model), Recipient::Model(_)) = (model, queue)
             && self.state.route.gate(&model, self.now) == Gate::Due
         {
-            self.note(Note::Probing { model, seq: Some(seq) });
+            self.note(&Note::Probing { model, seq: Some(seq) });
         }
         self.begin_attempt(seq, epoch, &to);
         self.effect(Effect::Deliver(Box::new(delivered)));
@@ -140,7 +140,7 @@ impl Run<'_> {
             why: consultation.why.clone(),
             attempts: consultation.attempts.clone(),
             passed_over: consultation.passed_over.iter().filter(called).cloned().collect(),
-            is_degraded: model.is_degraded,
+            is_degraded: model.is_degraded && model.name != consultation.asked,
             is_simulated: model.is_simulated,
         })
     }
@@ -154,7 +154,7 @@ impl Run<'_> {
                 continue;
             }
             let ends = self.now.boot.after(self.state.policy.lease).min(lease.cap);
-            self.note(Note::LeaseRuns { seq: *seq, ends, cap: None });
+            self.note(&Note::LeaseRuns { seq: *seq, ends, cap: None });
         }
     }
 }

@@ -21,14 +21,14 @@ impl Run<'_> {
             .map(|(id, _)| id)
             .collect();
         for old in takes_over {
-            self.note(Note::LinkDown { link: old, at: self.now.boot });
+            self.note(&Note::LinkDown { link: old, at: self.now.boot });
             self.effect(Effect::Supersede { link: old });
         }
         let queues: Vec<Recipient> = agent::queues(&up).collect();
         let is_new_process = !self.state.agent.has_greeted(&up.agent, &up.instance);
         let models = up.models.clone();
         let resumed = self.take_over_leases(&up, resume);
-        self.note(Note::LinkUp { link, up: Box::new(up) });
+        self.note(&Note::LinkUp { link, up: Box::new(up) });
         if is_new_process {
             for model in models {
                 self.configuration_may_have_changed(&model);
@@ -90,7 +90,7 @@ impl Run<'_> {
             .cloned()
             .collect();
         for model in absent {
-            self.note(Note::Sweep { model, is_due: true });
+            self.note(&Note::Sweep { model, is_due: true });
         }
     }
 
@@ -104,7 +104,7 @@ impl Run<'_> {
             return Err(Refusal::LinkClosed(link.0));
         };
         let queues: Vec<Recipient> = agent::queues(up).collect();
-        self.note(Note::Credit { link, messages, size_bytes });
+        self.note(&Note::Credit { link, messages, size_bytes });
         for queue in queues {
             self.dispatch(&queue);
         }
@@ -129,18 +129,22 @@ impl Run<'_> {
         let policy = &self.state.policy;
         let (lease, cap) = (policy.lease, policy.lease_cap);
         let models = policy.models.keys().cloned().collect();
-        self.note(Note::Started { at: boot, grace: self.state.policy.routing.agent_grace, models });
+        self.note(&Note::Started {
+            at: boot,
+            grace: self.state.policy.routing.agent_grace,
+            models,
+        });
         for seq in self.state.queue.living() {
             let Some(message) = self.state.queue.get(seq) else { continue };
             let epoch = message.epoch;
             match &message.place {
                 Place::Leased { .. } => {
                     let (ends, cap) = (boot.after(lease), Some(boot.after(cap)));
-                    self.note(Note::LeaseRuns { seq, ends, cap });
+                    self.note(&Note::LeaseRuns { seq, ends, cap });
                 }
                 Place::Waiting { until, .. } => {
                     let due = self.now.boot_at(*until);
-                    self.note(Note::WaitRuns { seq, due });
+                    self.note(&Note::WaitRuns { seq, due });
                 }
                 // The broker stopped between two commits of one story; it goes on here.
                 Place::Closing { .. } => self.sealed(seq, epoch, false),
@@ -176,10 +180,10 @@ impl Run<'_> {
                 .then(|| model.clone())
         });
         if let Some(window) = window {
-            self.note(Note::TooSmall { seq, window });
+            self.note(&Note::TooSmall { seq, window });
         }
         if let Some(model) = probes {
-            self.note(Note::Probing { model, seq: Some(seq) });
+            self.note(&Note::Probing { model, seq: Some(seq) });
         }
     }
 }

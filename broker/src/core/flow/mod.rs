@@ -46,7 +46,7 @@ impl<'a> Run<'a> {
             }
             Command::LinkUp { link, up, resume } => Ok(self.link_up(link, *up, &resume)),
             Command::LinkDown { link } => {
-                self.note(Note::LinkDown { link, at: self.now.boot });
+                self.note(&Note::LinkDown { link, at: self.now.boot });
                 Ok(Reply::None)
             }
             Command::Credit { link, messages, size_bytes } => {
@@ -65,7 +65,7 @@ impl<'a> Run<'a> {
                 Ok(Reply::None)
             }
             Command::AskerBack { seq } => {
-                self.note(Note::Orphaned { seq, until: None });
+                self.note(&Note::Orphaned { seq, until: None });
                 Ok(Reply::None)
             }
             Command::Report { model, usage, limits, failure } => {
@@ -81,7 +81,7 @@ impl<'a> Run<'a> {
                 Ok(Reply::None)
             }
             Command::Projected { finish_no } => {
-                self.note(Note::Projected { finish_no });
+                self.note(&Note::Projected { finish_no });
                 Ok(Reply::None)
             }
             Command::Tick => {
@@ -97,8 +97,8 @@ impl<'a> Run<'a> {
         self.events.push(event);
     }
 
-    fn note(&mut self, note: Note) {
-        self.state.note(&note);
+    fn note(&mut self, note: &Note) {
+        self.state.note(note);
     }
 
     fn effect(&mut self, effect: Effect) {
@@ -121,13 +121,13 @@ impl<'a> Run<'a> {
             }
         }
         if let Some(queue) = self.state.queue.unserved().cloned() {
-            self.note(Note::Unserved { queue: queue.clone(), is_due: false });
+            self.note(&Note::Unserved { queue: queue.clone(), is_due: false });
             self.dispatch(&queue);
         }
         let absent = self.state.agent.newly_absent(self.now.boot);
         for model in absent {
-            self.note(Note::ToldAbsent { model: model.clone() });
-            self.note(Note::Sweep { model, is_due: true });
+            self.note(&Note::ToldAbsent { model: model.clone() });
+            self.note(&Note::Sweep { model, is_due: true });
         }
         if let Some(model) = self.state.route.to_sweep().cloned() {
             self.sweep(&model);

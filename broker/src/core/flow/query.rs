@@ -27,9 +27,7 @@ impl Run<'_> {
                     };
                 Reply::Tokens(self.state.agent.tokens().map(info).collect())
             }
-            Query::Usage => {
-                Reply::Usage(self.in_order().map(|model| self.usage(model)).collect())
-            }
+            Query::Usage => Reply::Usage(self.in_order().map(|model| self.usage(model)).collect()),
             Query::Explain(new) => Reply::Explained(self.explain(&new)),
             Query::Token(hash) => {
                 let owner = self.state.agent.tokens().find(|(_, token)| token.hash == hash);

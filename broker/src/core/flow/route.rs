@@ -66,7 +66,7 @@ impl Run<'_> {
                 let Some(model) = chain.get(candidate as usize).cloned() else { return };
                 self.place(seq, &model, candidate, None, passed_over, why);
                 if is_probe {
-                    self.note(Note::Probing { model: model.clone(), seq: Some(seq) });
+                    self.note(&Note::Probing { model: model.clone(), seq: Some(seq) });
                 }
                 self.dispatch(&Recipient::Model(model));
             }
@@ -153,7 +153,7 @@ impl Run<'_> {
         let why = why.to_owned();
         self.event(Event::Routed { subject, at, queue, candidate, wait_until, passed_over, why });
         if let Some(until) = wait_until {
-            self.note(Note::WaitRuns { seq, due: self.now.boot_at(until) });
+            self.note(&Note::WaitRuns { seq, due: self.now.boot_at(until) });
         }
         if let Some(left) = left {
             self.end_probe(&left, seq);
@@ -197,7 +197,7 @@ impl Run<'_> {
         let before = self.events.len();
         let mut is_done = true;
         // First, because what moves here may ask for another sweep.
-        self.note(Note::Sweep { model: model.clone(), is_due: false });
+        self.note(&Note::Sweep { model: model.clone(), is_due: false });
         for seq in waiting {
             if self.events.len() - before >= SWEEP_STEPS {
                 is_done = false;
@@ -212,7 +212,7 @@ impl Run<'_> {
             self.route(seq, candidate, "routed again");
         }
         if !is_done {
-            self.note(Note::Sweep { model: model.clone(), is_due: true });
+            self.note(&Note::Sweep { model: model.clone(), is_due: true });
         }
     }
 
@@ -231,8 +231,8 @@ impl Run<'_> {
                 self.dispatch(&Recipient::Model(model.clone()));
             }
             if !is_available {
-                self.note(Note::Probing { model: model.clone(), seq: None });
-                self.note(Note::Sweep { model: model.clone(), is_due: true });
+                self.note(&Note::Probing { model: model.clone(), seq: None });
+                self.note(&Note::Sweep { model: model.clone(), is_due: true });
             }
             if is_available != was_available {
                 self.effect(Effect::ModelChanged { model, is_available, reason });
@@ -383,8 +383,8 @@ impl Run<'_> {
         if self.state.route.prober(model) != Some(seq) {
             return;
         }
-        self.note(Note::Probing { model: model.clone(), seq: None });
-        self.note(Note::Sweep { model: model.clone(), is_due: true });
+        self.note(&Note::Probing { model: model.clone(), seq: None });
+        self.note(&Note::Sweep { model: model.clone(), is_due: true });
     }
 
     /// Counts one call's figures towards its model.

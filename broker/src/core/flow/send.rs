@@ -132,7 +132,7 @@ impl Run<'_> {
         let Some(consultation) = &message.consultation else { return };
         let window = consultation.options.return_window.map_or(window, |own| own.max(window));
         if !consultation.options.keep {
-            self.note(Note::Orphaned { seq, until: Some(self.now.boot.after(window)) });
+            self.note(&Note::Orphaned { seq, until: Some(self.now.boot.after(window)) });
         }
     }
 
@@ -145,7 +145,7 @@ impl Run<'_> {
             return;
         }
         let window = consultation.options.return_window.unwrap_or(window);
-        self.note(Note::Orphaned { seq, until: Some(self.now.boot.after(window)) });
+        self.note(&Note::Orphaned { seq, until: Some(self.now.boot.after(window)) });
     }
 }
 

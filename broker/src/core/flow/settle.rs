@@ -140,7 +140,7 @@ impl Run<'_> {
                 passed_over: Vec::new(),
                 why: format!("failed: {}", failure.class.as_str()),
             });
-            self.note(Note::WaitRuns { seq, due: self.now.boot_at(until) });
+            self.note(&Note::WaitRuns { seq, due: self.now.boot_at(until) });
             return;
         }
         let Some(attempt) = self.attempt(seq, Some(failure.clone()), figures) else { return };
@@ -203,7 +203,7 @@ impl Run<'_> {
             Verdict::Next => self.route(seq, candidate + 1, &why),
             Verdict::Larger => {
                 let window = self.model(model).map_or(0, |model| model.context_window);
-                self.note(Note::TooSmall { seq, window });
+                self.note(&Note::TooSmall { seq, window });
                 self.route(seq, candidate + 1, &why);
             }
             Verdict::Again { at } if at <= self.now.wall => self.route(seq, candidate, &why),
@@ -284,7 +284,7 @@ impl Run<'_> {
         self.event(Event::LeaseLost { subject, at, epoch, why: why.clone(), counts: wears_out });
         self.effect(Effect::Revoke { agent, seq, epoch, id, reason: why });
         if is_consultation {
-            self.note(Note::LostAttempt { seq, attempt: attempt.map(Box::new), counts });
+            self.note(&Note::LostAttempt { seq, attempt: attempt.map(Box::new), counts });
             self.effect(Effect::Seal { seq, id, sender, epoch });
         } else {
             self.after_loss(seq);
@@ -370,7 +370,7 @@ impl Run<'_> {
         );
         self.end(seq, MessageState::Dead, Some(failure), None);
         if let Some(credit) = credit {
-            self.note(credit);
+            self.note(&credit);
             self.dispatch(&queue);
         }
     }

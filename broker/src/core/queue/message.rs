@@ -230,17 +230,18 @@ impl Consultation {
         answered: Option<Answered<'_>>,
     ) -> AnswerSummary {
         let mut attempts = self.attempts.clone();
-        let last = answered.map(|answered| {
-            attempts.push(answered.attempt.clone());
-            answered
-        });
+        let last = answered;
+        attempts.extend(last.as_ref().map(|answered| answered.attempt.clone()));
         let called = |passed: &&PassedOver| attempts.iter().all(|a| a.model != passed.model);
         AnswerSummary {
             message_id: id,
             asked: self.asked.clone(),
             model: last.as_ref().map(|answered| answered.model.name.clone()),
             agent: last.as_ref().and_then(|answered| answered.attempt.agent.clone()),
-            is_degraded: last.as_ref().is_some_and(|answered| answered.model.is_degraded),
+            is_degraded: last.as_ref().is_some_and(|answered| {
+                // A model that was asked for itself stands in for nobody.
+                answered.model.is_degraded && answered.model.name != self.asked
+            }),
             is_simulated: last.as_ref().is_some_and(|answered| answered.model.is_simulated),
             stop_reason: last.as_ref().and_then(|answered| answered.stop_reason),
             passed_over: self.passed_over.iter().filter(called).cloned().collect(),

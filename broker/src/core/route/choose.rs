@@ -56,6 +56,17 @@ pub struct Judged {
     pub reason: String,
 }
 
+impl Judged {
+    /// The class that a call would fail with, where one is known.
+    fn class(&self) -> Option<FailureClass> {
+        match self.verdict {
+            Verdict::Shut { class, .. } | Verdict::Unfit(class) => Some(class),
+            Verdict::Absent => Some(FailureClass::Unreachable),
+            Verdict::Good | Verdict::Probe | Verdict::UnderProbe => None,
+        }
+    }
+}
+
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
@@ -179,8 +190,9 @@ pub fn choose(
             Verdict::Good => return (call(false), passed_over),
             Verdict::Probe => return (call(true), passed_over),
             Verdict::UnderProbe | Verdict::Absent | Verdict::Shut { .. } | Verdict::Unfit(_) => {
-                let reason = candidate.reason.clone();
-                passed_over.push(PassedOver { model: model.clone(), reason });
+                let (model, reason) = (model.clone(), candidate.reason.clone());
+                let class = candidate.class();
+                passed_over.push(PassedOver { model, reason, class });
             }
         }
     }

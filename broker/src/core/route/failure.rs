@@ -241,5 +241,5 @@ fn in_words(failure: &Failure) -> String {
         | FailureClass::Cancelled
         | FailureClass::Internal => "failed",
     };
-    if failure.detail.is_empty() { what.into() } else { format!("{what} ({})", failure.detail) }
+    if failure.detail.is_empty() { what.into() } else { format!("{what}: {}", failure.detail) }
 }

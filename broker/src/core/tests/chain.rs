@@ -1,8 +1,9 @@
 use broker_proto::{Failure, FailureClass, PassedOver, RateLimit};
 
 use super::world::*;
+use crate::core::{Command, queue::Seq};
 
-fn passed_over(world: &World, seq: crate::core::queue::Seq) -> Vec<(String, String)> {
+fn passed_over(world: &World, seq: Seq) -> Vec<(String, String)> {
     let brief = |p: PassedOver| (p.model.to_string(), p.reason);
     world.summary(seq).passed_over.into_iter().map(brief).collect()
 }
@@ -113,6 +114,19 @@ fn attempts_are_capped_over_the_whole_chain() {
 }
 
 #[test]
+fn time_is_capped_over_the_whole_chain() {
+    for (max_total, calls) in [(secs(20), 1), (secs(21), 2)] {
+        let mut world = World::with(|policy| policy.routing.max_total = max_total);
+        let seq = world.ask("opus");
+        world.advance(secs(10));
+        world.run(Command::Renew { agent: agent("opus"), leases: vec![world.token(seq)] });
+        world.advance(secs(10));
+        world.fail(seq, FailureClass::QuotaExhausted);
+        assert_eq!(world.deliveries.len(), calls);
+    }
+}
+
+#[test]
 fn an_exhausted_chain_fails_as_its_last_attempt_with_the_earliest_return() {
     let mut world = World::new();
     let seq = world.ask("opus");
@@ -176,6 +190,10 @@ fn a_queued_message_returns_to_the_asked_model_if_that_came_back_first() {
     world.fail_until(busy, FailureClass::RateLimited, secs(90));
 
     assert_eq!(world.called(queued), "opus");
+    world.done(queued);
+    let passed: Vec<String> =
+        passed_over(&world, queued).into_iter().map(|(model, _)| model).collect();
+    assert_eq!(passed, Vec::<String>::new(), "a model that was called was not passed over");
 }
 
 #[test]
@@ -209,20 +227,6 @@ fn the_local_model_answers_degraded_and_a_simulated_one_says_so() {
     };
     assert_eq!(flags(&world, simulated), ("opus".into(), false, true));
     assert_eq!(flags(&world, degraded), ("local".into(), true, false));
-}
-
-#[test]
-fn models_that_were_called_are_not_passed_over() {
-    let mut world = World::empty(policy()).with_agent("opus", 9);
-    world.advance(GRACE);
-    let seq = world.ask("opus");
-    world.fail_until(seq, FailureClass::RateLimited, secs(4));
-    world.advance(secs(4));
-    world.done(seq);
-
-    let passed: Vec<String> =
-        passed_over(&world, seq).into_iter().map(|(model, _)| model).collect();
-    assert!(!passed.contains(&"opus".to_owned()), "{passed:?}");
 }
 
 #[test]

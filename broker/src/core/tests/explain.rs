@@ -48,6 +48,22 @@ fn who_insists_is_told_what_will_happen_to_it() {
 }
 
 #[test]
+fn nobody_is_told_to_wait_past_its_deadline() {
+    let mut world = World::new();
+    for name in ["opus", "sonnet", "gpt-4o", "local"] {
+        shut(&mut world, name, FailureClass::RateLimited, Some(4));
+    }
+    let mut new = consultation("opus");
+    assert_eq!(world.explain(new.clone()).decision, "it waits 4.0 s, then opus is called");
+
+    new.options.deadline = Some(secs(3));
+
+    assert!(world.explain(new.clone()).decision.starts_with("it fails with RATE_LIMITED"));
+    let seq = world.ask_with("opus", |c| *c = new);
+    assert_eq!(world.failed_as(seq).class, FailureClass::RateLimited);
+}
+
+#[test]
 fn a_limit_shows_as_the_level_of_its_model() {
     let mut world = World::new();
     shut(&mut world, "opus", FailureClass::QuotaExhausted, Some(60));
@@ -110,7 +126,7 @@ proptest! {
         let will_fail = explained.decision.starts_with("it fails");
         prop_assert_eq!(will_fail, world.end(seq).is_some(), "{}", explained.decision);
         let will_call = explained.decision.contains("is called") && !explained.decision.contains("then");
-        let calls = world.called(seq) != "";
+        let calls = !world.called(seq).is_empty();
         prop_assert!(calls <= will_call, "{}", explained.decision);
     }
 }

@@ -8,6 +8,7 @@ mod chain;
 mod dead;
 mod expiry;
 mod explain;
+mod given;
 mod histories;
 mod lease;
 mod link;

@@ -123,6 +123,20 @@ fn what_only_the_projection_knows_is_a_duplicate_too() {
 
 // I-7
 #[test]
+fn what_the_projection_may_not_know_yet_stays_in_memory() {
+    let mut world = World::new();
+    let new = world.message("opus");
+    world.send(new.clone()).unwrap();
+    world.done(Seq(1));
+
+    world.run(Command::Projected { finish_no: world.state.queue.finish_no() - 1 });
+
+    assert!(world.state.queue.known(&new.sender, new.id).is_some());
+    assert_eq!(world.state.queue.ended_by(Seq(1)), Some(1));
+}
+
+// I-7
+#[test]
 fn what_is_alive_stays_known_whatever_was_projected() {
     let mut world = World::new();
     let new = world.message("opus");

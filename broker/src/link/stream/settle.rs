@@ -181,5 +181,5 @@ async fn commit(
 async fn store(services: &Services, response: Vec<Part>) -> Result<Stored, Status> {
     services.intake.check_refs(&response).await.map_err(service::status::intake)?;
     let bytes: Bytes = Payload { response, ..Payload::default() }.encode();
-    services.bodies.store(bytes).await.map_err(service::status::context)
+    services.bodies.store(bytes).await.map_err(|error| service::status::context(&error))
 }

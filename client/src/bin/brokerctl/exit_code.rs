@@ -1,7 +1,7 @@
 //! Exit codes: what a script can tell from a run without reading a word of it.
 
 use broker_client::Code;
-use broker_proto::types::FailureClass;
+use broker_proto::types::{AnswerSummary, Failure, FailureClass};
 
 use crate::{commands::consult, output};
 
@@ -45,6 +45,23 @@ pub(crate) fn of_class(class: FailureClass) -> Exit {
         | C::AgentLost
         | C::Cancelled
         | C::Internal => Exit::Failed,
+    }
+}
+
+/// The exit code of a consultation that failed: limited, when somebody of its chain will be back or can be paid for.
+pub(crate) fn of_failure(failure: &Failure, summary: &AnswerSummary) -> Exit {
+    use FailureClass as C;
+    let attempts = summary.attempts.iter().filter_map(|attempt| attempt.failure.as_ref());
+    let passed_over = summary.passed_over.iter().filter_map(|passed| passed.class);
+    let is_limited = attempts.map(|met| met.class).chain(passed_over).any(C::is_limit);
+    match failure.class {
+        // What was asked is the reason; no other time would help.
+        C::InvalidRequest | C::ContentRefused | C::ContextTooLong | C::RequestTooLarge => {
+            of_class(failure.class)
+        }
+        C::Cancelled => Exit::Failed,
+        _ if is_limited || failure.retry_at.is_some() => Exit::Limited,
+        class => of_class(class),
     }
 }
 

@@ -80,10 +80,11 @@ pub(crate) async fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<Ex
     let paths = Paths::resolve(&config.broker, |name| std::env::var_os(name))?;
     let mut checks =
         vec![Check::ok("configuration", format!("{} models", config.models.iter().count()))];
-    checks.extend(models(&config).await);
+    let (broker, has_agents) = broker(global).await?;
+    checks.extend(models(&config, has_agents).await);
     checks.push(clock(consult::now()));
     checks.push(disk(&paths.data_dir));
-    checks.extend(broker(global).await?);
+    checks.extend(broker);
     match global.output {
         Format::Json => {
             let is_ok = !failed(&checks);
@@ -110,7 +111,9 @@ fn failed(checks: &[Check]) -> bool {
 }
 
 /// Keys, providers and Ollama, as the agents' own program sees them.
-async fn models(config: &Config) -> Vec<Check> {
+///
+/// A house that runs already has what it needs, such as a simulator.
+async fn models(config: &Config, has_agents: bool) -> Vec<Check> {
     let found = async {
         let programs = Programs::beside_this()?;
         let folder = PrivateFolder::make("doctor")?;
@@ -137,7 +140,7 @@ async fn models(config: &Config) -> Vec<Check> {
             Check { name, verdict, detail, remedy: model.remedy.clone() }
         })
         .collect();
-    if !has_any {
+    if !has_any && !has_agents {
         let remedy = "set ANTHROPIC_API_KEY or OPENAI_API_KEY, start Ollama, or use `brokerctl up --simulated`";
         checks.push(Check::fail("models", "none can be used", remedy));
     }
@@ -202,14 +205,15 @@ fn measure(data_dir: &Path) -> io::Result<[Duration; SYNCS]> {
     Ok(times)
 }
 
-/// Whether a broker answers, and whether its clock is ours.
-async fn broker(global: &Global) -> anyhow::Result<Vec<Check>> {
+/// Whether a broker answers, and whether its clock is ours; and whether it has agents.
+async fn broker(global: &Global) -> anyhow::Result<(Vec<Check>, bool)> {
     let endpoint = global.endpoint()?;
     let client = match Client::connect(&broker_client::Endpoint::unix(endpoint.socket())).await {
         Ok(client) => client,
         Err(_) => {
             let detail = format!("none answers at {endpoint}");
-            return Ok(vec![Check::warn("broker", detail, "start it with `brokerctl up`")]);
+            let check = Check::warn("broker", detail, "start it with `brokerctl up`");
+            return Ok((vec![check], false));
         }
     };
     let began = Instant::now();
@@ -217,7 +221,7 @@ async fn broker(global: &Global) -> anyhow::Result<Vec<Check>> {
         Ok(pong) => pong,
         Err(err) => {
             let remedy = "stop it and start it again with `brokerctl up`";
-            return Ok(vec![Check::fail("broker", err.to_string(), remedy)]);
+            return Ok((vec![Check::fail("broker", err.to_string(), remedy)], false));
         }
     };
     let millis = began.elapsed().as_secs_f64() * 1_000.0;
@@ -243,7 +247,7 @@ async fn broker(global: &Global) -> anyhow::Result<Vec<Check>> {
     } else {
         Check::warn("agents", detail, "`brokerctl up` starts one per model")
     });
-    Ok(checks)
+    Ok((checks, connected > 0))
 }
 
 #[cfg(test)]

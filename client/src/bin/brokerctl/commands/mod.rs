@@ -12,6 +12,7 @@ mod usage;
 
 use broker_client::{Client, Endpoint};
 use clap::CommandFactory as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{Cli, Command, Global},
@@ -55,11 +56,26 @@ async fn connect(global: &Global) -> anyhow::Result<Client> {
     Ok(Client::connect(&endpoint).await?)
 }
 
-/// Ends at the first SIGINT or SIGTERM.
-async fn interrupt() -> std::io::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
+/// SIGINT and SIGTERM, from when this is made: one that comes while something else is done is not lost.
+#[derive(Debug)]
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Returns at the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

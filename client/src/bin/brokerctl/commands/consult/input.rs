@@ -80,8 +80,8 @@ pub(crate) fn model_name(text: &str) -> Result<ModelName, Misused> {
 
 fn payload(args: &QuestionArgs, stdin: &mut impl Read) -> Result<Payload, Error> {
     let question = match &args.question {
-        Some(question) => question.clone(),
-        None => text("stdin".to_owned(), stdin)?,
+        Some(question) if question != "-" => question.clone(),
+        Some(_) | None => text("stdin".to_owned(), stdin)?,
     };
     if question.trim().is_empty() {
         return Err(Error::Empty);

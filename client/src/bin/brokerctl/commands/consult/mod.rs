@@ -18,7 +18,7 @@ use self::{
     report::Report,
     screen::Screen,
 };
-use super::{connect, interrupt};
+use super::{Interrupts, connect};
 use crate::{
     cli::{AttachArgs, ConsultArgs, ExplainArgs, Global, PollArgs, QuestionArgs, SubmitArgs},
     exit_code::{self, Exit},
@@ -80,13 +80,13 @@ async fn watch(
     mut screen: Screen,
     on_interrupt: OnInterrupt,
 ) -> anyhow::Result<Exit> {
+    let mut interrupts = Interrupts::listen()?;
     loop {
         let step = tokio::select! {
             step = follow.next() => step?,
-            interrupted = interrupt() => {
-                interrupted?;
+            () = interrupts.next() => {
                 screen.quiet();
-                return leave(client, follow.id(), on_interrupt).await;
+                return leave(client, follow.id(), on_interrupt, &mut interrupts).await;
             }
         };
         match step {
@@ -99,7 +99,12 @@ async fn watch(
     Ok(exit_of(terminal))
 }
 
-async fn leave(client: &Client, id: MessageId, how: OnInterrupt) -> anyhow::Result<Exit> {
+async fn leave(
+    client: &Client,
+    id: MessageId,
+    how: OnInterrupt,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Exit> {
     if how == OnInterrupt::Leave {
         output::note(&format!("left; `brokerctl attach {id}` comes back"));
         return Ok(Exit::Interrupted);
@@ -107,7 +112,7 @@ async fn leave(client: &Client, id: MessageId, how: OnInterrupt) -> anyhow::Resu
     output::note(&format!("cancelling message {id} (again to leave at once)"));
     let cancelled = tokio::select! {
         cancelled = tokio::time::timeout(CANCEL_WITHIN, client.cancel(id)) => cancelled,
-        _ = interrupt() => {
+        () = interrupts.next() => {
             output::note("left without waiting");
             return Ok(Exit::Interrupted);
         }
@@ -124,7 +129,7 @@ async fn leave(client: &Client, id: MessageId, how: OnInterrupt) -> anyhow::Resu
 fn exit_of(terminal: &Terminal) -> Exit {
     match terminal {
         Terminal::Done(_) => Exit::Done,
-        Terminal::Failed { failure, .. } => exit_code::of_class(failure.class),
+        Terminal::Failed { failure, summary } => exit_code::of_failure(failure, summary),
         Terminal::Expired(_) => Exit::Deadline,
         Terminal::Cancelled(_) => Exit::Failed,
     }

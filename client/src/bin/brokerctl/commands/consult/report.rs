@@ -103,7 +103,7 @@ impl Report {
             attempts: attempts.collect(),
             passed_over: passed_over.collect(),
             usage: summary.usage.into(),
-            cost_usd: summary.cost_usd,
+            cost_usd: summary.cost_usd.map(rounded),
             error: None,
         }
     }
@@ -132,6 +132,11 @@ impl Report {
     }
 }
 
+/// To a billionth of a dollar: what is behind it comes from adding in binary.
+fn rounded(usd: f64) -> f64 {
+    (usd * 1e9).round() / 1e9
+}
+
 fn failed(terminal: &Terminal) -> Option<Failed> {
     let (class, message, retry_at) = match terminal {
         Terminal::Done(_) => return None,
@@ -155,7 +160,7 @@ pub(crate) fn earliest_retry(failure: &Failure, summary: &AnswerSummary) -> Opti
 pub(crate) mod tests {
     use std::time::Duration;
 
-    use broker_proto::types::{Attempt, FailureClass, ModelName, PassedOver, Provenance};
+    use broker_proto::types::{Attempt, FailureClass, ModelName, Provenance};
 
     use super::*;
 
@@ -192,7 +197,11 @@ pub(crate) mod tests {
             is_simulated: true,
             stop_reason: None,
             attempts,
-            passed_over: vec![PassedOver { model: model("gpt-4o"), reason: "no agent".into() }],
+            passed_over: vec![broker_proto::PassedOver {
+                model: model("gpt-4o"),
+                reason: "no agent".into(),
+                class: None,
+            }],
             usage: Usage {
                 input_tokens: Some(10),
                 output_tokens: Some(4),

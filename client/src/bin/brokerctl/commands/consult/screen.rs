@@ -1,5 +1,7 @@
 //! What a person sees of an answer: text on stdout as it comes, the story on stderr.
 
+use std::io::IsTerminal as _;
+
 use broker_proto::types::{Part, Terminal};
 
 use super::{follow::Step, now, reading::Event, report::Report, story};
@@ -40,7 +42,10 @@ impl Screen {
         match step {
             Step::Frame(event) => self.event(event)?,
             Step::Broken(err) => {
-                self.break_line()?;
+                // The text goes on where it stopped: a line end would become part of the answer.
+                if self.is_mid_line && std::io::stdout().is_terminal() {
+                    output::mutter("\n");
+                }
                 self.story.say(&format!("{err}; coming back to the answer"));
             }
             Step::Back => self.story.say("the broker is back"),
@@ -137,7 +142,7 @@ impl Screen {
             self.is_mid_line = !answer.ends_with('\n');
         }
         self.break_line()?;
-        for line in story::ending(terminal, now()) {
+        for line in self.story.ending(terminal, now()) {
             self.story.say(&line);
         }
         if self.format == Format::Json {

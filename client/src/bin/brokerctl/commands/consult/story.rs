@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use broker_proto::types::{
-    AnswerSummary, Attempt, FailureClass, ModelName, Routed, Terminal, WallTime,
+    AnswerSummary, Attempt, FailureClass, ModelName, PassedOver, Routed, Terminal, WallTime,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -60,23 +60,64 @@ impl Story {
     }
 
     fn news(&mut self, routed: &Routed, now: WallTime) -> Vec<String> {
+        let mut lines = self.untold(&routed.attempts, &routed.passed_over, now);
+        if let Some(last) = lines.last_mut() {
+            last.push_str(&format!(" → asking {}{}", routed.model, simulated(routed.is_simulated)));
+        }
+        lines
+    }
+
+    /// Failed attempts and passed-over candidates that were not told yet.
+    fn untold(
+        &mut self,
+        attempts: &[Attempt],
+        passed_over: &[PassedOver],
+        now: WallTime,
+    ) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
-        for attempt in &routed.attempts {
+        for attempt in attempts {
             if attempt.number > self.told_attempts {
                 self.told_attempts = attempt.number;
                 lines.extend(failed_attempt(attempt, now));
             }
         }
-        for candidate in &routed.passed_over {
+        for candidate in passed_over {
             if !self.told_passed_over.contains(&candidate.model) {
                 self.told_passed_over.push(candidate.model.clone());
                 lines.push(format!("{}: passed over, {}", candidate.model, candidate.reason));
             }
         }
-        if let Some(last) = lines.last_mut() {
-            last.push_str(&format!(" → asking {}{}", routed.model, simulated(routed.is_simulated)));
-        }
         lines
+    }
+
+    /// The last lines: who answered and what it took, or why nobody did and what helps.
+    pub(crate) fn ending(&mut self, terminal: &Terminal, now: WallTime) -> Vec<String> {
+        match terminal {
+            Terminal::Done(summary) => vec![answered(summary)],
+            Terminal::Failed { failure, summary } => {
+                let mut lines = self.untold(&summary.attempts, &summary.passed_over, now);
+                // Where each model's reason was told, their sum would only repeat it.
+                let is_told = self.told_attempts > 0 || !self.told_passed_over.is_empty();
+                let is_short = is_told && !self.is_verbose || failure.detail.is_empty();
+                let why = if is_short { words(failure.class) } else { &failure.detail };
+                lines.push(format!("failed: {}: {why}", failure.class.as_str()));
+                match earliest_retry(failure, summary) {
+                    Some(at) => lines.push(format!(
+                        "the earliest time to try again is {} (in {})",
+                        output::clock(at, now),
+                        output::span(at.since(now))
+                    )),
+                    None => lines.extend(remedy(failure.class).map(str::to_owned)),
+                }
+                lines
+            }
+            Terminal::Expired(summary) => {
+                vec![format!("the deadline of message {} passed", summary.message_id)]
+            }
+            Terminal::Cancelled(summary) => {
+                vec![format!("message {} was cancelled", summary.message_id)]
+            }
+        }
     }
 }
 
@@ -168,42 +209,6 @@ fn remedy(class: FailureClass) -> Option<&'static str> {
     }
 }
 
-/// The last lines: who answered and what it took, or why nobody did and what helps.
-pub(crate) fn ending(terminal: &Terminal, now: WallTime) -> Vec<String> {
-    match terminal {
-        Terminal::Done(summary) => vec![answered(summary)],
-        Terminal::Failed { failure, summary } => {
-            let mut lines: Vec<String> = summary
-                .attempts
-                .iter()
-                .filter_map(|attempt| failed_attempt(attempt, now))
-                .collect();
-            let passed = summary.passed_over.iter();
-            lines.extend(passed.map(|c| format!("{}: passed over, {}", c.model, c.reason)));
-            let detail =
-                if failure.detail.is_empty() { words(failure.class) } else { &failure.detail };
-            lines.push(format!("failed: {}: {detail}", failure.class.as_str()));
-            match earliest_retry(failure, summary) {
-                Some(at) => {
-                    lines.push(format!("the earliest time to try again is{}", at_time(at, now)))
-                }
-                None => lines.extend(remedy(failure.class).map(str::to_owned)),
-            }
-            lines
-        }
-        Terminal::Expired(summary) => {
-            vec![format!("the deadline of message {} passed", summary.message_id)]
-        }
-        Terminal::Cancelled(summary) => {
-            vec![format!("message {} was cancelled", summary.message_id)]
-        }
-    }
-}
-
-fn at_time(at: WallTime, now: WallTime) -> String {
-    format!(" {} (in {})", output::clock(at, now), output::span(at.since(now)))
-}
-
 /// `answered by local (degraded mode) [simulated], 812 in, 96 out, $0.0041, 1.4s`
 fn answered(summary: &AnswerSummary) -> String {
     let model = summary.model.as_ref().unwrap_or(&summary.asked);
@@ -221,7 +226,7 @@ fn answered(summary: &AnswerSummary) -> String {
 
 #[cfg(test)]
 mod tests {
-    use broker_proto::types::{Failure, PassedOver};
+    use broker_proto::types::Failure;
 
     use super::{
         super::report::tests::{attempt, limited, model, summary},
@@ -260,7 +265,7 @@ mod tests {
         let first = story.news(&routed("sonnet", vec![opus.clone()], vec![]), NOW);
         let sonnet =
             attempt(2, "sonnet", Some(Failure::new(FailureClass::CreditExhausted, "x", "pay")));
-        let gone = PassedOver { model: model("gpt-4o"), reason: "no agent".into() };
+        let gone = PassedOver { model: model("gpt-4o"), reason: "no agent".into(), class: None };
         let second = story.news(&routed("local", vec![opus, sonnet], vec![gone]), NOW);
 
         assert_eq!(
@@ -275,11 +280,32 @@ mod tests {
     }
 
     #[test]
+    fn what_was_told_on_the_way_is_not_told_again_at_the_end() {
+        let opus = attempt(1, "opus", Some(limited(Some(NOW.after(Duration::from_secs(6))))));
+        let local =
+            attempt(2, "local", Some(Failure::new(FailureClass::Unreachable, "x", "refused")));
+        let mut story = story();
+        story.news(&routed("local", vec![opus.clone()], vec![]), NOW);
+        let mut summary = summary(None, vec![opus, local]);
+        summary.passed_over.clear();
+        let failure = Failure::new(FailureClass::Unreachable, "x", "opus: a; local: b");
+
+        let lines = story.ending(&Terminal::Failed { failure, summary }, NOW);
+
+        let want = [
+            "local: unreachable (refused)",
+            "failed: UNREACHABLE: unreachable",
+            "the earliest time to try again is 10:00:06 UTC (in 6s)",
+        ];
+        assert_eq!(lines, want);
+    }
+
+    #[test]
     fn a_degraded_answer_says_so() {
         let mut summary = summary(Some("local"), vec![attempt(1, "local", None)]);
         summary.is_degraded = true;
 
-        let lines = ending(&Terminal::Done(summary), NOW);
+        let lines = story().ending(&Terminal::Done(summary), NOW);
 
         let want = "answered by local (degraded mode) [simulated], 10 tokens in, 4 out, cost unknown, 123ms";
         assert_eq!(lines, [want]);
@@ -291,9 +317,9 @@ mod tests {
         let failed =
             |failure: Failure| Terminal::Failed { failure, summary: summary(None, vec![]) };
 
-        let timed = ending(&failed(limited(Some(at))), NOW);
+        let timed = story().ending(&failed(limited(Some(at))), NOW);
         let credit = Failure::new(FailureClass::CreditExhausted, "openai", "no credit is left");
-        let untimed = ending(&failed(credit), NOW);
+        let untimed = story().ending(&failed(credit), NOW);
 
         let want = "the earliest time to try again is 10:01:30 UTC (in 1m 30s)";
         assert_eq!(timed.last().map(String::as_str), Some(want));

@@ -9,8 +9,8 @@ use broker_config::{Loader, Paths};
 
 use self::steps::{Asked, Demo, Expectation};
 use super::{
+    Interrupts,
     folder::PrivateFolder,
-    interrupt,
     up::{
         Programs,
         house::{House, Plan},
@@ -29,11 +29,12 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
     let began = Instant::now();
     let folder = PrivateFolder::make("demo")?;
     let log = Log::kept();
+    let mut interrupts = Interrupts::listen()?;
     let done = match House::new(plan(&folder, log.clone())?) {
         Ok(mut house) => {
             let done = tokio::select! {
                 done = show(&mut house, args) => Some(done),
-                interrupted = interrupt() => interrupted.map(|()| None)?,
+                () = interrupts.next() => None,
             };
             house.stop().await;
             done

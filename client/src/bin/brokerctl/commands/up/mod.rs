@@ -18,7 +18,7 @@ use self::{
     house::{House, Plan},
     log::Log,
 };
-use super::interrupt;
+use super::Interrupts;
 use crate::{
     cli::{Global, UpArgs},
     exit_code::Exit,
@@ -75,10 +75,10 @@ pub(crate) async fn run(global: &Global, args: &UpArgs) -> anyhow::Result<Exit> 
     let mut plan = plan(global, args)?;
     plan.log = Log::shown();
     let mut house = House::new(plan)?;
+    let mut interrupts = Interrupts::listen()?;
     let started = tokio::select! {
         started = house.start() => started,
-        interrupted = interrupt() => {
-            interrupted?;
+        () = interrupts.next() => {
             house.stop().await;
             return Ok(Exit::Done);
         }
@@ -102,8 +102,7 @@ pub(crate) async fn run(global: &Global, args: &UpArgs) -> anyhow::Result<Exit> 
         );
     }
     let ended = tokio::select! {
-        interrupted = interrupt() => {
-            interrupted?;
+        () = interrupts.next() => {
             output::note("stopping: agents first, then the broker (again to leave at once)");
             None
         }
@@ -112,7 +111,7 @@ pub(crate) async fn run(global: &Global, args: &UpArgs) -> anyhow::Result<Exit> 
     tokio::select! {
         () = house.stop() => {}
         // Dropping the house kills what is left of it.
-        _ = interrupt() => return Ok(Exit::Interrupted),
+        () = interrupts.next() => return Ok(Exit::Interrupted),
     }
     match ended {
         None => Ok(Exit::Done),
