@@ -21,6 +21,8 @@ pub type Content = journal::Content;
 pub(super) struct Envelope {
     pub(super) command: Command,
     pub(super) contents: Vec<Content>,
+    /// The caller's span, so that what is decided is logged within it.
+    pub(super) span: tracing::Span,
     /// `None` when nobody waits for the answer.
     pub(super) done: Option<oneshot::Sender<Result<Reply, Error>>>,
 }
@@ -52,14 +54,16 @@ impl EngineHandle {
         contents: Vec<Content>,
     ) -> Result<Reply, Error> {
         let (done, decided) = oneshot::channel();
-        let envelope = Envelope { command, contents, done: Some(done) };
+        let span = tracing::Span::current();
+        let envelope = Envelope { command, contents, span, done: Some(done) };
         self.commands.send(envelope).await.map_err(|_| Error::Stopping)?;
         decided.await.map_err(|_| Error::Unknown)?
     }
 
     /// Tells the engine something volatile; waits only for room in its channel.
     pub async fn tell(&self, command: Command) {
-        let envelope = Envelope { command, contents: Vec::new(), done: None };
+        let span = tracing::Span::current();
+        let envelope = Envelope { command, contents: Vec::new(), span, done: None };
         // An engine that has stopped has no use for it.
         let _ = self.commands.send(envelope).await;
     }

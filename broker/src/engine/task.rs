@@ -170,7 +170,8 @@ impl EngineTask {
     }
 
     fn take(&mut self, pending: &mut Pending, envelope: Envelope) {
-        let Envelope { command, contents, done } = envelope;
+        let Envelope { command, contents, span, done } = envelope;
+        let _within = span.entered();
         if self.is_full && matches!(command, Command::Send(_) | Command::StoreContent { .. }) {
             self.is_full = self.writer.room().bytes < RESERVE_BYTES;
             if self.is_full {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
+use tracing::{Instrument, info_span};
 
 use broker_config::Models;
 use broker_proto::{
@@ -139,6 +140,17 @@ impl Intake {
     }
 
     async fn accept(
+        &self,
+        from: &Sender,
+        message: Message,
+        options: Option<AskOptions>,
+        allow_future_recipient: bool,
+    ) -> Result<Receipt, Error> {
+        let span = info_span!("message", id = %message.id);
+        self.take_in(from, message, options, allow_future_recipient).instrument(span).await
+    }
+
+    async fn take_in(
         &self,
         from: &Sender,
         mut message: Message,
