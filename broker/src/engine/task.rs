@@ -38,8 +38,9 @@ pub trait Outlet: Send {
     /// Carries one effect out, at once; what it leads to comes back as a command.
     fn carry_out(&mut self, effect: Effect) -> Option<Command>;
 
-    /// The state was loaded anew: links and what they hold must greet again.
-    fn reset(&mut self);
+    /// The state was loaded anew: links and what they hold must greet again. Gives what it must be told of those who
+    /// still listen.
+    fn reset(&mut self) -> Vec<Command>;
 }
 
 /// A caller, and what it gets once the batch is durable.
@@ -143,6 +144,11 @@ impl EngineTask {
                 None => std::future::pending().await,
             }
         };
+        if wait.is_some_and(|wait| wait.is_zero()) {
+            // Commands that keep coming must not put off what is due.
+            self.decide(pending, Command::Tick, None);
+            return !stop.is_cancelled();
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => return false,
@@ -298,7 +304,7 @@ impl EngineTask {
         self.remembered.clear();
         self.returned.clear();
         self.returned.push_back(Command::Recovered);
-        self.outlet.reset();
+        self.returned.extend(self.outlet.reset());
         Ok(())
     }
 

@@ -66,7 +66,8 @@ impl Outlet for LinkOutlet {
         None
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self) -> Vec<Command> {
         self.links.close_all(&reason::reloading());
+        self.slots.attended().into_iter().map(|seq| Command::AskerBack { seq }).collect()
     }
 }

@@ -79,6 +79,13 @@ impl Slots {
         }
     }
 
+    /// The consultations somebody listens to.
+    #[must_use]
+    pub fn attended(&self) -> Vec<Seq> {
+        let is_attended = |slot: &Slot| slot.log().askers > 0;
+        self.slots.iter().filter(|e| is_attended(&e.slot)).map(|entry| *entry.key()).collect()
+    }
+
     /// Lets go of slots that were closed long enough ago. Safe to repeat.
     pub fn sweep(&self) {
         self.slots.retain(|_, entry| entry.closed.is_none_or(|at| at.elapsed() < KEEP));

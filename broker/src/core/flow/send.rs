@@ -105,7 +105,11 @@ impl Run<'_> {
         let asked = new
             .consultation
             .as_ref()
-            .map(|c| c.options.deadline.unwrap_or(policy.default_deadline));
+            .and_then(|c| match (c.options.deadline, new.expires_at) {
+                (None, Some(_)) => None,
+                (None, None) => Some(policy.default_deadline),
+                (span, _) => span,
+            });
         let longest = self.now.wall.after(policy.max_lifetime);
         let by_span = asked.map_or(longest, |span| self.now.wall.after(span));
         let deadline = new.expires_at.unwrap_or(longest).min(by_span).min(longest);

@@ -129,6 +129,12 @@ impl Run<'_> {
         let Some(message) = self.state.queue.get(seq) else { return };
         let (subject, queue) = (message.subject(), message.queue().clone());
         if message.consultation.is_none() {
+            let verdict = route::verdict(&failure, 0, &self.state.policy.routing, self.now);
+            if verdict == Verdict::Fail {
+                // No other time and no other agent would make it right.
+                self.end(seq, MessageState::Failed, Some(failure), partial);
+                return;
+            }
             let until =
                 failure.retry_at.unwrap_or_else(|| self.now.wall.after(Duration::from_secs(1)));
             self.event(Event::Routed {
