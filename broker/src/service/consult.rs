@@ -13,7 +13,7 @@ use broker_proto::{
     pb,
 };
 
-use super::{Caller, reason, status};
+use super::{Caller, find, reason, status};
 use crate::{
     core::{Command, Finished},
     intake::Intake,
@@ -54,15 +54,7 @@ impl ConsultService {
     }
 
     async fn row(&self, id: MessageId) -> Result<Row, Status> {
-        let head = self.intake.engine.head();
-        let row = self
-            .intake
-            .projection
-            .find(id, head)
-            .await
-            .map_err(|error| status::projection(&error))?;
-        let row =
-            row.ok_or_else(|| reason::UNKNOWN_MESSAGE.status(format!("there is no message {id}")))?;
+        let row = find::row(&self.intake, id).await?;
         if row.accepted.consultation.is_none() {
             return Err(
                 reason::NOT_A_CONSULTATION.status(format!("message {id} is no consultation"))
@@ -144,11 +136,6 @@ fn asked(
     Ok((message.try_into()?, options))
 }
 
-fn message_id(text: &str) -> Result<MessageId, InvalidField> {
-    MessageId::parse(text)
-        .ok_or_else(|| InvalidField::new("message_id", "is not a ULID (26 characters, upper case)"))
-}
-
 #[tonic::async_trait]
 impl pb::consult_service_server::ConsultService for ConsultService {
     type AskStream = Frames<pb::AskResponse>;
@@ -174,7 +161,7 @@ impl pb::consult_service_server::ConsultService for ConsultService {
         request: Request<pb::AttachRequest>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let request = request.into_inner();
-        let id = message_id(&request.message_id)?;
+        let id = find::message_id(&request.message_id)?;
         let seen = Seen { attempt: request.attempt, part: request.part, offset: request.offset };
         let slot = self.slot(id).await?;
         let frames = self.join(slot, seen, request.allow_restart).await;
@@ -201,7 +188,7 @@ impl pb::consult_service_server::ConsultService for ConsultService {
         request: Request<pb::PollConsultationRequest>,
     ) -> Result<Response<pb::PollConsultationResponse>, Status> {
         let request = request.into_inner();
-        let id = message_id(&request.message_id)?;
+        let id = find::message_id(&request.message_id)?;
         let wait = request.wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
         if let Some(slot) = self.slots.find(id) {
             // A watcher, not an asker: its leaving cancels nothing.

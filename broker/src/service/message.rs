@@ -10,7 +10,7 @@ use broker_proto::{
     pb,
 };
 
-use super::{Caller, reason, status};
+use super::{Caller, find, reason, status};
 use crate::{
     core::{Command, Event, Refusal, Reply, queue::Seq},
     engine,
@@ -32,17 +32,6 @@ pub struct MessageService {
 }
 
 impl MessageService {
-    async fn row(&self, id: MessageId) -> Result<Row, Status> {
-        let head = self.intake.engine.head();
-        let row = self
-            .intake
-            .projection
-            .find(id, head)
-            .await
-            .map_err(|error| status::projection(&error))?;
-        row.ok_or_else(|| reason::UNKNOWN_MESSAGE.status(format!("there is no message {id}")))
-    }
-
     /// What was sent, and what was answered.
     async fn payload(&self, row: &Row) -> Result<Payload, Status> {
         let bodies = &self.intake.bodies;
@@ -68,11 +57,6 @@ impl MessageService {
         })?;
         Ok((batch, cursor.index))
     }
-}
-
-fn message_id(text: &str) -> Result<MessageId, InvalidField> {
-    MessageId::parse(text)
-        .ok_or_else(|| InvalidField::new("message_id", "is not a ULID (26 characters, upper case)"))
 }
 
 fn filter(request: &pb::ListMessagesRequest) -> Result<Filter, InvalidField> {
@@ -128,7 +112,7 @@ impl pb::message_service_server::MessageService for MessageService {
         request: Request<pb::GetMessageRequest>,
     ) -> Result<Response<pb::GetMessageResponse>, Status> {
         let request = request.into_inner();
-        let row = self.row(message_id(&request.message_id)?).await?;
+        let row = find::row(&self.intake, find::message_id(&request.message_id)?).await?;
         let payload = match request.include_payload {
             true => Some(self.payload(&row).await?.into()),
             false => None,
@@ -159,12 +143,12 @@ impl pb::message_service_server::MessageService for MessageService {
         &self,
         request: Request<pb::CancelMessageRequest>,
     ) -> Result<Response<pb::CancelMessageResponse>, Status> {
-        let id = message_id(&request.into_inner().message_id)?;
+        let id = find::message_id(&request.into_inner().message_id)?;
         let command = Command::Cancel { id, reason: "cancelled".into() };
         let state = match self.intake.engine.command(command).await {
             Ok(Reply::State(state)) => state,
             Ok(_) | Err(engine::Error::Refused(Refusal::UnknownMessage(_))) => {
-                self.row(id).await?.state
+                find::row(&self.intake, id).await?.state
             }
             Err(error) => return Err(status::engine(error)),
         };
@@ -178,7 +162,7 @@ impl pb::message_service_server::MessageService for MessageService {
         let request = request.into_inner();
         let only = match request.message_id.as_str() {
             "" => None,
-            text => Some(message_id(text)?),
+            text => Some(find::message_id(text)?),
         };
         let (from, skip) = match (only, request.cursor.as_str()) {
             // One message's whole life, which may have begun long ago.

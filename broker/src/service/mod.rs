@@ -5,6 +5,7 @@
 mod agent_link;
 mod consult;
 mod content;
+mod find;
 mod identity;
 mod layers;
 mod message;
