@@ -2,6 +2,7 @@
 //!
 //! Invariant: of a refusal only the status and words that are plain identifiers are passed on.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use broker_config::Model;
@@ -73,7 +74,15 @@ fn reason(error: &reqwest::Error) -> String {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return io.kind().to_string();
+            // A name that cannot be looked up has no kind of its own.
+            return match io.kind() {
+                kind @ (ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionReset
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::TimedOut) => kind.to_string(),
+                _ => "its name cannot be looked up, or no route leads there".to_owned(),
+            };
         }
         source = cause.source();
     }

@@ -248,8 +248,7 @@ impl Intake {
             return Err(Error::TooLarge { what: "message", size, limit });
         }
         let limit = self.limits.inline_part;
-        let is_inline = |part: &&Part| !matches!(part, Part::Ref(_));
-        match message.payload.parts().filter(is_inline).map(Part::size_bytes).max() {
+        match message.payload.parts().map(check::inline_bytes).max() {
             Some(size) if size > limit => Err(Error::TooLarge { what: "part", size, limit }),
             _ => Ok(()),
         }

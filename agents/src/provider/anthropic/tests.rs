@@ -287,6 +287,14 @@ fn rows() -> Vec<Row> {
             None,
             true,
         ),
+        // llama.cpp on this wire.
+        row(
+            400,
+            r#"{"error":{"code":400,"message":"request (4020 tokens) exceeds the available context size (1024 tokens), try increasing it","type":"exceed_context_size_error","n_prompt_tokens":4020,"n_ctx":1024}}"#,
+            (Class::ContextTooLong, REQUEST),
+            None,
+            true,
+        ),
         row(
             400,
             r#"{"error":{"type":"invalid_request_error","message":"input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease input length or `max_tokens` and try again"}}"#,
@@ -469,14 +477,15 @@ fn every_error_has_its_class_scope_and_time() {
 }
 
 #[test]
-fn both_forms_of_too_long_say_both_counts() {
+fn each_form_of_too_long_says_both_counts() {
     let counts: Vec<_> = rows()
         .iter()
         .map(|row| errors::classify(&refusal(row), NOW))
         .filter(|failure| failure.class == Class::ContextTooLong)
         .map(|failure| (failure.actual_tokens, failure.limit_tokens))
         .collect();
-    assert_eq!(counts, [(Some(210_050), Some(200_000)), (Some(210_000), Some(200_000))]);
+    let want = [(210_050, 200_000), (4_020, 1_024), (210_000, 200_000)];
+    assert_eq!(counts, want.map(|(actual, limit)| (Some(actual), Some(limit))));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::core::{
     NewConsultation, Query, Reply, View,
     policy::Model,
     queue::Seq,
-    route::{self, Choice, Gate, Judgement, Needs, Presence},
+    route::{self, Bounds, Choice, Gate, Judgement, Needs, Presence},
     usage::{Level, cost},
 };
 
@@ -141,7 +141,8 @@ impl Run<'_> {
         let policy = &self.state.policy;
         let span = new.options.deadline.unwrap_or(policy.default_deadline).min(policy.max_lifetime);
         let longest = self.now.wall.after(span);
-        let (choice, _) = route::choose(&self.state.policy, &chain, &judged, 0, longest, self.now);
+        let bounds = Bounds { may_wait_until: longest, may_wait_for_agents: true };
+        let (choice, _) = route::choose(&self.state.policy, &chain, &judged, 0, bounds, self.now);
         let chosen = match choice {
             Choice::Call { candidate, .. } | Choice::Wait { candidate, .. } => Some(candidate),
             Choice::Nobody { .. } => None,

@@ -10,7 +10,7 @@ use crate::core::{
     command::terminal,
     policy::Model,
     queue::{Answered, Body, Consultation, Place, Seq},
-    route::{self, Choice, Judged, Needs, Presence},
+    route::{self, Bounds, Choice, Judged, Needs, Presence},
 };
 
 /// Messages that one sweep may move, so that a batch stays small.
@@ -58,9 +58,13 @@ impl Run<'_> {
             return;
         }
         let deadline = message.deadline;
+        // A provider has refused it: whoever asked learns that now, and not when some agent comes.
+        let was_refused = consultation.attempts.iter().filter_map(|a| a.failure.as_ref());
+        let was_refused = was_refused.into_iter().any(|f| f.class != FailureClass::AgentLost);
+        let bounds = Bounds { may_wait_until: deadline, may_wait_for_agents: !was_refused };
         let judged = self.judged(&chain, &needs, seq);
         let (choice, passed_over) =
-            route::choose(&self.state.policy, &chain, &judged, from as usize, deadline, self.now);
+            route::choose(&self.state.policy, &chain, &judged, from as usize, bounds, self.now);
         match choice {
             Choice::Call { candidate, is_probe } => {
                 let Some(model) = chain.get(candidate as usize).cloned() else { return };

@@ -102,10 +102,8 @@ impl Run<'_> {
     /// The earliest of what the sender said and what the broker allows (I-22).
     fn deadline(&self, new: &NewMessage) -> Result<WallTime, Refusal> {
         let policy = &self.state.policy;
-        let asked = new
-            .consultation
-            .as_ref()
-            .and_then(|c| match (c.options.deadline, new.expires_at) {
+        let asked =
+            new.consultation.as_ref().and_then(|c| match (c.options.deadline, new.expires_at) {
                 (None, Some(_)) => None,
                 (None, None) => Some(policy.default_deadline),
                 (span, _) => span,

@@ -170,6 +170,14 @@ pub fn judge(
     }
 }
 
+/// How long a message may be put off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub may_wait_until: WallTime,
+    /// Into the queue of a model nobody serves, as the last resort.
+    pub may_wait_for_agents: bool,
+}
+
 /// Chooses among the judged candidates of a chain, from place `from` on. `judged[i]` belongs to `chain[i]`.
 ///
 /// A candidate that is back within `patience` is waited for before the message fails; so is a probe that is under
@@ -180,7 +188,7 @@ pub fn choose(
     chain: &[ModelName],
     judged: &[Judged],
     from: usize,
-    may_wait_until: WallTime,
+    bounds: Bounds,
     now: Now,
 ) -> (Choice, Vec<PassedOver>) {
     let mut passed_over = Vec::new();
@@ -203,7 +211,7 @@ pub fn choose(
     if let Some(place) = first(&Verdict::UnderProbe) {
         return (Choice::Call { candidate: number(place), is_probe: false }, passed_over);
     }
-    let patient = now.wall.after(policy.routing.patience).min(may_wait_until);
+    let patient = now.wall.after(policy.routing.patience).min(bounds.may_wait_until);
     let soonest = judged.iter().enumerate().filter_map(|(place, c)| match c.verdict {
         Verdict::Shut { until: Some(until), .. } if until <= patient => Some((until, place)),
         _ => None,
@@ -212,6 +220,7 @@ pub fn choose(
         return (Choice::Wait { candidate: number(place), until }, passed_over);
     }
     if let Some(place) = first(&Verdict::Absent)
+        && bounds.may_wait_for_agents
         && !judged.iter().any(is_shut)
     {
         return (Choice::Call { candidate: number(place), is_probe: false }, passed_over);

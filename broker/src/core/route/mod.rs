@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use broker_proto::{FailureClass, ModelName, WallTime};
 
 pub use choose::{
-    Choice, Judged, Needs, Presence, Verdict as Judgement, choose, estimated_tokens, judge,
+    Bounds, Choice, Judged, Needs, Presence, Verdict as Judgement, choose, estimated_tokens, judge,
     output_cap,
 };
 pub use failure::{Effects, Verdict, consequences, verdict};

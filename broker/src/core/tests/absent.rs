@@ -86,6 +86,19 @@ fn absent_models_are_not_waited_for_while_a_limit_speaks_for_all_others() {
 }
 
 #[test]
+fn who_was_refused_by_a_provider_does_not_wait_for_agents_that_are_absent() {
+    let mut world = World::empty(policy()).with_agent("opus", 10);
+    world.advance(GRACE);
+    let seq = world.ask("opus");
+
+    world.fail(seq, FailureClass::Unreachable);
+    world.advance(secs(1));
+    world.fail(seq, FailureClass::Unreachable);
+
+    assert_eq!(world.failed_as(seq).class, FailureClass::Unreachable);
+}
+
+#[test]
 fn an_absent_agent_keeps_its_letters() {
     let mut world = World::empty(policy());
     let letter = world.letter("scribe");
