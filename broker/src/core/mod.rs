@@ -1,7 +1,7 @@
 //! The rules of a namespace: what may happen, and what follows from it.
 //!
 //! Invariant: nothing here knows a clock, a disk, a network or randomness; the same history gives the same state.
-//! Invariant: state changes only through [`apply`] (journalled events) and [`note`](State::note) (volatile notes).
+//! Invariant: state changes only through [`apply`] (journalled events) and `note` (volatile notes).
 //! Invariant: a refusal leaves the state as it was.
 //!
 //! The nouns (`queue`, `route`, `agent`, `usage`) do not call each other. `flow` is where what one of them says

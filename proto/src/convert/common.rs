@@ -29,11 +29,18 @@ pub fn decode_part(bytes: Bytes) -> Result<Part, InvalidField> {
     Part::decode(bytes)
 }
 
+/// Seconds from 1970 to the end of 9999, the last year that RFC 3339 can write.
+const END: u64 = 253_402_300_800;
+/// The longest span the wire carries, in seconds: ten years.
+const LONGEST: u64 = 10 * 366 * 86_400;
+
+/// A later time becomes the last one of the wire: what is written can always be read back.
 impl From<WallTime> for prost_types::Timestamp {
     fn from(time: WallTime) -> Self {
+        let millis = time.0.min(END * 1000 - 1);
         Self {
-            seconds: i64::try_from(time.0 / 1000).unwrap_or(i64::MAX),
-            nanos: i32::try_from(time.0 % 1000).unwrap_or(0) * 1_000_000,
+            seconds: i64::try_from(millis / 1000).unwrap_or(i64::MAX),
+            nanos: i32::try_from(millis % 1000).unwrap_or(0) * 1_000_000,
         }
     }
 }
@@ -43,7 +50,6 @@ pub(super) fn time(
     wire: Option<prost_types::Timestamp>,
     field: &'static str,
 ) -> Result<Option<WallTime>, InvalidField> {
-    const END: u64 = 253_402_300_800;
     let Some(wire) = wire else { return Ok(None) };
     let bad = || InvalidField::new(field, "is not a time between 1970 and 9999");
     let seconds = u64::try_from(wire.seconds).ok().filter(|at| *at < END).ok_or_else(bad)?;
@@ -56,15 +62,16 @@ pub(super) fn span(
     wire: Option<prost_types::Duration>,
     field: &'static str,
 ) -> Result<Option<Duration>, InvalidField> {
-    const MOST: u64 = 10 * 366 * 86_400;
     let Some(wire) = wire else { return Ok(None) };
     let bad = || InvalidField::new(field, "is not a duration between zero and ten years");
-    let seconds = u64::try_from(wire.seconds).ok().filter(|s| *s <= MOST).ok_or_else(bad)?;
+    let seconds = u64::try_from(wire.seconds).ok().filter(|s| *s <= LONGEST).ok_or_else(bad)?;
     let nanos = u32::try_from(wire.nanos).ok().filter(|n| *n < 1_000_000_000).ok_or_else(bad)?;
     Ok(Some(Duration::new(seconds, nanos)))
 }
 
+/// A longer span, as a clock that was set may leave behind, becomes the longest: what is written can be read back.
 pub(super) fn wire_span(span: Duration) -> prost_types::Duration {
+    let span = span.min(Duration::from_secs(LONGEST));
     prost_types::Duration {
         seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(span.subsec_nanos()).unwrap_or(0),
@@ -163,7 +170,8 @@ impl TryFrom<pb::Recipient> for Recipient {
     fn try_from(wire: pb::Recipient) -> Result<Self, InvalidField> {
         use pb::recipient::Recipient as Wire;
         match required(wire.recipient, "to")? {
-            Wire::Model(name) => Ok(Self::Model(model(&name, "to.model")?)),
+            // Names are lower case; people also write GPT-4o.
+            Wire::Model(name) => Ok(Self::Model(model(&name.to_lowercase(), "to.model")?)),
             Wire::Agent(name) => Ok(Self::Agent(agent(&name, "to.agent")?)),
             Wire::Role(_) => Err(InvalidField::new("to.role", "is not served by this broker yet")),
             Wire::Topic(_) => {
@@ -294,15 +302,27 @@ impl From<Tool> for pb::Tool {
     }
 }
 
-impl From<pb::Generation> for Generation {
-    fn from(wire: pb::Generation) -> Self {
-        Self {
+impl TryFrom<pb::Generation> for Generation {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::Generation) -> Result<Self, InvalidField> {
+        if wire.temperature.is_some_and(|warmth| !warmth.is_finite() || warmth < 0.0) {
+            return Err(InvalidField::new("generation.temperature", "is not a temperature"));
+        }
+        let tool_choice =
+            match wire.tool_choice {
+                0 => None,
+                number => Some(ToolChoice::from_wire(number).ok_or_else(|| {
+                    InvalidField::new("generation.tool_choice", "is not a choice")
+                })?),
+            };
+        Ok(Self {
             max_output_tokens: wire.max_output_tokens,
             temperature: wire.temperature,
             stop_sequences: wire.stop_sequences,
             tools: wire.tools.into_iter().map(Into::into).collect(),
-            tool_choice: ToolChoice::from_wire(wire.tool_choice),
-        }
+            tool_choice,
+        })
     }
 }
 
@@ -327,7 +347,7 @@ impl TryFrom<pb::Payload> for Payload {
             request: each(wire.request)?,
             response: each(wire.response)?,
             metadata: wire.metadata,
-            generation: wire.generation.map(Into::into).unwrap_or_default(),
+            generation: wire.generation.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }

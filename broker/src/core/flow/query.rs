@@ -16,9 +16,9 @@ use crate::core::{
 impl Run<'_> {
     pub(super) fn query(&self, query: Query) -> Reply {
         match query {
-            Query::Models => Reply::Models(
-                self.state.policy.models.values().map(|m| self.model_info(m)).collect(),
-            ),
+            Query::Models => {
+                Reply::Models(self.in_order().map(|model| self.model_info(model)).collect())
+            }
             Query::Agents => Reply::Agents(self.agents()),
             Query::Tokens => {
                 let info =

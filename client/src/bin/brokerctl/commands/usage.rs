@@ -69,7 +69,7 @@ fn json(model: &ModelUsage) -> serde_json::Value {
         })
         .collect();
     serde_json::json!({
-        "model": model.model.to_string(),
+        "name": model.model.to_string(),
         "level": model.level,
         "reason": model.reason,
         "windows": windows,
