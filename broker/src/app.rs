@@ -2,7 +2,11 @@
 
 mod listen;
 mod policy;
+#[cfg(test)]
+pub(crate) mod rehearsal;
 mod secret;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs,
@@ -156,7 +160,8 @@ async fn serve(
         engine::engine(state, writer, projection.clone(), Arc::clone(&clock), outlet);
     let stop_engine = CancellationToken::new();
     let mut running = parts.tasks.spawn(task.run(stop_engine.clone()));
-    parts.tasks.spawn(forward_leaving(gone, engine.clone(), stop_engine.clone()));
+    let leaving = forward_leaving(gone, slots.clone(), engine.clone(), stop_engine.clone());
+    parts.tasks.spawn(leaving);
 
     let bodies = Bodies::new(Arc::clone(&parts.journal));
     let intake = Intake {
@@ -191,8 +196,16 @@ async fn serve(
         stop: parts.stop.clone(),
     };
     let serving = services(listener, config, parts, intake, link_services, slots, uploads);
+    let patience = async {
+        parts.stop.cancelled().await;
+        tokio::time::sleep(config.broker.shutdown_grace).await;
+    };
     let ended = tokio::select! {
         served = serving => served,
+        () = patience => {
+            warn!("streams are still open after the grace period; leaving them");
+            Ok(())
+        }
         run = &mut running => {
             // Only a journal that cannot be trusted ends the engine before it is told to.
             run.unwrap_or(Ok(())).map_err(Error::from)
@@ -299,11 +312,20 @@ async fn services(
 /// Tells the engine of consultations nobody listens to any more.
 async fn forward_leaving(
     mut gone: mpsc::UnboundedReceiver<AskerLeft>,
+    slots: Slots,
     engine: EngineHandle,
     stop: CancellationToken,
 ) {
-    while let Some(Some(left)) = stop.run_until_cancelled(gone.recv()).await {
-        engine.tell(Command::AskerLeft { seq: left.seq }).await;
+    while let Some(Some(AskerLeft { seq })) = stop.run_until_cancelled(gone.recv()).await {
+        let is_back = || slots.get(seq).is_some_and(|slot| slot.has_askers());
+        if is_back() {
+            continue;
+        }
+        engine.tell(Command::AskerLeft { seq }).await;
+        // Somebody who came in between has said so, but maybe before this.
+        if is_back() {
+            engine.tell(Command::AskerBack { seq }).await;
+        }
     }
 }
 

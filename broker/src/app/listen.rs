@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::{Stream, stream::unfold};
@@ -15,6 +16,9 @@ use tokio::{
 };
 use tonic::transport::server::{Connected, UdsConnectInfo};
 use tracing::warn;
+
+/// How long accepting pauses after it failed.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A connection that counts as long as it is open.
 #[derive(Debug)]
@@ -37,7 +41,11 @@ pub(super) fn incoming(
                     return Some((Ok(Connection { stream, _place: place }), (listener, places)));
                 }
                 Ok(_) => warn!("a process of another user was turned away"),
-                Err(error) => return Some((Err(error), (listener, places))),
+                Err(error) => {
+                    // Out of descriptors, or the peer gave up. The next one may come through; at once it would not.
+                    warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
         }
     })

@@ -3,3 +3,6 @@
 mod bodies;
 
 pub use bodies::{Bodies, Error, Stored};
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +33,8 @@ pub struct EngineHandle {
     pub(super) commands: mpsc::Sender<Envelope>,
     /// The last durable batch; written by the task.
     pub(super) head: Arc<AtomicU64>,
+    /// Nothing new is accepted; written by the task.
+    pub(super) is_full: Arc<AtomicBool>,
 }
 
 impl EngineHandle {
@@ -72,6 +74,12 @@ impl EngineHandle {
     #[must_use]
     pub fn head(&self) -> journal::BatchNo {
         journal::BatchNo(self.head.load(Ordering::Acquire))
+    }
+
+    /// Whether the store is too full for anything new. Settling goes on.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Acquire)
     }
 
     /// Asks about the state as it is now.

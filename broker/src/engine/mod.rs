@@ -16,3 +16,6 @@ pub use error::{Error, Fatal};
 pub use handle::{Content, EngineHandle};
 pub use recover::recover;
 pub use task::{EngineTask, Outlet, engine};
+
+#[cfg(test)]
+mod tests;

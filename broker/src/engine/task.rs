@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,12 @@ const COMMANDS: usize = 4096;
 /// A batch is sealed at this size, so that one more decision still fits a frame.
 const SEAL_EVENTS: usize = MAX_EVENTS / 2;
 const SEAL_BYTES: usize = MAX_BATCH_BYTES / 2;
+/// Commands that one batch takes at most: those without events must not hold up the answers of the others.
+const TAKEN: usize = 1024;
+/// The runtime's timer has a resolution of a millisecond and may come early.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+/// How often a full store is looked at again.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 /// Below this much room nothing new is accepted; settling and expiry go on (I-31).
 const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 /// How long an ended message is still known in memory after the projection knows it: longer than any look-up takes.
@@ -53,6 +59,8 @@ struct Pending {
     contents: Vec<Content>,
     effects: Vec<Effect>,
     waiting: Vec<Waiting>,
+    /// A frame of it is stored.
+    is_begun: bool,
 }
 
 /// Owns the state and the right to write.
@@ -67,9 +75,11 @@ pub struct EngineTask {
     returned: VecDeque<Command>,
     /// Finish numbers by the batch that holds them and the time they may be forgotten.
     remembered: VecDeque<(BatchNo, core::BootTime, u64)>,
-    is_full: bool,
+    /// While the store is full: when to look for room again.
+    full: Option<core::BootTime>,
     /// For the handles.
     head: Arc<AtomicU64>,
+    is_full: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for EngineTask {
@@ -89,8 +99,10 @@ pub fn engine(
 ) -> (EngineHandle, EngineTask) {
     let (tx, commands) = mpsc::channel(COMMANDS);
     let head = Arc::new(AtomicU64::new(writer.head().0));
+    let is_full = Arc::new(AtomicBool::new(false));
     let task = EngineTask {
         head: Arc::clone(&head),
+        is_full: Arc::clone(&is_full),
         state,
         writer,
         projection,
@@ -99,9 +111,9 @@ pub fn engine(
         commands,
         returned: VecDeque::from([Command::Recovered]),
         remembered: VecDeque::new(),
-        is_full: false,
+        full: None,
     };
-    (EngineHandle { commands: tx, head }, task)
+    (EngineHandle { commands: tx, head, is_full }, task)
 }
 
 impl EngineTask {
@@ -125,30 +137,39 @@ impl EngineTask {
             self.commit(pending).await?;
         }
         self.commands.close();
-        let mut last = Pending::default();
-        self.take_returned(&mut last);
-        self.take_waiting(&mut last);
-        self.commit(last).await
+        loop {
+            let mut last = Pending::default();
+            self.take_returned(&mut last);
+            self.take_waiting(&mut last);
+            if last.is_empty() && self.commands.is_empty() {
+                return Ok(());
+            }
+            self.commit(last).await?;
+        }
     }
 
     /// Waits for the next command or the next deadline; `false` when the engine is to stop.
     async fn next(&mut self, pending: &mut Pending, stop: &CancellationToken) -> bool {
+        if stop.is_cancelled() {
+            return false;
+        }
         let now = self.clock.now();
         self.forget(now);
-        let due = core::next_deadline(&self.state, now);
-        let wait = due.map(|due| due.0.saturating_sub(now.boot.0));
+        self.look_for_room(now);
+        // Time comes first: a stream of commands must not keep a lease or a message alive.
+        if core::next_deadline(&self.state, now).is_some_and(|due| due <= now.boot) {
+            self.decide(pending, Command::Tick, None);
+            if !pending.is_empty() {
+                return true;
+            }
+        }
+        let due = [core::next_deadline(&self.state, now), self.full].into_iter().flatten().min();
         let tick = async {
-            match wait {
-                // The runtime's timer has a resolution of a millisecond and may come early.
-                Some(wait) => tokio::time::sleep(wait).await,
+            match due.map(|due| due.0.saturating_sub(now.boot.0)) {
+                Some(wait) => tokio::time::sleep(wait.max(SHORTEST_WAIT)).await,
                 None => std::future::pending().await,
             }
         };
-        if wait.is_some_and(|wait| wait.is_zero()) {
-            // Commands that keep coming must not put off what is due.
-            self.decide(pending, Command::Tick, None);
-            return !stop.is_cancelled();
-        }
         tokio::select! {
             biased;
             () = stop.cancelled() => return false,
@@ -156,7 +177,8 @@ impl EngineTask {
                 Some(envelope) => self.take(pending, envelope),
                 None => return false,
             },
-            () = tick => self.decide(pending, Command::Tick, None),
+            // What is due is decided when it is looked for again.
+            () = tick => {}
         }
         true
     }
@@ -169,7 +191,10 @@ impl EngineTask {
 
     /// What has arrived meanwhile joins the batch, up to its seal.
     fn take_waiting(&mut self, pending: &mut Pending) {
-        while pending.records.len() < SEAL_EVENTS && pending.bytes < SEAL_BYTES {
+        for _ in 0..TAKEN {
+            if pending.records.len() >= SEAL_EVENTS || pending.bytes >= SEAL_BYTES {
+                return;
+            }
             let Ok(envelope) = self.commands.try_recv() else { return };
             self.take(pending, envelope);
         }
@@ -178,15 +203,12 @@ impl EngineTask {
     fn take(&mut self, pending: &mut Pending, envelope: Envelope) {
         let Envelope { command, contents, span, done } = envelope;
         let _within = span.entered();
-        if self.is_full && matches!(command, Command::Send(_) | Command::StoreContent { .. }) {
-            self.is_full = self.writer.room().bytes < RESERVE_BYTES;
-            if self.is_full {
-                if let Some(done) = done {
-                    pending.waiting.push((done, Err(Error::StoreFull)));
-                }
-                return;
+        if self.full.is_some() && matches!(command, Command::Send(_) | Command::StoreContent { .. })
+        {
+            if let Some(done) = done {
+                pending.waiting.push((done, Err(Error::StoreFull)));
             }
-            info!("the store has room again");
+            return;
         }
         let before = pending.records.len();
         self.decide(pending, command, done);
@@ -284,6 +306,7 @@ impl EngineTask {
             }
             let contents = contents.take().unwrap_or_default();
             self.writer.append(Batch { events, contents }).await?;
+            pending.is_begun = true;
         }
         Ok(())
     }
@@ -292,13 +315,17 @@ impl EngineTask {
     async fn not_stored(&mut self, pending: Pending, why: Why) -> Result<(), Fatal> {
         warn!(%why, "a batch was not stored; loading the state again");
         let answer = || match why {
+            // Not all of it; whose command was in the frame that is stored, the state will tell.
+            _ if pending.is_begun => Error::Unknown,
             Why::Full => Error::StoreFull,
             Why::TooLarge | Why::Unavailable | Why::Reserved => Error::StoreUnavailable,
         };
         for (done, _) in pending.waiting {
             let _ = done.send(Err(answer()));
         }
-        self.is_full |= why == Why::Full;
+        if why == Why::Full {
+            self.fill();
+        }
         let policy = self.state.policy.clone();
         self.state = recover::load(&self.projection, self.writer.head(), policy).await?;
         self.remembered.clear();
@@ -310,11 +337,39 @@ impl EngineTask {
 
     fn remember(&mut self) {
         self.head.store(self.writer.head().0, Ordering::Release);
-        self.is_full |= self.writer.room().bytes < RESERVE_BYTES;
+        if self.full.is_none() && !self.has_room() {
+            self.fill();
+        }
         let finish_no = self.state.queue.finish_no();
         if self.remembered.back().is_none_or(|(_, _, no)| *no < finish_no) && finish_no > 0 {
             let until = self.clock.now().boot.after(REMEMBER);
             self.remembered.push_back((self.writer.head(), until, finish_no));
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.writer.room().bytes >= RESERVE_BYTES
+    }
+
+    /// Nothing new is accepted until there is room again.
+    fn fill(&mut self) {
+        if self.full.is_none() {
+            warn!("the store is full: free space on its disk; only settling goes on");
+        }
+        self.full = Some(self.clock.now().boot.after(LOOK_FOR_ROOM));
+        self.is_full.store(true, Ordering::Release);
+    }
+
+    fn look_for_room(&mut self, now: core::Now) {
+        if self.full.is_none_or(|at| at > now.boot) {
+            return;
+        }
+        if self.has_room() {
+            info!("the store has room again");
+            self.full = None;
+            self.is_full.store(false, Ordering::Release);
+        } else {
+            self.full = Some(now.boot.after(LOOK_FOR_ROOM));
         }
     }
 

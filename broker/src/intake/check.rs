@@ -31,15 +31,12 @@ pub(super) fn prompt_bytes(part: &Part) -> u64 {
     }
 }
 
-/// Bytes of a part that came with the message; what is named by hash came before it.
-pub(super) fn inline_bytes(part: &Part) -> u64 {
-    match part {
-        Part::Ref(_) => 0,
-        Part::ToolResult { call_id, parts, .. } => {
-            call_id.len() as u64 + parts.iter().map(inline_bytes).sum::<u64>()
-        }
-        other => other.size_bytes(),
-    }
+/// Bytes of what is kept beside the payload.
+pub(super) fn header_bytes(message: &Message) -> u64 {
+    let labels = message.labels.iter().map(|(key, value)| key.len() + value.len());
+    let texts = [&message.session, &message.ordering_key, &message.trace];
+    let texts = texts.into_iter().flatten().map(String::len);
+    labels.chain(texts).sum::<usize>() as u64
 }
 
 /// The references in a part, nested ones too.
@@ -81,14 +78,6 @@ mod tests {
         assert!(!asks(vec![], vec![Part::text(" \n")]));
         assert!(!asks(vec![entry(Role::Assistant, "because")], vec![]));
         assert!(!asks(vec![entry(Role::User, "why?")], vec![Part::text("")]));
-    }
-
-    #[test]
-    fn what_a_tool_result_names_by_hash_is_not_inline() {
-        let hash = broker_proto::ContentHash::of(b"far");
-        let parts = vec![Part::Ref(PartRef { hash, size_bytes: 1 << 20 }), Part::text("near")];
-        let result = Part::ToolResult { call_id: "c1".into(), parts, is_error: false };
-        assert_eq!(inline_bytes(&result), 6);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Sizes, names, references and expiry are checked here; then the body is prepared and the engine asked.
 
+pub mod bound;
 mod check;
 
 use std::sync::Arc;
@@ -42,6 +43,9 @@ pub enum Error {
     #[error("cannot look the message up")]
     Lookup(#[from] projection::Error),
 }
+
+/// Bytes of labels, session, ordering key and trace: they are in every record of the message's acceptance.
+const HEADER: u64 = 16 * 1024;
 
 /// Bounds of what is taken in, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,6 +180,10 @@ impl Intake {
         );
         let earlier = self.projection.earlier(from.clone(), message.id, since).await?;
 
+        if self.engine.is_full() {
+            // Refused before large bodies eat what is kept for settling (I-28).
+            return Err(Error::Engine(engine::Error::StoreFull));
+        }
         message.from = Some(from.clone());
         message.timestamp = Some(now);
         let stored = self.bodies.store(message.clone().encode()).await?;
@@ -242,13 +250,17 @@ impl Intake {
     }
 
     fn check_size(&self, message: &Message) -> Result<(), Error> {
+        let size = check::header_bytes(message);
+        if size > HEADER {
+            return Err(Error::TooLarge { what: "message's header", size, limit: HEADER });
+        }
         let limit = self.limits.message;
         let size = message.payload.parts().map(Part::size_bytes).sum();
         if size > limit {
             return Err(Error::TooLarge { what: "message", size, limit });
         }
         let limit = self.limits.inline_part;
-        match message.payload.parts().map(check::inline_bytes).max() {
+        match message.payload.parts().map(Part::inline_bytes).max() {
             Some(size) if size > limit => Err(Error::TooLarge { what: "part", size, limit }),
             _ => Ok(()),
         }
@@ -273,6 +285,10 @@ impl Intake {
         let head = self.engine.head();
         let body = self.projection.content(part.hash, head).await?;
         let body = body.ok_or(Error::UnknownContent(part.hash))?;
+        if body.size_bytes != part.size_bytes {
+            let problem = format!("is not {}, the size of what was uploaded", body.size_bytes);
+            return Err(InvalidField::new("ref.size_bytes", problem).into());
+        }
         let bytes = self.bodies.load(&body).await?;
         Ok(Part::decode(bytes)?)
     }
@@ -285,7 +301,17 @@ fn digest(message: &Message, options: Option<&AskOptions>) -> Digest {
     hasher.update(&(said.len() as u64).to_le_bytes());
     hasher.update(&said);
     if let Some(options) = options {
-        hasher.update(&options.clone().encode());
+        // How somebody listens is no part of what was asked: the same question shown otherwise is the same.
+        let asked = AskOptions {
+            allow_restart: false,
+            return_window: None,
+            keep: false,
+            ..options.clone()
+        };
+        hasher.update(&asked.encode());
     }
     Digest(*hasher.finalize().as_bytes())
 }
+
+#[cfg(test)]
+mod tests;

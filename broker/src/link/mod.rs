@@ -12,3 +12,6 @@ pub use outlet::LinkOutlet;
 pub use stream::{Frames, Services, Settings, Wire, run};
 pub use table::{Links, Out};
 pub use token::{AgentToken, LeaseKey};
+
+#[cfg(test)]
+mod tests;

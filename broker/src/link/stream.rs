@@ -20,7 +20,8 @@ use tracing::{Instrument, info, info_span, warn};
 
 use broker_proto::{
     AgentName, AnswerFrame, Delivery, Down, Hello, Message, MessageId, SettleOutcome, Settlement,
-    Up, Welcome, convert::Stored as _,
+    Up, Welcome,
+    convert::{InvalidField, Stored as _},
 };
 
 use super::{AgentToken, LeaseKey, Links, Out, table::Open};
@@ -32,7 +33,7 @@ use crate::{
         queue::Seq,
     },
     engine::{Clock, EngineHandle},
-    intake::Intake,
+    intake::{Intake, bound},
     projection::Projection,
     reply::Slots,
     service::{self, reason},
@@ -40,6 +41,8 @@ use crate::{
 
 /// Frames to an agent waiting at most. Deliveries are bounded by its credit, the rest answers what it sent.
 const OUT: usize = 8192;
+/// The longest name a process may give itself.
+const INSTANCE: usize = 64;
 /// Settlements of one link waiting for the engine at most; beyond that its frames wait on the wire.
 const SETTLING: usize = 4096;
 
@@ -96,7 +99,9 @@ struct LinkTask {
 
 /// Runs one link from its hello to its end. Ends when the agent leaves, is superseded, or the broker stops.
 pub async fn run(services: Services, mut frames: Frames, wire: Wire) {
-    match greet(&services, &mut frames, &wire).await {
+    // A stop does not wait for a hello.
+    let greeted = services.stop.run_until_cancelled(greet(&services, &mut frames, &wire)).await;
+    match greeted.unwrap_or_else(|| Err(reason::stopping())) {
         Ok((task, out)) => {
             let span = info_span!("link", agent = %task.agent, link = task.link.0);
             task.serve(frames, out, wire).instrument(span).await;
@@ -122,6 +127,10 @@ async fn greet(
         Some(Err(status)) => return Err(status),
         Some(Ok(_)) | None => return Err(reason::no_hello()),
     };
+    if hello.instance.len() > INSTANCE {
+        let problem = format!("is longer than {INSTANCE} bytes");
+        return Err(InvalidField::new("hello.instance", problem).into());
+    }
     authenticate(services, &hello).await?;
     let models = hello
         .models
@@ -159,7 +168,11 @@ async fn greet(
         resumed,
     });
     info!(agent = %hello.agent, link = link.0, models = ?hello.models, "agent linked");
-    wire.send(Ok(welcome)).await.map_err(|_| reason::no_hello())?;
+    if wire.send(Ok(welcome)).await.is_err() {
+        // Gone between its hello and its welcome; it must not stay as one that serves.
+        task.down().await;
+        return Err(reason::no_hello());
+    }
     Ok((task, out))
 }
 
@@ -220,23 +233,32 @@ impl LinkTask {
             }
             () = stop.cancelled() => Some(reason::stopping()),
         };
-        self.services.links.remove(self.link);
-        self.services.engine.tell(Command::LinkDown { link: self.link }).await;
+        self.down().await;
         match &ended {
             Some(status) => info!(reason = status.message(), "link closed"),
             None => info!("link ended"),
         }
         if let Some(status) = ended {
-            // An agent that has gone needs no reason.
-            let _ = wire.send(Err(status)).await;
+            // An agent that has gone needs no reason, and one that does not read gets none: its stream just ends.
+            let patience = self.services.settings.heartbeat;
+            let _ = tokio::time::timeout(patience, wire.send(Err(status))).await;
         }
+    }
+
+    /// Nothing is given to this link any more.
+    async fn down(&self) {
+        self.services.links.remove(self.link);
+        self.services.engine.tell(Command::LinkDown { link: self.link }).await;
     }
 
     /// Sends what goes down, reading the bodies of deliveries as they go.
     async fn write(&self, mut out: mpsc::Receiver<Out>, wire: &Wire) {
         while let Some(next) = out.recv().await {
             let frame = match next {
-                Out::Frame(frame) => Some(*frame),
+                Out::Frame(frame) => {
+                    self.let_go(&frame);
+                    Some(*frame)
+                }
                 Out::Deliver(delivered) => {
                     let span = info_span!("message", id = %delivered.id, attempt = delivered.epoch);
                     self.delivery(*delivered).instrument(span).await
@@ -246,6 +268,16 @@ impl LinkTask {
             if wire.send(Ok(frame)).await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Forgets a lease that its agent is told to have lost.
+    fn let_go(&self, frame: &Down) {
+        let Down::Revoke { lease, .. } = frame else { return };
+        let Some((seq, epoch)) = self.services.leases.read(lease) else { return };
+        let mut held = self.held();
+        if held.get(&seq).is_some_and(|held| held.epoch == epoch) {
+            held.remove(&seq);
         }
     }
 
@@ -333,6 +365,7 @@ impl LinkTask {
             Up::Progress { lease, .. } => self.renew(&[lease]).await,
             Up::Heartbeat { leases } => self.renew(&leases).await,
             Up::Usage { model, usage, limits, .. } => {
+                let limits = bound::limits(limits);
                 engine.tell(Command::Report { model, usage, limits, failure: None }).await;
             }
             Up::Send(message) => {
@@ -364,7 +397,14 @@ impl LinkTask {
 
     /// Passes a part frame to its reply slot, without the engine. An answer that is too large ends its attempt.
     fn part(&self, seq: Seq, frame: AnswerFrame) -> Option<BoxFuture<'static, Option<Down>>> {
-        let held = self.held().get(&seq).copied()?;
+        let (AnswerFrame::PartStart { attempt, .. }
+        | AnswerFrame::PartDelta { attempt, .. }
+        | AnswerFrame::PartEnd { attempt, .. }) = &frame
+        else {
+            return None;
+        };
+        // An agent speaks for its own attempt only, whatever number it gives.
+        let held = self.held().get(&seq).copied().filter(|held| held.epoch == *attempt)?;
         let slot = self.services.slots.get(seq)?;
         let too_large = slot.part(frame).err()?;
         Some(self.give_up(seq, held, too_large.to_string()))

@@ -119,7 +119,11 @@ impl Links {
             .find(|open| open.models.contains(model))
             .map(|found| (*found.key(), found.value().clone()))?;
         let (tx, rx) = oneshot::channel();
-        open.pings.lock().unwrap_or_else(PoisonError::into_inner).insert(nonce, tx);
+        let mut pings = open.pings.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody waits for any more were not answered.
+        pings.retain(|_, waiting| !waiting.is_closed());
+        pings.insert(nonce, tx);
+        drop(pings);
         self.send(link, Out::Frame(Box::new(Down::Ping { nonce })));
         Some((open.agent, rx))
     }

@@ -120,3 +120,6 @@ impl Projection {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

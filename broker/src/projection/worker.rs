@@ -1,12 +1,23 @@
 //! A connection on a thread of its own, fed with closures.
 
-use std::{fs, os::unix::fs::PermissionsExt, sync::mpsc, thread};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+};
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::{Error, Place, schema};
 use crate::journal::JournalId;
+
+/// Counts the stores opened in memory.
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -68,7 +79,9 @@ pub(super) fn open(place: Place, journal: JournalId) -> Result<(Worker, Worker),
             (writer, Connection::open(&path)?)
         }
         Place::Memory => {
-            let name = format!("file:projection-{journal}?mode=memory&cache=shared");
+            // A name of its own: two that are open at once in one process must not fold into the same rows.
+            let own = OPENED.fetch_add(1, Ordering::Relaxed);
+            let name = format!("file:projection-{journal}-{own}?mode=memory&cache=shared");
             let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_URI;
             let writer = Connection::open_with_flags(&name, flags)?;
             let reader = Connection::open_with_flags(&name, flags)?;

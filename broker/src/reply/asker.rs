@@ -67,6 +67,9 @@ impl Asker {
             | AnswerFrame::PartDelta { attempt, .. }
             | AnswerFrame::PartEnd { attempt, .. } = &frame
             {
+                if log.is_withheld && *attempt == log.attempt {
+                    return None;
+                }
                 if *attempt > self.seen.attempt && self.seen.has_text() {
                     let attempt = *attempt;
                     return Some(self.cross(attempt, log.model.clone()));
@@ -74,12 +77,9 @@ impl Asker {
                 log.shown = true;
             }
             self.next += 1;
-            match self.unseen(frame) {
-                Some(frame) => {
-                    self.is_over = matches!(frame, AnswerFrame::Terminal(_));
-                    return Some(frame);
-                }
-                None => continue,
+            if let Some(frame) = self.unseen(frame) {
+                self.is_over = matches!(frame, AnswerFrame::Terminal(_));
+                return Some(frame);
             }
         }
     }

@@ -14,3 +14,6 @@ mod table;
 pub use asker::{Asker, Seen};
 pub use slot::{Slot, TooLarge};
 pub use table::{AskerLeft, Slots};
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,9 @@ pub struct TooLarge {
     pub limit: u64,
 }
 
+/// What a frame counts for beside its content, so that a flood of empty ones is bounded too.
+const FRAME_BYTES: u64 = 16;
+
 /// What one consultation's attempts have said so far.
 #[derive(Debug)]
 pub struct Slot {
@@ -34,16 +37,21 @@ pub struct Slot {
 pub(super) struct Log {
     pub(super) frames: Vec<AnswerFrame>,
     bytes: u64,
-    attempt: u32,
+    pub(super) attempt: u32,
     pub(super) model: Option<ModelName>,
     /// Part frames of `attempt` are taken.
     is_open: bool,
     /// The parts of `attempt`: bytes so far, and whether it has ended.
     parts: Vec<(u64, bool)>,
+    /// Parts that have begun and said nothing yet: an attempt that ends with no more was never shown.
+    silent: Vec<AnswerFrame>,
     /// Where the frames of `attempt` begin.
     first_part: Option<usize>,
     /// An asker has taken some of `attempt`.
     pub(super) shown: bool,
+    /// `attempt` was sealed before anybody saw it, and what follows was decided by that: nobody sees it until it is
+    /// known to be the last.
+    pub(super) is_withheld: bool,
     pub(super) is_closed: bool,
     pub(super) askers: u32,
 }
@@ -72,17 +80,36 @@ impl Slot {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// The message was accepted.
+    /// The message was accepted. Said once, however often a slot is opened.
     pub fn accepted(&self, receipt: Receipt) {
-        self.log().frames.push(AnswerFrame::Accepted(receipt));
+        let mut log = self.log();
+        let is_said = log.frames.iter().any(|frame| matches!(frame, AnswerFrame::Accepted(_)));
+        if is_said || log.is_closed {
+            return;
+        }
+        log.frames.push(AnswerFrame::Accepted(receipt));
+        drop(log);
         self.wake();
+    }
+
+    /// Whether anybody listens.
+    #[must_use]
+    pub fn has_askers(&self) -> bool {
+        self.log().askers > 0
     }
 
     /// An attempt begins. What an earlier one said and nobody saw is gone; what was seen is marked as over.
     pub fn begin(&self, routed: Routed) {
         let mut log = self.log();
-        if log.attempt == routed.attempt && log.is_open {
-            // The agent has only linked again.
+        if log.is_closed {
+            return;
+        }
+        if log.attempt == routed.attempt && log.model.is_some() {
+            // The agent has only linked again: it goes on where it was, or settles again what was not stored.
+            log.is_open = true;
+            log.is_withheld = false;
+            drop(log);
+            self.wake();
             return;
         }
         let (attempt, why) = (routed.attempt, routed.why.clone());
@@ -103,7 +130,9 @@ impl Slot {
         log.attempt = attempt;
         log.is_open = true;
         log.shown = false;
+        log.is_withheld = false;
         log.parts.clear();
+        log.silent.clear();
         log.bytes = 0;
         drop(log);
         self.wake();
@@ -140,13 +169,15 @@ impl Slot {
         Ok(())
     }
 
-    /// Closes an attempt's stream, and says whether anything of it was shown.
+    /// Closes an attempt's stream, and says whether anything of it was shown. What was not is not shown from now on,
+    /// so that the answer stays true until the next attempt begins or the consultation ends.
     pub fn seal(&self, attempt: u32) -> bool {
         let mut log = self.log();
         if log.attempt != attempt {
             return false;
         }
         log.is_open = false;
+        log.is_withheld = !log.shown;
         log.shown
     }
 
@@ -165,6 +196,7 @@ impl Slot {
         }
         log.is_closed = true;
         log.is_open = false;
+        log.is_withheld = false;
         if matches!(terminal, Terminal::Done(_)) {
             log.frames.push(AnswerFrame::Usage(terminal.summary().usage));
         }
@@ -192,7 +224,7 @@ impl Slot {
 }
 
 impl Log {
-    /// Whether the frame was new.
+    /// Whether the frame is one to wake askers for.
     fn take(&mut self, frame: AnswerFrame, limit: u64) -> Result<bool, TooLarge> {
         let (AnswerFrame::PartStart { attempt, part, .. }
         | AnswerFrame::PartDelta { attempt, part, .. }
@@ -206,9 +238,11 @@ impl Log {
         let place = part as usize;
         let known = self.parts.get(place).copied();
         let frame = match (frame, known) {
-            (start @ AnswerFrame::PartStart { .. }, None) if place == self.parts.len() => {
+            (AnswerFrame::PartStart { opening, .. }, None) if place == self.parts.len() => {
+                self.grow(opening.inline_bytes(), limit)?;
                 self.parts.push((0, false));
-                start
+                self.silent.push(AnswerFrame::PartStart { attempt, part, opening });
+                return Ok(false);
             }
             (AnswerFrame::PartDelta { offset, data, .. }, Some((have, false)))
                 if offset <= have =>
@@ -219,23 +253,32 @@ impl Log {
                 }
                 let data = data.slice(skip..);
                 let size = data.len() as u64;
-                if self.bytes + size > limit {
-                    self.is_open = false;
-                    return Err(TooLarge { limit });
-                }
-                self.bytes += size;
+                self.grow(size, limit)?;
                 self.parts[place].0 += size;
                 AnswerFrame::PartDelta { attempt, part, offset: have, data }
             }
-            (end @ AnswerFrame::PartEnd { .. }, Some((_, false))) => {
+            (AnswerFrame::PartEnd { closing, .. }, Some((_, false))) => {
+                self.grow(closing.as_ref().map_or(0, Part::inline_bytes), limit)?;
                 self.parts[place].1 = true;
-                end
+                AnswerFrame::PartEnd { attempt, part, closing }
             }
             _ => return Ok(false),
         };
         self.first_part.get_or_insert(self.frames.len());
+        self.frames.append(&mut self.silent);
         self.frames.push(frame);
         Ok(true)
+    }
+
+    /// Counts a frame with `content` bytes; past the limit the attempt is closed.
+    fn grow(&mut self, content: u64, limit: u64) -> Result<(), TooLarge> {
+        let bytes = self.bytes.saturating_add(content).saturating_add(FRAME_BYTES);
+        if bytes > limit {
+            self.is_open = false;
+            return Err(TooLarge { limit });
+        }
+        self.bytes = bytes;
+        Ok(())
     }
 }
 

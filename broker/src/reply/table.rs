@@ -1,12 +1,9 @@
 //! The table of slots.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use broker_proto::{MessageId, Part, Receipt, Routed, Terminal};
 
@@ -82,8 +79,11 @@ impl Slots {
     /// The consultations somebody listens to.
     #[must_use]
     pub fn attended(&self) -> Vec<Seq> {
-        let is_attended = |slot: &Slot| slot.log().askers > 0;
-        self.slots.iter().filter(|e| is_attended(&e.slot)).map(|entry| *entry.key()).collect()
+        self.slots
+            .iter()
+            .filter(|entry| entry.slot.has_askers())
+            .map(|entry| *entry.key())
+            .collect()
     }
 
     /// Lets go of slots that were closed long enough ago. Safe to repeat.

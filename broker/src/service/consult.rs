@@ -37,24 +37,34 @@ type Frames<T> = BoxStream<'static, Result<T, Status>>;
 
 impl ConsultService {
     /// The stream of a consultation: its slot while it is alive, its stored answer afterwards.
-    async fn slot(&self, id: MessageId) -> Result<Arc<Slot>, Status> {
-        if let Some(slot) = self.slots.find(id) {
+    async fn slot(&self, caller: &Caller, id: MessageId) -> Result<Arc<Slot>, Status> {
+        if let (Caller::Local, Some(slot)) = (caller, self.slots.find(id)) {
             return Ok(slot);
         }
-        let row = self.row(id).await?;
+        let row = self.row(caller, id).await?;
+        if let Some(slot) = self.slots.get(row.accepted.subject.seq) {
+            return Ok(slot);
+        }
         match row.finished.clone() {
             Some(finished) => self.replay(row, finished).await,
-            // Alive, and not streamed since the broker started: its slot opens with its next attempt.
-            None => {
-                let slot = self.slots.open(row.accepted.subject.seq, id);
-                slot.accepted(receipt(&row));
-                Ok(slot)
-            }
+            None => Ok(self.opened(&row)),
         }
     }
 
-    async fn row(&self, id: MessageId) -> Result<Row, Status> {
+    /// The slot of a living consultation. One that was not streamed since the broker started finds it with its next
+    /// attempt.
+    fn opened(&self, row: &Row) -> Arc<Slot> {
+        let slot = self.slots.open(row.accepted.subject.seq, row.accepted.subject.id);
+        slot.accepted(receipt(row));
+        slot
+    }
+
+    /// A consultation that this caller may see: an agent sees what it asked itself.
+    async fn row(&self, caller: &Caller, id: MessageId) -> Result<Row, Status> {
         let row = find::row(&self.intake, id).await?;
+        if *caller != Caller::Local && caller.sender()? != row.accepted.sender {
+            return Err(find::unknown(id));
+        }
         if row.accepted.consultation.is_none() {
             return Err(
                 reason::NOT_A_CONSULTATION.status(format!("message {id} is no consultation"))
@@ -145,12 +155,13 @@ impl pb::consult_service_server::ConsultService for ConsultService {
         &self,
         request: Request<pb::AskRequest>,
     ) -> Result<Response<Self::AskStream>, Status> {
-        let sender = Caller::of(&request).sender()?;
+        let caller = Caller::of(&request);
+        let sender = caller.sender()?;
         let request = request.into_inner();
         let (message, options) = asked(request.message, request.options)?;
         let (id, allow_restart) = (message.id, options.allow_restart);
         self.intake.consult(&sender, message, options).await.map_err(status::intake)?;
-        let slot = self.slot(id).await?;
+        let slot = self.slot(&caller, id).await?;
         let frames = self.join(slot, Seen::default(), allow_restart).await;
         let frames = frames.map(|frame| Ok(pb::AskResponse { frame: Some(frame?.into()) }));
         Ok(Response::new(frames.boxed()))
@@ -160,10 +171,11 @@ impl pb::consult_service_server::ConsultService for ConsultService {
         &self,
         request: Request<pb::AttachRequest>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         let id = find::message_id(&request.message_id)?;
         let seen = Seen { attempt: request.attempt, part: request.part, offset: request.offset };
-        let slot = self.slot(id).await?;
+        let slot = self.slot(&caller, id).await?;
         let frames = self.join(slot, seen, request.allow_restart).await;
         let frames = frames.map(|frame| Ok(pb::AttachResponse { frame: Some(frame?.into()) }));
         Ok(Response::new(frames.boxed()))
@@ -187,14 +199,20 @@ impl pb::consult_service_server::ConsultService for ConsultService {
         &self,
         request: Request<pb::PollConsultationRequest>,
     ) -> Result<Response<pb::PollConsultationResponse>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         let id = find::message_id(&request.message_id)?;
         let wait = request.wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
-        if let Some(slot) = self.slots.find(id) {
+        let mut row = self.row(&caller, id).await?;
+        if row.finished.is_none() && !wait.is_zero() {
             // A watcher, not an asker: its leaving cancels nothing.
-            let _ = tokio::time::timeout(wait.min(LONGEST_POLL), slot.closed()).await;
+            let slot = self.opened(&row);
+            let closed = tokio::time::timeout(wait.min(LONGEST_POLL), slot.closed());
+            let Some(_) = self.stop.run_until_cancelled(closed).await else {
+                return Err(reason::stopping());
+            };
+            row = self.row(&caller, id).await?;
         }
-        let row = self.row(id).await?;
         let Some(finished) = row.finished else {
             let state = row.state.to_wire();
             return Ok(Response::new(pb::PollConsultationResponse { state, ..Default::default() }));

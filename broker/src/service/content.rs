@@ -18,6 +18,7 @@ use crate::{
         Command,
         queue::{Body, BodyKey},
     },
+    engine,
     intake::Intake,
     journal::{Content, ContentKey, Journal, MAX_CONTENT_BYTES},
 };
@@ -155,6 +156,9 @@ impl pb::content_service_server::ContentService for ContentService {
         let whole = pb::UploadChunkResponse { received_bytes: size, complete: true };
         if self.stored(hash).await?.is_some() {
             return Ok(Response::new(whole));
+        }
+        if self.intake.engine.is_full() {
+            return Err(status::engine(engine::Error::StoreFull));
         }
         match self.add(hash, size, request.offset, request.chunk).await? {
             Added::Part { received } => Ok(Response::new(pb::UploadChunkResponse {

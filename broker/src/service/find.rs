@@ -16,5 +16,9 @@ pub(super) async fn row(intake: &Intake, id: MessageId) -> Result<Row, Status> {
     let head = intake.engine.head();
     let row = intake.projection.find(id, head).await;
     let row = row.map_err(|error| status::projection(&error))?;
-    row.ok_or_else(|| reason::UNKNOWN_MESSAGE.status(format!("there is no message {id}")))
+    row.ok_or_else(|| unknown(id))
+}
+
+pub(super) fn unknown(id: MessageId) -> Status {
+    reason::UNKNOWN_MESSAGE.status(format!("there is no message {id}"))
 }

@@ -9,6 +9,7 @@ use std::{
 use http::{Request, Response, header::AUTHORIZATION};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
+use tracing::warn;
 
 use broker_proto::{AgentName, Sender};
 
@@ -132,7 +133,10 @@ where
             });
             let caller = match verify.caller(bearer).await {
                 Ok(caller) => caller,
-                Err(status) => return Ok(status.into_http()),
+                Err(status) => {
+                    warn!(path = request.uri().path(), reason = status.message(), "turned away");
+                    return Ok(status.into_http());
+                }
             };
             if !caller.may_call(request.uri().path()) {
                 let status =
@@ -147,7 +151,72 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tonic::Code;
+    use tower::{ServiceExt, service_fn};
+
+    use crate::app::rehearsal::{Shell, soon};
+
     use super::*;
+
+    type Reply = Result<Response<Body>, std::convert::Infallible>;
+
+    /// Who called, as the service behind the layer saw it; or the code of the refusal.
+    async fn call(shell: &Shell, bearer: Option<&str>, path: &str) -> Result<Caller, Code> {
+        let seen = Arc::new(Mutex::new(None));
+        let service = {
+            let seen = Arc::clone(&seen);
+            service_fn(move |request: Request<Body>| {
+                *seen.lock().unwrap() = request.extensions().get::<Caller>().cloned();
+                async { Reply::Ok(Response::new(Body::empty())) }
+            })
+        };
+        let verify = Verify { engine: shell.engine.clone() };
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = path.parse().unwrap();
+        if let Some(bearer) = bearer {
+            request.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
+        }
+        let answer = IdentityLayer::new(verify).layer(service).oneshot(request);
+        let answer = soon(answer).await.unwrap();
+        match Status::from_header_map(answer.headers()) {
+            Some(status) => {
+                assert!(seen.lock().unwrap().is_none());
+                Err(status.code())
+            }
+            None => Ok(seen.lock().unwrap().clone().unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_its_tokens_or_the_users() {
+        let shell = Shell::start().await;
+        let token = shell.token("opus").await;
+        let agent = Caller::Agent(AgentName::parse("opus").unwrap());
+        let ask = "/broker.v1.ConsultService/Ask";
+        let bearer = format!("Bearer {token}");
+
+        assert_eq!(call(&shell, None, ask).await, Ok(Caller::Local));
+        assert_eq!(call(&shell, Some(&bearer), ask).await, Ok(agent));
+        for wrong in ["Bearer bat_0", "Bearer ", "Basic eA==", &token, "\u{fc}"] {
+            let refused = call(&shell, Some(wrong), ask).await;
+            assert_eq!(refused, Err(Code::Unauthenticated), "{wrong}");
+        }
+        let cancel = "/broker.v1.MessageService/CancelMessage";
+        assert_eq!(call(&shell, Some(&bearer), cancel).await, Err(Code::PermissionDenied));
+    }
+
+    #[tokio::test]
+    async fn a_revoked_token_is_nobodys() {
+        let shell = Shell::start().await;
+        let bearer = format!("Bearer {}", shell.token("opus").await);
+        let agent = AgentName::parse("opus").unwrap();
+        let command = crate::core::Command::SetToken { agent, hash: None };
+        soon(shell.engine.command(command)).await.unwrap();
+        let ask = "/broker.v1.ConsultService/Ask";
+        assert_eq!(call(&shell, Some(&bearer), ask).await, Err(Code::Unauthenticated));
+    }
 
     #[test]
     fn an_agent_may_not_make_tokens_or_end_others_messages() {

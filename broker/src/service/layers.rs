@@ -205,7 +205,78 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt;
+    use tower::{ServiceBuilder, service_fn};
+
     use super::*;
+
+    type Reply = Result<Response<Body>, BoxError>;
+
+    fn request(headers: &[(&'static str, &str)]) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        request
+    }
+
+    fn status(answer: Reply) -> Status {
+        Status::from_header_map(answer.unwrap().headers()).unwrap()
+    }
+
+    async fn never(_: Request<Body>) -> Reply {
+        std::future::pending().await
+    }
+
+    async fn at_once(_: Request<Body>) -> Reply {
+        Ok(Response::new(Body::empty()))
+    }
+
+    #[test]
+    fn a_call_over_the_limit_is_shed_and_told_when_to_come_again() {
+        let service = ServiceBuilder::new().layer(ShedLayer::new(1)).service(service_fn(never));
+        let first = service.clone().oneshot(request(&[]));
+        tokio::pin!(first);
+        assert!(first.as_mut().now_or_never().is_none());
+
+        // Clones are the connections of one broker: they share its limit.
+        let second = service.oneshot(request(&[])).now_or_never().unwrap();
+
+        let shed = status(second);
+        assert_eq!(shed.code(), Code::ResourceExhausted);
+        assert_eq!(shed.get_details_error_info().unwrap().reason, "TOO_MANY_CALLS");
+        assert_eq!(shed.get_details_retry_info().unwrap().retry_delay, Some(RETRY_SHED));
+    }
+
+    #[test]
+    fn a_call_that_ends_makes_room_for_another() {
+        let service = ServiceBuilder::new().layer(ShedLayer::new(1)).service(service_fn(at_once));
+        for _ in 0..3 {
+            let answer = service.clone().oneshot(request(&[])).now_or_never().unwrap().unwrap();
+            assert!(answer.headers().get("grpc-status").is_none());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_at_its_own_deadline_or_the_brokers() {
+        let longest = Duration::from_secs(30);
+        let layers = ServiceBuilder::new().layer(DeadlineLayer::new(longest));
+        let service = layers.service(service_fn(never));
+        for (headers, seconds) in [
+            (&[("grpc-timeout", "2S")][..], 2),
+            (&[("grpc-timeout", "1H")], 30),
+            (&[("grpc-timeout", "soon")], 30),
+            (&[], 30),
+        ] {
+            let began = tokio::time::Instant::now();
+            let ended = status(service.clone().oneshot(request(headers)).await);
+            assert_eq!(ended.code(), Code::DeadlineExceeded);
+            assert_eq!(ended.get_details_error_info().unwrap().reason, "DEADLINE");
+            assert_eq!(began.elapsed().as_secs(), seconds, "{headers:?}");
+        }
+    }
 
     #[test]
     fn grpc_timeout_is_read_in_every_unit() {

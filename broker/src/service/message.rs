@@ -1,6 +1,9 @@
 //! `MessageService`.
 
-use futures::{StreamExt, stream::BoxStream};
+use futures::{
+    StreamExt,
+    stream::{BoxStream, unfold},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -165,30 +168,36 @@ impl pb::message_service_server::MessageService for MessageService {
             text => Some(find::message_id(text)?),
         };
         let (from, skip) = match (only, request.cursor.as_str()) {
-            // One message's whole life, which may have begun long ago.
-            (Some(_), "") => (BatchNo(1), 0),
+            // One message's whole life, which may have begun long ago; there must be such a message.
+            (Some(id), "") => {
+                find::row(&self.intake, id).await?;
+                (BatchNo(1), 0)
+            }
             (_, cursor) => self.start(cursor)?,
         };
         let journal = self.journal.identity().journal;
         let frames = self.journal.read(from, Until::Forever);
-        let changes = frames
-            .flat_map(move |frame| {
-                let skip = if frame.as_ref().is_ok_and(|f| f.number == from) { skip } else { 0 };
-                futures::stream::iter(changes(frame, journal, skip))
-            })
+        let changes = frames.flat_map(move |frame| {
+            let skip = if frame.as_ref().is_ok_and(|f| f.number == from) { skip } else { 0 };
+            futures::stream::iter(changes(frame, journal, skip))
+        });
+        // A watch that ends with the broker says so: its watcher goes on behind its cursor.
+        let stopping = futures::stream::iter([Err(reason::stopping())]);
+        let changes = changes
+            .take_until(self.stop.clone().cancelled_owned())
+            .chain(stopping)
             .filter(move |change| {
                 let is_wanted = only.is_none_or(|only| is_about(change, only));
                 futures::future::ready(is_wanted)
             });
-        // A watch of one message ends with it.
-        let mut is_over = false;
-        let changes = changes.take_while(move |change| {
-            let goes_on = !is_over;
-            is_over = only.is_some() && is_last(change);
-            futures::future::ready(goes_on)
+        // A watch of one message ends with it, not with what might come behind it.
+        let changes = unfold(Some(changes.boxed()), move |watch| async move {
+            let mut watch = watch?;
+            let change = watch.next().await?;
+            let is_over = only.is_some() && is_last(&change);
+            Some((change, (!is_over).then_some(watch)))
         });
-        let stop = self.stop.clone();
-        Ok(Response::new(changes.take_until(stop.cancelled_owned()).boxed()))
+        Ok(Response::new(changes.boxed()))
     }
 }
 

@@ -23,3 +23,6 @@ pub use message::MessageService;
 pub use reason::{REASONS, Reason};
 pub use registry::RegistryService;
 pub use usage::UsageService;
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use super::status;
 use crate::{
     core::{Command, Query, Reply},
     engine,
-    intake::Intake,
+    intake::{Intake, bound},
 };
 
 /// What every model has left.
@@ -24,8 +24,8 @@ fn report(request: pb::ReportUsageRequest) -> Result<(ModelName, Command), Inval
     let command = Command::Report {
         model: model.clone(),
         usage: request.usage.map(Into::into).unwrap_or_default(),
-        limits: limits.collect::<Result<_, _>>()?,
-        failure: request.failure.map(Failure::try_from).transpose()?,
+        limits: bound::limits(limits.collect::<Result<_, _>>()?),
+        failure: request.failure.map(Failure::try_from).transpose()?.map(bound::failure),
     };
     Ok((model, command))
 }

@@ -58,3 +58,6 @@ where
 {
     wire.into_iter().map(D::try_from).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,18 @@ impl Part {
         size as u64
     }
 
+    /// Bytes of content that are here: what is named by hash lies elsewhere.
+    #[must_use]
+    pub fn inline_bytes(&self) -> u64 {
+        match self {
+            Self::Ref(_) => 0,
+            Self::ToolResult { call_id, parts, .. } => {
+                call_id.len() as u64 + parts.iter().map(Self::inline_bytes).sum::<u64>()
+            }
+            _ => self.size_bytes(),
+        }
+    }
+
     /// Whether this part is an image, or holds one.
     #[must_use]
     pub fn has_image(&self) -> bool {
@@ -194,5 +206,18 @@ impl fmt::Debug for Payload {
             .field("request", &self.request)
             .field("response", &self.response)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tool_result_names_by_hash_is_not_inline() {
+        let part = PartRef { hash: ContentHash::of(b"far"), size_bytes: 1 << 20 };
+        let parts = vec![Part::Ref(part), Part::text("near")];
+        let result = Part::ToolResult { call_id: "c1".into(), parts, is_error: false };
+        assert_eq!((result.inline_bytes(), result.size_bytes()), (6, 6 + (1 << 20)));
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     context::Stored,
     core::{Command, Outcome, Refusal, SettleCommand, queue::Seq},
     engine,
+    intake::bound,
     service::{self, reason},
 };
 
@@ -31,6 +32,7 @@ impl LinkTask {
         let id = held.map_or(broker_proto::MessageId::from_u128(0), |held| held.id);
         let is_held = held.is_some_and(|held| held.epoch == epoch);
         let outcome = self.close_stream(seq, epoch, outcome, is_held);
+        let limits = bound::limits(limits);
         let (services, agent) = (self.services.clone(), self.agent.clone());
         let (links, link) = (services.links.clone(), self.link);
         let span = info_span!("message", %id, attempt = epoch);
@@ -78,14 +80,14 @@ impl LinkTask {
                 }
             }
             SettleOutcome::Failed { failure, partial } => {
-                Sealed::Failed { failure, partial, shown: seal() }
+                Sealed::Failed { failure: bound::failure(failure), partial, shown: seal() }
             }
             SettleOutcome::Retry { after } => {
                 Sealed::Other(Outcome::Retry { after, shown: seal() })
             }
             SettleOutcome::Reject { reason } => {
                 seal();
-                Sealed::Other(Outcome::Reject { reason })
+                Sealed::Other(Outcome::Reject { reason: bound::text(reason) })
             }
             SettleOutcome::Release => Sealed::Other(Outcome::Release { shown: seal() }),
         }

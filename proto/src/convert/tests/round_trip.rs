@@ -1,0 +1,246 @@
+//! What goes out comes back the same.
+
+use std::fmt::Debug;
+
+use proptest::prelude::*;
+
+use super::sample;
+use crate::{
+    AgentInfo, AnswerFrame, AnswerSummary, AskOptions, Attempt, Correlation, Delivery, Down, Entry,
+    FailureClass, FailureScope, Generation, Hello, Message, MessageChange, MessageInfo,
+    MessageState, MessageType, ModelInfo, ModelUsage, Part, PassedOver, Payload, Pong, Priority,
+    Provenance, RateLimit, Receipt, Recipient, RefusedFrame, Role, RouteExplanation, Routed,
+    SettleOutcome, SettledFrame, Settlement, StopReason, TokenInfo, ToolChoice, Up, Usage,
+    WallTime, Welcome, pb,
+};
+
+#[track_caller]
+fn check<W, D>(values: impl IntoIterator<Item = D>)
+where
+    D: Clone + Debug + PartialEq + Into<W> + TryFrom<W>,
+    <D as TryFrom<W>>::Error: Debug,
+{
+    for value in values {
+        let wire: W = value.clone().into();
+        assert_eq!(D::try_from(wire).unwrap(), value);
+    }
+}
+
+#[test]
+fn content_survives_the_wire() {
+    check::<pb::Part, Part>(sample::parts());
+    check::<pb::Entry, Entry>(sample::payload().context);
+    check::<pb::Generation, Generation>([sample::payload().generation, Generation::default()]);
+    check::<pb::Payload, Payload>([sample::payload(), Payload::default()]);
+}
+
+#[test]
+fn messages_survive_the_wire() {
+    check::<pb::ModelMessage, Message>([sample::message(), sample::bare_message()]);
+    check::<pb::Correlation, Correlation>([sample::message().correlation, Correlation::default()]);
+    check::<pb::Recipient, Recipient>([
+        Recipient::Model(sample::model("opus")),
+        Recipient::Agent(sample::agent("eve")),
+    ]);
+    check::<pb::Receipt, Receipt>([sample::receipt()]);
+    check::<pb::MessageInfo, MessageInfo>([sample::info(), sample::bare_info()]);
+    check::<pb::MessageChange, MessageChange>([sample::change()]);
+}
+
+#[test]
+fn a_models_name_may_be_written_large() {
+    let recipient = Some(pb::recipient::Recipient::Model("Opus".into()));
+    let read = Recipient::try_from(pb::Recipient { recipient });
+    assert_eq!(read, Ok(Recipient::Model(sample::model("opus"))));
+}
+
+#[test]
+fn answers_survive_the_wire() {
+    check::<pb::Attempt, Attempt>([sample::attempt(), sample::bare_attempt()]);
+    check::<pb::PassedOver, PassedOver>([
+        sample::passed_over(),
+        PassedOver { class: None, ..sample::passed_over() },
+    ]);
+    check::<pb::AnswerSummary, AnswerSummary>([sample::summary(), sample::bare_summary()]);
+    check::<pb::Routed, Routed>([sample::routed()]);
+    check::<pb::AskOptions, AskOptions>([sample::options(), AskOptions::default()]);
+    check::<pb::AnswerFrame, AnswerFrame>(sample::answer_frames());
+    check::<pb::ExplainRouteResponse, RouteExplanation>([sample::explanation()]);
+}
+
+#[test]
+fn figures_survive_the_wire() {
+    check::<pb::Usage, Usage>([sample::usage(), Usage::default()]);
+    check::<pb::RateLimit, RateLimit>([sample::limit(), sample::bare_limit()]);
+    check::<pb::ModelUsage, ModelUsage>([
+        sample::model_usage(),
+        ModelUsage { windows: vec![], cost_usd: None, ..sample::model_usage() },
+    ]);
+}
+
+#[test]
+fn lists_survive_the_wire() {
+    check::<pb::ModelInfo, ModelInfo>([
+        sample::model_info(),
+        ModelInfo { unavailable_until: None, fallback: vec![], ..sample::model_info() },
+    ]);
+    check::<pb::AgentInfo, AgentInfo>([sample::agent_info()]);
+    let token = TokenInfo { name: sample::agent("opus"), created_at: sample::AT };
+    check::<pb::TokenInfo, TokenInfo>([token]);
+    check::<pb::PingResponse, Pong>([
+        sample::pong(),
+        Pong { round_trip: None, agent: None, ..sample::pong() },
+    ]);
+}
+
+#[test]
+fn frames_up_survive_the_wire() {
+    check::<pb::Hello, Hello>([sample::hello()]);
+    check::<pb::Settlement, Settlement>(sample::outcomes().into_iter().map(sample::settlement));
+    let bare = Settlement {
+        usage: Usage::default(),
+        limits: vec![],
+        first_token: None,
+        ..sample::settlement(SettleOutcome::Release)
+    };
+    let notice = |message| Up::Usage {
+        model: sample::model("opus"),
+        usage: sample::usage(),
+        limits: vec![sample::limit()],
+        message,
+    };
+    let parts = sample::part_frames();
+    let parts = parts.into_iter().map(|frame| Up::Part { delivery: 7, frame });
+    check::<pb::ConnectRequest, Up>(parts.chain([
+        Up::Hello(sample::hello()),
+        Up::Credit { messages: u32::MAX, size_bytes: u64::MAX },
+        Up::Settle(vec![bare, sample::settlement(SettleOutcome::Release)]),
+        Up::Progress { lease: "l".into(), text: "t".into() },
+        notice(None),
+        notice(Some(sample::id())),
+        Up::Send(Box::new(sample::message())),
+        Up::Heartbeat { leases: vec!["l".into()] },
+        Up::Bye { reason: "r".into() },
+        Up::Pong { nonce: u64::MAX },
+    ]));
+}
+
+#[test]
+fn frames_down_survive_the_wire() {
+    let bare = Delivery { model: None, max_output_tokens: None, ..sample::delivery() };
+    check::<pb::Deliver, Delivery>([sample::delivery(), bare.clone()]);
+    let refused = || RefusedFrame { reason: "LEASE_LOST".into(), detail: "gone".into() };
+    let settled = |refused| Down::Settled(SettledFrame { lease: "l".into(), refused });
+    let sent = |result| Down::Sent { message: sample::id(), result };
+    let drain = |until| Down::Drain { reason: "stops".into(), until };
+    check::<pb::ConnectResponse, Down>([
+        Down::Welcome(Welcome {
+            link: "1".into(),
+            epoch: 1,
+            heartbeat: sample::SPAN,
+            lease: sample::SPAN,
+            resumed: vec!["l".into()],
+        }),
+        Down::Deliver(Box::new(bare)),
+        Down::Cancel { lease: "l".into(), reason: "r".into() },
+        Down::Revoke { lease: "l".into(), reason: "r".into() },
+        Down::Level {
+            model: sample::model("opus"),
+            level: "HEALTHY".into(),
+            reason: String::new(),
+        },
+        drain(None),
+        drain(Some(sample::AT)),
+        settled(None),
+        settled(Some(refused())),
+        sent(Ok(sample::receipt())),
+        sent(Err(refused())),
+        Down::Ping { nonce: 3 },
+    ]);
+}
+
+#[test]
+fn only_part_frames_go_up_a_link() {
+    for frame in sample::answer_frames().into_iter().skip(sample::part_frames().len()) {
+        assert_eq!(pb::ConnectRequest::from(Up::Part { delivery: 7, frame }).frame, None);
+    }
+}
+
+macro_rules! check_numbers {
+    ($($domain:ident: $($variant:ident),+;)+) => {$(
+        $(assert_eq!($domain::from_wire($domain::$variant.to_wire()), Some($domain::$variant));)+
+        for number in [0, -1, 99, i32::MAX, i32::MIN] {
+            assert_eq!($domain::from_wire(number), None, "{} {number}", stringify!($domain));
+        }
+    )+};
+}
+
+#[test]
+fn every_enum_keeps_its_numbers_and_knows_no_others() {
+    check_numbers! {
+        MessageType: Handoff, Consultation, Delegation, Status;
+        Priority: Low, Normal, High, Urgent;
+        Role: System, User, Assistant, Tool;
+        ToolChoice: Auto, None, Required;
+        FailureScope: Request, Key, Account, Model, Provider;
+        Provenance: Reported, Estimated, Partial;
+        StopReason: End, MaxTokens, StopSequence, ToolCall, Paused, WindowFull;
+    }
+    for class in FailureClass::ALL {
+        assert_eq!(FailureClass::from_wire(class.to_wire()), Some(class));
+    }
+    for state in MessageState::ALL {
+        assert_eq!(MessageState::from_wire(state.to_wire()), Some(state));
+    }
+}
+
+fn any_part() -> impl Strategy<Value = Part> {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..40).prop_map(bytes::Bytes::from);
+    let leaf = prop_oneof![
+        ".*".prop_map(Part::Text),
+        (".*", ".*", ".*").prop_map(|(text, signature, provider)| Part::Thinking {
+            text,
+            signature,
+            provider
+        }),
+        (".*", ".*", bytes()).prop_map(|(id, name, arguments)| Part::ToolCall {
+            id,
+            name,
+            arguments
+        }),
+        (".*", bytes()).prop_map(|(media_type, data)| Part::Image { media_type, data }),
+        (any::<[u8; 32]>(), any::<u64>()).prop_map(|(hash, size_bytes)| Part::Ref(
+            crate::PartRef { hash: crate::ContentHash(hash), size_bytes }
+        )),
+    ];
+    leaf.prop_recursive(4, 16, 3, |inner| {
+        (".*", prop::collection::vec(inner, 0..3), any::<bool>())
+            .prop_map(|(call_id, parts, is_error)| Part::ToolResult { call_id, parts, is_error })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_part_survives_the_wire(part in any_part()) {
+        let wire = pb::Part::from(part.clone());
+        prop_assert_eq!(Part::try_from(wire), Ok(part));
+    }
+
+    #[test]
+    fn any_time_that_is_written_can_be_read(millis in any::<u64>()) {
+        const LAST: u64 = 253_402_300_799_999;
+        let wire = prost_types::Timestamp::from(WallTime(millis));
+        let read = crate::convert::common::time(Some(wire), "at");
+        prop_assert_eq!(read, Ok(Some(WallTime(millis.min(LAST)))));
+    }
+
+    #[test]
+    fn any_span_that_is_written_can_be_read(seconds in any::<u64>(), nanos in 0u32..1_000_000_000) {
+        use crate::convert::common::{span, wire_span};
+        let given = std::time::Duration::new(seconds, nanos);
+        let longest = std::time::Duration::from_secs(10 * 366 * 86_400);
+        prop_assert_eq!(span(Some(wire_span(given)), "for"), Ok(Some(given.min(longest))));
+    }
+}

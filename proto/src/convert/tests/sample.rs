@@ -1,0 +1,409 @@
+//! One value of each type with every field set, and one with as little as it may have.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+
+use crate::*;
+
+pub(super) fn model(name: &str) -> ModelName {
+    ModelName::parse(name).unwrap()
+}
+
+pub(super) fn agent(name: &str) -> AgentName {
+    AgentName::parse(name).unwrap()
+}
+
+pub(super) fn id() -> MessageId {
+    MessageId::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap()
+}
+
+pub(super) const AT: WallTime = WallTime(1_767_225_600_123);
+pub(super) const SPAN: Duration = Duration::new(3, 5);
+
+pub(super) fn parts() -> Vec<Part> {
+    let leaf = || Part::Opaque {
+        provider: "anthropic".into(),
+        kind: "server_tool_use".into(),
+        data: Bytes::from_static(b"\xff\0"),
+    };
+    let nested = |parts| Part::ToolResult { call_id: "c".into(), parts, is_error: true };
+    vec![
+        Part::text("wörter"),
+        Part::Thinking { text: "hm".into(), signature: "s".into(), provider: "anthropic".into() },
+        Part::ToolCall { id: "c".into(), name: "run".into(), arguments: Bytes::from_static(b"{") },
+        nested(vec![nested(vec![nested(vec![nested(vec![leaf()])])])]),
+        Part::Image { media_type: "image/png".into(), data: Bytes::from_static(b"\x89PNG") },
+        leaf(),
+        Part::Ref(PartRef { hash: ContentHash::of(b"far"), size_bytes: u64::MAX }),
+    ]
+}
+
+pub(super) fn usage() -> Usage {
+    Usage {
+        input_tokens: Some(0),
+        output_tokens: Some(u64::MAX),
+        cache_read_tokens: Some(3),
+        cache_write_tokens: Some(4),
+        reasoning_tokens: Some(5),
+        provenance: Provenance::Partial,
+    }
+}
+
+pub(super) fn limit() -> RateLimit {
+    RateLimit { name: "tokens".into(), limit: Some(1), remaining: Some(0), resets_at: Some(AT) }
+}
+
+pub(super) fn bare_limit() -> RateLimit {
+    RateLimit { name: String::new(), limit: None, remaining: None, resets_at: None }
+}
+
+pub(super) fn failure() -> Failure {
+    Failure {
+        class: FailureClass::ContextTooLong,
+        scope: FailureScope::Key,
+        refused_by: "openai".into(),
+        detail: "too long".into(),
+        retry_at: Some(AT),
+        another_model_may_help: true,
+        limit_tokens: Some(128_000),
+        actual_tokens: Some(128_001),
+    }
+}
+
+pub(super) fn attempt() -> Attempt {
+    Attempt {
+        number: 2,
+        model: model("opus"),
+        agent: Some(agent("opus-1")),
+        failure: Some(failure()),
+        latency: SPAN,
+        wait: SPAN,
+        first_token: Some(SPAN),
+        usage: usage(),
+        cost_usd: Some(0.25),
+    }
+}
+
+pub(super) fn bare_attempt() -> Attempt {
+    Attempt {
+        agent: None,
+        failure: None,
+        latency: Duration::ZERO,
+        wait: Duration::ZERO,
+        first_token: None,
+        usage: Usage::default(),
+        cost_usd: None,
+        ..attempt()
+    }
+}
+
+pub(super) fn passed_over() -> PassedOver {
+    PassedOver {
+        model: model("local"),
+        reason: "has no vision".into(),
+        class: Some(FailureClass::InvalidRequest),
+    }
+}
+
+pub(super) fn summary() -> AnswerSummary {
+    AnswerSummary {
+        message_id: id(),
+        asked: model("opus"),
+        model: Some(model("local")),
+        agent: Some(agent("local")),
+        is_degraded: true,
+        is_simulated: true,
+        stop_reason: Some(StopReason::ToolCall),
+        attempts: vec![attempt(), bare_attempt()],
+        passed_over: vec![passed_over()],
+        usage: usage(),
+        cost_usd: Some(1.5),
+    }
+}
+
+pub(super) fn bare_summary() -> AnswerSummary {
+    AnswerSummary {
+        model: None,
+        agent: None,
+        is_degraded: false,
+        is_simulated: false,
+        stop_reason: None,
+        attempts: vec![],
+        passed_over: vec![],
+        usage: Usage::default(),
+        cost_usd: None,
+        ..summary()
+    }
+}
+
+pub(super) fn receipt() -> Receipt {
+    Receipt { message_id: id(), is_duplicate: true, accepted_at: AT, deadline: WallTime(0) }
+}
+
+pub(super) fn routed() -> Routed {
+    Routed {
+        model: model("gpt-4o"),
+        agent: Some(agent("gpt")),
+        attempt: 3,
+        why: "opus: RATE_LIMITED".into(),
+        attempts: vec![attempt()],
+        passed_over: vec![passed_over()],
+        is_degraded: true,
+        is_simulated: true,
+    }
+}
+
+fn map() -> BTreeMap<String, String> {
+    BTreeMap::from([("a".to_owned(), "1".to_owned()), (String::new(), String::new())])
+}
+
+pub(super) fn payload() -> Payload {
+    let entry = |role| Entry { role, name: "eve".into(), parts: parts() };
+    Payload {
+        context: [Role::System, Role::User, Role::Assistant, Role::Tool].map(entry).into(),
+        request: parts(),
+        response: parts(),
+        metadata: map(),
+        generation: Generation {
+            max_output_tokens: Some(0),
+            temperature: Some(0.0),
+            stop_sequences: vec!["\n".into()],
+            tools: vec![Tool {
+                name: "run".into(),
+                description: "runs".into(),
+                input_schema: Bytes::from_static(b"{}"),
+            }],
+            tool_choice: Some(ToolChoice::None),
+        },
+    }
+}
+
+pub(super) fn message() -> Message {
+    Message {
+        from: Some(Sender::parse("local").unwrap()),
+        priority: Priority::Urgent,
+        timestamp: Some(AT),
+        expires_at: Some(AT),
+        ordering_key: Some("local/s".into()),
+        correlation: Correlation { root: Some(id()), parent: Some(id()), hops: 8 },
+        session: Some("s".into()),
+        labels: map(),
+        trace: Some("00-1-2-01".into()),
+        ..Message::new(id(), Recipient::Agent(agent("eve")), MessageType::Handoff, payload())
+    }
+}
+
+pub(super) fn bare_message() -> Message {
+    Message::consultation(id(), model("opus"), Payload::default())
+}
+
+pub(super) fn options() -> AskOptions {
+    AskOptions {
+        no_fallback: true,
+        allow_restart: true,
+        max_cost_usd: Some(0.0),
+        deadline: Some(SPAN),
+        return_window: Some(Duration::ZERO),
+        keep: true,
+    }
+}
+
+pub(super) fn settlement(outcome: SettleOutcome) -> Settlement {
+    Settlement {
+        lease: "7.3.abc".into(),
+        outcome,
+        usage: usage(),
+        limits: vec![limit(), bare_limit()],
+        first_token: Some(SPAN),
+    }
+}
+
+pub(super) fn outcomes() -> Vec<SettleOutcome> {
+    vec![
+        SettleOutcome::Done { parts: parts(), stop_reason: Some(StopReason::WindowFull) },
+        SettleOutcome::Done { parts: vec![], stop_reason: None },
+        SettleOutcome::Failed { failure: failure(), partial: parts() },
+        SettleOutcome::Retry { after: SPAN },
+        SettleOutcome::Reject { reason: "no".into() },
+        SettleOutcome::Release,
+    ]
+}
+
+pub(super) fn part_frames() -> Vec<AnswerFrame> {
+    let (attempt, part) = (2, 1);
+    vec![
+        AnswerFrame::PartStart { attempt, part, opening: Part::text("") },
+        AnswerFrame::PartDelta { attempt, part, offset: 7, data: Bytes::from_static(b"more") },
+        AnswerFrame::PartEnd { attempt, part, closing: None },
+        AnswerFrame::PartEnd { attempt, part, closing: parts().pop() },
+    ]
+}
+
+pub(super) fn answer_frames() -> Vec<AnswerFrame> {
+    let terminal = |end| AnswerFrame::Terminal(Box::new(end));
+    let mut frames = part_frames();
+    frames.extend([
+        AnswerFrame::Accepted(receipt()),
+        AnswerFrame::Routed(Box::new(routed())),
+        AnswerFrame::Restarted { attempt: 2, reason: "lost".into() },
+        AnswerFrame::Switched {
+            from: model("opus"),
+            to: model("local"),
+            reason: "out".into(),
+            attempt: 2,
+        },
+        AnswerFrame::Usage(usage()),
+        terminal(Terminal::Done(summary())),
+        terminal(Terminal::Failed { failure: failure(), summary: bare_summary() }),
+        terminal(Terminal::Expired(bare_summary())),
+        terminal(Terminal::Cancelled(bare_summary())),
+    ]);
+    frames
+}
+
+pub(super) fn hello() -> Hello {
+    Hello {
+        agent: agent("opus"),
+        token: "bat_1".into(),
+        instance: "i".into(),
+        is_exclusive: true,
+        models: vec![model("opus"), model("gpt-4o")],
+        capacity: 4,
+        resume: vec!["7.3.abc".into()],
+    }
+}
+
+pub(super) fn delivery() -> Delivery {
+    Delivery {
+        lease: "7.3.abc".into(),
+        number: 7,
+        size_bytes: 9,
+        message: message(),
+        attempt: 3,
+        model: Some(model("opus")),
+        time_left: SPAN,
+        max_output_tokens: Some(16),
+    }
+}
+
+pub(super) fn info() -> MessageInfo {
+    MessageInfo {
+        id: id(),
+        from: Sender::parse("local").unwrap(),
+        to: Recipient::Model(model("opus")),
+        kind: MessageType::Consultation,
+        priority: Priority::Low,
+        state: MessageState::Dead,
+        accepted_at: AT,
+        deadline: AT,
+        finished_at: Some(AT),
+        queue: Some(Recipient::Agent(agent("eve"))),
+        size_bytes: 7,
+        summary: Some(summary()),
+        failure: Some(failure()),
+        session: Some("s".into()),
+        labels: map(),
+    }
+}
+
+pub(super) fn bare_info() -> MessageInfo {
+    MessageInfo {
+        finished_at: None,
+        queue: None,
+        summary: None,
+        failure: None,
+        session: None,
+        labels: BTreeMap::new(),
+        ..info()
+    }
+}
+
+pub(super) fn change() -> MessageChange {
+    MessageChange {
+        id: id(),
+        at: AT,
+        change: "leased".into(),
+        detail: "attempt 1".into(),
+        state: MessageState::Leased,
+    }
+}
+
+pub(super) fn model_info() -> ModelInfo {
+    ModelInfo {
+        name: model("opus"),
+        provider: "anthropic".into(),
+        id: "claude".into(),
+        context_window: 200_000,
+        level: "EXHAUSTED".into(),
+        reason: "quota".into(),
+        is_simulated: true,
+        is_degraded: true,
+        has_vision: true,
+        unavailable_until: Some(AT),
+        agents: 1,
+        queued: 2,
+        leased: 3,
+        fallback: vec![model("sonnet"), model("local")],
+    }
+}
+
+pub(super) fn agent_info() -> AgentInfo {
+    AgentInfo {
+        name: agent("opus"),
+        is_connected: true,
+        is_exclusive: true,
+        models: vec![model("opus")],
+        capacity: 4,
+        leased: 1,
+        free_credit: 3,
+        since: AT,
+        instance: "i".into(),
+    }
+}
+
+pub(super) fn pong() -> Pong {
+    Pong {
+        version: "0.1.0".into(),
+        round_trip: Some(SPAN),
+        agent: Some(agent("opus")),
+        journal: "memory".into(),
+    }
+}
+
+pub(super) fn model_usage() -> ModelUsage {
+    ModelUsage {
+        model: model("opus"),
+        level: "WARNING".into(),
+        reason: "tokens".into(),
+        windows: vec![UsageWindow {
+            name: "tokens".into(),
+            used: Some(7),
+            limit: Some(10),
+            resets_at: Some(AT),
+        }],
+        total: usage(),
+        calls: 5,
+        failures: 1,
+        cost_usd: Some(2.0),
+        unavailable_until: Some(AT),
+        is_simulated: true,
+    }
+}
+
+pub(super) fn explanation() -> RouteExplanation {
+    RouteExplanation {
+        asked: model("opus"),
+        candidates: vec![Candidate {
+            model: model("local"),
+            is_chosen: true,
+            reason: "small".into(),
+            context_window: 8_192,
+            estimated_input_tokens: 9,
+            estimated_cost_usd: Some(0.1),
+            max_output_tokens: Some(16),
+            is_degraded: true,
+        }],
+        decision: "local is called".into(),
+    }
+}
