@@ -1,15 +1,15 @@
 //! An answer as it arrives, and put together.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use broker_proto::{AnswerFrame, Part, Receipt, Routed, Terminal, convert::InvalidField, pb};
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use tonic::Status;
 
 use crate::{Client, Error};
@@ -17,11 +17,16 @@ use crate::{Client, Error};
 type Frames = Pin<Box<dyn Stream<Item = Result<Option<pb::AnswerFrame>, Status>> + Send>>;
 
 /// The frames of one answer. Ends behind its terminal frame; an end without one is [`Error::EndedEarly`].
+/// A part that the broker names by hash is fetched and comes as if it had been streamed.
 ///
 /// Dropping it leaves the answer: the work goes on for the return window, and [`Client::attach`] comes back to it.
 pub struct AnswerStream {
     frames: Frames,
     client: Client,
+    /// A part that came by hash, on its way.
+    fetching: Option<BoxFuture<'static, Result<Vec<AnswerFrame>, Error>>>,
+    /// What is given before the broker's next frame.
+    next: VecDeque<AnswerFrame>,
     has_ended: bool,
 }
 
@@ -36,7 +41,8 @@ impl AnswerStream {
         client: Client,
         frames: impl Stream<Item = Result<Option<pb::AnswerFrame>, Status>> + Send + 'static,
     ) -> Self {
-        Self { frames: Box::pin(frames), client, has_ended: false }
+        let (fetching, next) = (None, VecDeque::new());
+        Self { frames: Box::pin(frames), client, fetching, next, has_ended: false }
     }
 
     /// Reads to the end and puts the answer together; parts named by hash are fetched.
@@ -67,14 +73,70 @@ impl Stream for AnswerStream {
     type Item = Result<AnswerFrame, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.has_ended {
-            return Poll::Ready(None);
+        while !self.has_ended {
+            if let Some(frame) = self.next.pop_front() {
+                self.has_ended = matches!(frame, AnswerFrame::Terminal(_));
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            let frames = match &mut self.fetching {
+                Some(fetching) => {
+                    let fetched = ready!(fetching.poll_unpin(cx));
+                    self.fetching = None;
+                    fetched
+                }
+                None => {
+                    let item = ready!(self.frames.poll_next_unpin(cx));
+                    self.read(item).map(|frame| self.spell_out(frame).into_iter().collect())
+                }
+            };
+            match frames {
+                Ok(frames) => self.next.extend(frames),
+                Err(error) => {
+                    self.has_ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
         }
-        let item = std::task::ready!(self.frames.poll_next_unpin(cx));
-        let frame = self.read(item);
-        self.has_ended = matches!(frame, Err(_) | Ok(AnswerFrame::Terminal(_)));
-        Poll::Ready(Some(frame))
+        Poll::Ready(None)
     }
+}
+
+impl AnswerStream {
+    /// The frame as it is, or nothing where it names a part by hash: that is fetched at the part's end.
+    fn spell_out(&mut self, frame: AnswerFrame) -> Option<AnswerFrame> {
+        match frame {
+            AnswerFrame::PartStart { opening: Part::Ref(_), .. } => None,
+            AnswerFrame::PartEnd { attempt, part, closing: Some(Part::Ref(named)) } => {
+                let client = self.client.clone();
+                let fetch = async move {
+                    let whole = client.fetch(named).await?;
+                    Ok(streamed(attempt, part, whole))
+                };
+                self.fetching = Some(fetch.boxed());
+                None
+            }
+            frame => Some(frame),
+        }
+    }
+}
+
+/// The frames of a part that is known as a whole. What was streamed of it before is not taken twice.
+fn streamed(attempt: u32, part: u32, whole: Part) -> Vec<AnswerFrame> {
+    let (opening, text, closing) = match whole {
+        Part::Text(text) => (Part::text(""), text, None),
+        Part::Thinking { text, signature, provider } => {
+            let frame = Part::Thinking { text: String::new(), signature, provider };
+            (frame.clone(), text, Some(frame))
+        }
+        whole => (whole.clone(), String::new(), Some(whole)),
+    };
+    let data = Bytes::from(text);
+    let mut frames = vec![AnswerFrame::PartStart { attempt, part, opening }];
+    if !data.is_empty() {
+        frames.push(AnswerFrame::PartDelta { attempt, part, offset: 0, data });
+    }
+    frames.push(AnswerFrame::PartEnd { attempt, part, closing });
+    frames
 }
 
 /// How much of an answer the asker has, to come back to the rest.

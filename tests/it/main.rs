@@ -1,1 +1,23 @@
+//! One test binary, one module per behaviour.
 
+#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
+mod askers;
+mod commands;
+mod conditions;
+mod configuration;
+mod consult;
+mod content;
+mod durability;
+mod house;
+mod identity;
+mod leases;
+mod links;
+mod mail;
+mod providers;
+mod reasons;
+mod reflection;
+mod refusals;
+mod secrets;
+mod streams;
+mod transcripts;

@@ -1,1 +1,32 @@
-//! The house seen from the street: the broker, its agents and its command line as real processes.
+//! The house seen from the street: the broker, its agents and its command line, in this process or as real ones.
+//!
+//! [`TestBroker`] is a broker in this process, [`TestDaemon`] a `brokerd` that can be killed, [`TestHouse`] all that
+//! `brokerctl up --simulated` starts. [`ScriptedAgent`] answers as a test wants, [`RawLink`] speaks an agent's wire
+//! frame by frame, [`Reader`] reads an answer, [`Control`] drives the simulator.
+//!
+//! Invariant: every wait has an end, and none is for a time: each is for the value that the test needs.
+//! Invariant: nothing outlives its test, whether that passes or not.
+
+#![expect(clippy::expect_used, reason = "a failed set-up is a failed test, said with its reason")]
+
+mod agent;
+mod answer;
+mod broker;
+mod control;
+mod daemon;
+mod house;
+mod link;
+mod process;
+mod question;
+mod wait;
+
+pub use agent::{Plan, ScriptedAgent, Work};
+pub use answer::Reader;
+pub use broker::{Place, TestBroker};
+pub use control::Control;
+pub use daemon::TestDaemon;
+pub use house::TestHouse;
+pub use link::{RawLink, channel, done, hello, upload_chunk};
+pub use process::{Output, Program, Running, brokerctl, descendants, program, repository, signal};
+pub use question::{MODELS, new_id, question, text_payload};
+pub use wait::{PATIENCE, eventually, within};
