@@ -175,6 +175,7 @@ async fn serve(
             dedup_window: config.broker.dedup_window,
         },
         clock: Arc::clone(&clock),
+        newest: Arc::default(),
     };
     let uploads = Uploads::default();
     parts.tasks.spawn(sweep(slots.clone(), uploads.clone(), stop_engine.clone()));

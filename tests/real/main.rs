@@ -2,7 +2,7 @@
 //!
 //! `tests/real-model/` runs llama.cpp on a tiny model with random weights: the words are noise; tokens, cache, window
 //! and refusals are real. Where Python or its packages cannot be had, each test says `SKIP` and passes;
-//! `BROKER_REAL_MODEL=require` makes it fail instead.
+//! `REAL_ENGINE=require` makes it fail instead.
 
 #![expect(
     clippy::expect_used,

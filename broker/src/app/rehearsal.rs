@@ -136,6 +136,7 @@ impl Shell {
                 dedup_window: config.broker.dedup_window,
             },
             clock: as_clock,
+            newest: Arc::default(),
         };
         Self {
             store,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::recent::Recent;
 use crate::{
     core::queue::{Body, BodyKey},
     journal::{Content, ContentError, ContentKey, Journal, MAX_CONTENT_BYTES, PutError, ReadError},
@@ -37,12 +38,13 @@ pub struct Stored {
 #[derive(Debug, Clone)]
 pub struct Bodies {
     journal: Arc<dyn Journal>,
+    recent: Arc<Recent>,
 }
 
 impl Bodies {
     #[must_use]
     pub fn new(journal: Arc<dyn Journal>) -> Self {
-        Self { journal }
+        Self { journal, recent: Arc::default() }
     }
 
     /// Prepares bytes for a batch; large ones are durable when this returns.
@@ -58,8 +60,10 @@ impl Bodies {
         loop {
             let piece = rest.split_to(rest.len().min(MAX_CONTENT_BYTES));
             let content = Content::new(piece)?;
-            keys.push(BodyKey(content.key().to_bytes()));
+            let key = BodyKey(content.key().to_bytes());
+            keys.push(key);
             if is_small {
+                self.recent.keep(key, content.bytes().clone());
                 contents.push(content);
             } else {
                 self.journal.put(content).await?;
@@ -78,6 +82,10 @@ impl Bodies {
     pub async fn load(&self, body: &Body) -> Result<Bytes, Error> {
         let mut pieces = Vec::with_capacity(body.keys.len());
         for key in &body.keys {
+            if let Some(piece) = self.recent.get(key) {
+                pieces.push(piece);
+                continue;
+            }
             let key = ContentKey::from_bytes(&key.0).ok_or(Error::Corrupt)?;
             let piece = self.journal.get(key).await.map_err(|error| match error {
                 ReadError::CorruptContent { .. } | ReadError::Missing => Error::Corrupt,

@@ -8,19 +8,20 @@ mod check;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dashmap::DashMap;
 use futures::future::try_join_all;
 use tracing::{Instrument, info_span};
 
 use broker_config::Models;
 use broker_proto::{
-    AgentName, AskOptions, ContentHash, Message, MessageType, ModelName, Part, PartRef, Receipt,
-    Recipient, RouteExplanation, Sender,
+    AgentName, AskOptions, ContentHash, Message, MessageId, MessageType, ModelName, Part, PartRef,
+    Receipt, Recipient, RouteExplanation, Sender, WallTime,
     convert::{InvalidField, Stored as _},
 };
 
 use crate::{
     context::{self, Bodies},
-    core::{Command, NewConsultation, NewMessage, Query, Refusal, Reply, queue::Digest},
+    core::{Command, Earlier, NewConsultation, NewMessage, Query, Refusal, Reply, queue::Digest},
     engine::{self, Clock, EngineHandle},
     projection::{self, Projection},
 };
@@ -64,6 +65,8 @@ pub struct Intake {
     pub models: Arc<Models>,
     pub limits: Limits,
     pub clock: Arc<dyn Clock>,
+    /// The highest id of each sender. Written by whoever sends; senders are the names of tokens.
+    pub newest: Arc<DashMap<Sender, Option<MessageId>>>,
 }
 
 impl Intake {
@@ -175,10 +178,7 @@ impl Intake {
         };
         let digest = digest(&message, consultation.as_ref().map(|new| &new.options));
         let now = self.clock.now().wall;
-        let since = broker_proto::WallTime(
-            now.0.saturating_sub(u64::try_from(self.limits.dedup_window.as_millis()).unwrap_or(0)),
-        );
-        let earlier = self.projection.earlier(from.clone(), message.id, since).await?;
+        let earlier = self.earlier(from, message.id, now).await?;
 
         if self.engine.is_full() {
             // Refused before large bodies eat what is kept for settling (I-28).
@@ -208,6 +208,29 @@ impl Intake {
             Reply::Receipt(receipt) => Ok(receipt),
             _ => Err(Error::Engine(engine::Error::Unknown)),
         }
+    }
+
+    /// What this sender sent before under this id, where memory may have forgotten it (I-7).
+    async fn earlier(
+        &self,
+        from: &Sender,
+        id: MessageId,
+        now: WallTime,
+    ) -> Result<Option<Earlier>, Error> {
+        if !self.newest.contains_key(from) {
+            let newest = self.projection.newest(from.clone()).await?;
+            self.newest.entry(from.clone()).or_insert(newest);
+        }
+        // Ids rise with time, so one above every other of its sender was surely never used, and nothing is looked up.
+        if let Some(mut newest) = self.newest.get_mut(from)
+            && newest.is_none_or(|newest| id > newest)
+        {
+            *newest = Some(id);
+            return Ok(None);
+        }
+        let window = u64::try_from(self.limits.dedup_window.as_millis()).unwrap_or(u64::MAX);
+        let since = WallTime(now.0.saturating_sub(window));
+        Ok(self.projection.earlier(from.clone(), id, since).await?)
     }
 
     fn resolve(&self, message: &mut Message) -> Result<(), Error> {

@@ -61,6 +61,15 @@ struct Space {
     growth: AtomicU64,
 }
 
+impl Space {
+    /// So little that the next commit must know exactly.
+    fn is_tight(&self) -> bool {
+        const ENOUGH: u64 = 1 << 30;
+        let growth = self.growth.load(Ordering::Relaxed);
+        growth.saturating_add(self.free.load(Ordering::Relaxed)) < ENOUGH
+    }
+}
+
 impl SqliteJournal {
     /// Opens `directory/journal.db`, or makes both.
     ///

@@ -9,10 +9,17 @@ mod read;
 mod schema;
 mod worker;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use read::{Filter, Living, Page, Row};
@@ -22,6 +29,9 @@ use worker::Worker;
 
 /// Frames folded in one transaction at most.
 const FRAMES: usize = 64;
+/// After a fold, frames gather this long before the next one, unless somebody waits for them: under load a transaction
+/// for each frame would cost more than the journal itself.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Why rows cannot be read or folded.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +63,19 @@ pub enum Place {
     Memory,
 }
 
+/// How far somebody waits for. Written by readers, read by the fold.
+#[derive(Debug, Default)]
+struct Wanted {
+    batch: AtomicU64,
+    notify: Notify,
+}
+
 /// Reads rows, and knows how far they go.
 #[derive(Debug, Clone)]
 pub struct Projection {
     reader: Worker,
     applied: watch::Receiver<BatchNo>,
+    wanted: Arc<Wanted>,
 }
 
 /// Folds the journal into the rows, for ever.
@@ -66,6 +84,7 @@ pub struct FoldTask {
     journal: Arc<dyn Journal>,
     writer: Worker,
     applied: watch::Sender<BatchNo>,
+    wanted: Arc<Wanted>,
 }
 
 /// Opens the rows of this journal, or begins them anew when they belong to another.
@@ -80,8 +99,9 @@ pub async fn open(
     let (writer, reader) = worker::open(place, id)?;
     let applied = writer.call(|connection| schema::applied(connection)).await?;
     let (tx, rx) = watch::channel(applied);
-    let projection = Projection { reader, applied: rx };
-    Ok((projection, FoldTask { journal, writer, applied: tx }))
+    let wanted = Arc::<Wanted>::default();
+    let projection = Projection { reader, applied: rx, wanted: Arc::clone(&wanted) };
+    Ok((projection, FoldTask { journal, writer, applied: tx, wanted }))
 }
 
 impl FoldTask {
@@ -102,6 +122,14 @@ impl FoldTask {
             let Some(last) = frames.last().map(|frame| frame.number) else { continue };
             self.writer.call(move |connection| fold::frames(connection, &frames)).await?;
             self.applied.send_replace(last);
+            if self.wanted.batch.load(Ordering::Acquire) > last.0 {
+                continue;
+            }
+            tokio::select! {
+                () = self.wanted.notify.notified() => {}
+                () = tokio::time::sleep(GATHER) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
         }
     }
 }
@@ -116,6 +144,10 @@ impl Projection {
     /// Waits until the rows of `batch` are here.
     async fn at_least(&self, batch: BatchNo) -> Result<(), Error> {
         let mut applied = self.applied.clone();
+        if *applied.borrow() < batch {
+            self.wanted.batch.fetch_max(batch.0, Ordering::Release);
+            self.wanted.notify.notify_one();
+        }
         applied.wait_for(|applied| *applied >= batch).await.map_err(|_| Error::Stopped)?;
         Ok(())
     }

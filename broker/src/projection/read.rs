@@ -134,6 +134,31 @@ impl Projection {
         }))
     }
 
+    /// The highest id this sender has used.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn newest(&self, sender: Sender) -> Result<Option<MessageId>, Error> {
+        let found: Option<Vec<u8>> = self
+            .reader
+            .call(move |connection| {
+                // Down the index of ids: the newest messages are most likely this sender's.
+                let mut statement = connection.prepare_cached(
+                    "SELECT id FROM messages INDEXED BY messages_by_id WHERE sender = ?1
+                     ORDER BY id DESC LIMIT 1",
+                )?;
+                Ok(statement.query_row([sender.as_str()], |row| row.get(0)).optional()?)
+            })
+            .await?;
+        match found {
+            None => Ok(None),
+            Some(id) => {
+                let id = id.try_into().map_err(|_| Error::Damaged)?;
+                Ok(Some(MessageId::from_u128(u128::from_be_bytes(id))))
+            }
+        }
+    }
+
     /// The lease that ended a message (I-19), as of `batch`.
     ///
     /// # Errors

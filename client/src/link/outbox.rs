@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use broker_proto::{Part, SettleOutcome, Settlement, Up};
+use broker_proto::{AnswerFrame, Part, SettleOutcome, Settlement, Up};
 
 use super::work::Work;
 
@@ -12,6 +12,8 @@ const ROOM: usize = 64;
 const KEPT: usize = 256;
 /// Bytes of content in one frame of settlements; each of them alone is below it.
 const BATCH: u64 = 512 * 1024;
+/// Bytes of text in one frame.
+const JOINED: usize = 16 * 1024;
 
 /// One thing to say.
 #[derive(Debug, PartialEq)]
@@ -55,7 +57,8 @@ impl Outbox {
         }
         loop {
             match self.rest.pop_front()? {
-                Item::Urgent(up) | Item::Say(up) => return Some(up),
+                Item::Urgent(up) => return Some(up),
+                Item::Say(up) => return Some(self.joined(up)),
                 Item::Settle(lease) => {
                     let Some(first) = work.settlement(&lease) else { continue };
                     let mut size = size_of(first);
@@ -74,6 +77,33 @@ impl Outbox {
                 }
             }
         }
+    }
+
+    /// A delta together with those that wait right behind it and go on where it ends.
+    fn joined(&mut self, first: Up) -> Up {
+        let Up::Part { delivery, frame: AnswerFrame::PartDelta { attempt, part, offset, data } } =
+            first
+        else {
+            return first;
+        };
+        let mut all = vec![data];
+        let mut size = all[0].len();
+        while let Some(Item::Say(Up::Part { delivery: next, frame })) = self.rest.front() {
+            let AnswerFrame::PartDelta { attempt: a, part: p, offset: o, data } = frame else {
+                break;
+            };
+            let goes_on = *next == delivery
+                && (*a, *p, *o) == (attempt, part, offset + size as u64)
+                && size + data.len() <= JOINED;
+            if !goes_on {
+                break;
+            }
+            size += data.len();
+            all.push(data.clone());
+            self.rest.pop_front();
+        }
+        let data = if all.len() == 1 { all.remove(0) } else { all.concat().into() };
+        Up::Part { delivery, frame: AnswerFrame::PartDelta { attempt, part, offset, data } }
     }
 
     /// The connection is gone: the next one begins with what is in hand then, and figures that no one heard.
@@ -103,6 +133,26 @@ fn size_of(settlement: &Settlement) -> u64 {
 mod tests {
     use super::*;
     use crate::{fake::delivery, link::work::release};
+
+    fn delta(delivery: u64, offset: u64, text: &'static str) -> Item {
+        let data = bytes::Bytes::from_static(text.as_bytes());
+        let frame = AnswerFrame::PartDelta { attempt: 1, part: 0, offset, data };
+        Item::Say(Up::Part { delivery, frame })
+    }
+
+    #[test]
+    fn text_that_waits_goes_together_and_nothing_else_with_it() {
+        let (work, mut outbox) = (Work::new(8, 1), Outbox::default());
+        for item in
+            [delta(7, 0, "one "), delta(7, 4, "two"), delta(8, 0, "other"), delta(7, 9, "gap")]
+        {
+            outbox.push(item);
+        }
+
+        let said: Vec<Item> = std::iter::from_fn(|| outbox.next(&work)).map(Item::Say).collect();
+
+        assert_eq!(said, [delta(7, 0, "one two"), delta(8, 0, "other"), delta(7, 9, "gap")]);
+    }
 
     fn settling(leases: &[&str], text: usize) -> (Work, Outbox) {
         let (mut work, mut outbox) = (Work::new(8, 1), Outbox::default());

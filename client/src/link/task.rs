@@ -142,8 +142,9 @@ impl LinkTask {
             Some(ending) = self.endings.1.recv() => Next::Ending(ending),
             wish = self.leaving.recv(), if grace.is_none() => Next::Leave(wish.unwrap_or_default()),
             () = wait_until(grace) => Next::GraceOver,
-            next = self.phase.next(has_frame) => next,
+            // Before the link, up to the outbox's room: what is said at once goes in one frame.
             Some(order) = self.orders.1.recv(), if self.outbox.has_room() => Next::Order(order),
+            next = self.phase.next(has_frame) => next,
         }
     }
 

@@ -16,8 +16,8 @@ use super::store::{self, WAL_LIMIT};
 use crate::journal::error::Damage;
 use crate::journal::id::BatchNo;
 
-/// Bytes the writer adds before it asks for a checkpoint: about SQLite's own default of 1,000 pages.
-const STEP: u64 = 4 * 1024 * 1024;
+/// Bytes the writer adds before it asks for a checkpoint. Each one syncs both files beside the writer, so they are rare.
+const STEP: u64 = 16 * 1024 * 1024;
 /// How late another process's batch may be noticed. This process's own are announced by the writer.
 const FOLLOW: Duration = Duration::from_millis(500);
 

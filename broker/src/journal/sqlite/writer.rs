@@ -139,6 +139,8 @@ impl Thread {
                     None
                 }
             };
+            // Behind the answer: while there is room, nobody waits for its size.
+            self.measure();
             next = over.or_else(|| jobs.blocking_recv());
         }
     }
@@ -272,7 +274,9 @@ impl Thread {
         let value = done?;
         // It is committed and answered as such; damage found here is told to the next one who asks.
         self.damage = self.checkpoints.committed(payload as u64 + PAGES, &self.connection).err();
-        self.measure();
+        if self.space.is_tight() {
+            self.measure();
+        }
         Ok(value)
     }
 
