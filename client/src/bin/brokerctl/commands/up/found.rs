@@ -38,12 +38,12 @@ pub(crate) struct Checked {
 
 impl Checked {
     /// Whether an agent for it is worth starting. What has a key is: a provider that is away now may come back, and a
-    /// key that is rejected is told by the broker. What needs none has to be there.
+    /// key that is rejected or a model that is not installed is told by the broker. What needs no key has to answer.
     pub(crate) fn is_usable(&self) -> bool {
         match self.key.as_str() {
             "missing" => false,
             "present" => true,
-            _ => self.reachable && self.status != "model_missing",
+            _ => self.reachable,
         }
     }
 
@@ -135,11 +135,13 @@ mod tests {
             {"name":"sonnet","provider":"anthropic","id":"i","base_url":"b","key":"missing","key_env":"ANTHROPIC_API_KEY",
              "reachable":true,"status":"key_missing","problem":"no key","remedy":"set it"},
             {"name":"local","provider":"ollama","id":"i","base_url":"b","key":"not needed","key_env":null,
-             "reachable":false,"status":"unreachable","problem":null,"remedy":"start Ollama"}]}"#;
+             "reachable":false,"status":"unreachable","problem":null,"remedy":"start Ollama"},
+            {"name":"small","provider":"ollama","id":"i","base_url":"b","key":"not needed","key_env":null,
+             "reachable":true,"status":"model_missing","problem":"not installed","remedy":"ollama pull i"}]}"#;
 
         let found: Found = serde_json::from_str(json).unwrap();
 
-        assert_eq!(found.usable(), ["opus", "gpt"]);
+        assert_eq!(found.usable(), ["opus", "gpt", "small"]);
         let table = found.table();
         for want in [
             "found: ANTHROPIC_API_KEY is set",
