@@ -3,7 +3,7 @@
 //! The same thread looks for batches that another process wrote, so that waiting readers hear of them too.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -17,7 +17,9 @@ use crate::journal::error::Damage;
 use crate::journal::id::BatchNo;
 
 /// Bytes the writer adds before it asks for a checkpoint. Each one syncs both files beside the writer, so they are rare.
-const STEP: u64 = 16 * 1024 * 1024;
+const STEP: u64 = 8 * 1024 * 1024;
+/// A WAL of this size is begun anew by the writer as soon as a checkpoint beside it has moved most of it.
+const WAL_BEGUN_ANEW: u64 = 24 * 1024 * 1024;
 /// How late another process's batch may be noticed. This process's own are announced by the writer.
 const FOLLOW: Duration = Duration::from_millis(500);
 
@@ -36,6 +38,8 @@ struct Seen {
     /// Bytes in the WAL when a checkpoint last looked, moved or not: the writer begins it anew only if everything is
     /// moved at that moment, which a steady load never grants.
     wal: AtomicU64,
+    /// A checkpoint has just ended.
+    has_moved: AtomicBool,
     /// A sync failed there, so it counts for the whole store.
     damage: OnceLock<Damage>,
 }
@@ -50,6 +54,11 @@ impl Checkpoints {
     /// checkpoint beside them could finish, the writer's own `connection` empties it.
     pub(super) fn committed(&mut self, bytes: u64, connection: &Connection) -> Result<(), Damage> {
         self.added += bytes;
+        // Right behind a checkpoint beside the writer there is little left to move, so beginning anew stalls nobody.
+        let has_moved = self.seen.has_moved.swap(false, Ordering::Relaxed);
+        if has_moved && self.seen.wal.load(Ordering::Relaxed) > WAL_BEGUN_ANEW {
+            return self.begin_anew(connection);
+        }
         if self.added < STEP {
             return Ok(());
         }
@@ -59,6 +68,14 @@ impl Checkpoints {
         }
         // A full channel means that the question is already asked.
         let _ = self.ask.try_send(());
+        Ok(())
+    }
+
+    /// Moves what is left, so that the next commit writes the WAL from its beginning: the file keeps its size, and a sync
+    /// has no growth to record.
+    fn begin_anew(&self, connection: &Connection) -> Result<(), Damage> {
+        checkpoint(connection, "PRAGMA wal_checkpoint(RESTART)")?;
+        self.seen.wal.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -89,7 +106,10 @@ fn run(connection: &Connection, asked: &Receiver<()>, seen: &Seen, head: &watch:
     loop {
         match asked.recv_timeout(FOLLOW) {
             Ok(()) => match checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)") {
-                Ok(left) => seen.wal.store(left, Ordering::Relaxed),
+                Ok(left) => {
+                    seen.wal.store(left, Ordering::Relaxed);
+                    seen.has_moved.store(true, Ordering::Relaxed);
+                }
                 Err(damage) => {
                     let _ = seen.damage.set(damage);
                     return;
