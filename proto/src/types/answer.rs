@@ -16,7 +16,7 @@ pub struct Attempt {
     pub failure: Option<Failure>,
     /// From the delivery to its end.
     pub latency: Duration,
-    /// From when the message was ready for this attempt to its delivery.
+    /// From the acceptance, or from the end of the attempt before, to this delivery: queues and limits waited for.
     pub wait: Duration,
     pub first_token: Option<Duration>,
     pub usage: Usage,

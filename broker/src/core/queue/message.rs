@@ -20,7 +20,7 @@ pub struct Message {
     pub body: Body,
     pub accepted_at: WallTime,
     pub deadline: WallTime,
-    /// Since when it has been ready for its next delivery.
+    /// Since when it waits for its next delivery: since it was accepted, or since the one before ended.
     pub ready_at: WallTime,
     pub place: Place,
     /// The last lease given; the number of deliveries so far.

@@ -215,8 +215,8 @@ impl State {
                     // Straight out of a lease: its agent settled it, and may say so again (I-19).
                     if message.lease().is_some() {
                         message.settled = Some(message.epoch);
+                        message.ready_at = *at;
                     }
-                    message.ready_at = *at;
                     message.routed(*candidate, passed_over, why);
                     match wait_until {
                         None => Place::Ready { queue: queue.clone() },
@@ -255,6 +255,7 @@ impl State {
             Event::LeaseLost { subject, at, counts, .. } => self.place(subject.seq, |message| {
                 message.lost += u32::from(*counts);
                 message.lost_attempt = Some((*counts, message.lost_at(*at).map(Box::new)));
+                message.ready_at = *at;
                 Place::Closing { queue: message.queue().clone() }
             }),
             Event::Finished(finished) => self.end(finished),

@@ -49,6 +49,7 @@ fn a_short_rate_limit_is_waited_for_where_nobody_is_idle_and_not_longer() {
     assert!(world.is_open("opus"));
     let limited = Some(FailureClass::RateLimited);
     assert_eq!(world.attempts(seq), [("opus".into(), limited), ("opus".into(), None)]);
+    assert_eq!(world.summary(seq).attempts[1].wait, secs(4), "the wait for the limit is told");
 }
 
 #[test]
