@@ -124,8 +124,11 @@ async fn shown_text_of_a_lost_agent_ends_as_failed_with_it() {
 
     agent.restart().await;
 
-    assert_eq!(class_of(&reader.end().await), Some(FailureClass::AgentLost));
+    let end = reader.end().await;
+    assert_eq!(class_of(&end), Some(FailureClass::AgentLost));
     assert_eq!(reader.text(), "half");
+    let poll = broker.client().poll(end.summary().message_id, Duration::ZERO).await.unwrap();
+    assert_eq!(poll.parts, [Part::text("half")], "who comes later finds it too");
 }
 
 /// I-17

@@ -117,11 +117,12 @@ pub enum Command {
         messages: u32,
         size_bytes: u64,
     },
-    /// The stream of a lost attempt is closed; `shown`: some of it has reached the asker.
+    /// The stream of a lost attempt is closed; `shown`: some of it has reached the asker; `partial`: what has.
     Sealed {
         seq: Seq,
         epoch: u32,
         shown: bool,
+        partial: Option<Body>,
     },
     /// The stored bytes are not those that were acknowledged.
     Corrupt {

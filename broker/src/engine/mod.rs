@@ -15,7 +15,7 @@ pub use clock::{Clock, SystemClock};
 pub use error::{Error, Fatal};
 pub use handle::{Content, EngineHandle};
 pub use recover::recover;
-pub use task::{EngineTask, Outlet, engine};
+pub use task::{EngineTask, Outlet, Returned, engine};
 
 #[cfg(test)]
 mod tests;

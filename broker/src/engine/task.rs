@@ -39,10 +39,23 @@ const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 /// How long an ended message is still known in memory after the projection knows it: longer than any look-up takes.
 const REMEMBER: Duration = Duration::from_secs(60);
 
+/// What an effect came back as, with the content it names.
+#[derive(Debug)]
+pub struct Returned {
+    pub command: Command,
+    pub content: Option<Content>,
+}
+
+impl From<Command> for Returned {
+    fn from(command: Command) -> Self {
+        Self { command, content: None }
+    }
+}
+
 /// Carries effects out; the engine knows neither links nor reply slots.
 pub trait Outlet: Send {
     /// Carries one effect out, at once; what it leads to comes back as a command.
-    fn carry_out(&mut self, effect: Effect) -> Option<Command>;
+    fn carry_out(&mut self, effect: Effect) -> Option<Returned>;
 
     /// The state was loaded anew: links and what they hold must greet again. Gives what it must be told of those who
     /// still listen.
@@ -72,7 +85,7 @@ pub struct EngineTask {
     outlet: Box<dyn Outlet>,
     commands: mpsc::Receiver<Envelope>,
     /// What effects came back as; decided before anything new.
-    returned: VecDeque<Command>,
+    returned: VecDeque<Returned>,
     /// Finish numbers by the batch that holds them and the time they may be forgotten.
     remembered: VecDeque<(BatchNo, core::BootTime, u64)>,
     /// While the store is full: when to look for room again.
@@ -109,7 +122,7 @@ pub fn engine(
         clock,
         outlet,
         commands,
-        returned: VecDeque::from([Command::Recovered]),
+        returned: VecDeque::from([Command::Recovered.into()]),
         remembered: VecDeque::new(),
         full: None,
     };
@@ -184,8 +197,14 @@ impl EngineTask {
     }
 
     fn take_returned(&mut self, pending: &mut Pending) {
-        while let Some(command) = self.returned.pop_front() {
+        while pending.bytes < SEAL_BYTES {
+            let Some(Returned { command, content }) = self.returned.pop_front() else { return };
+            let before = pending.records.len();
             self.decide(pending, command, None);
+            if let Some(content) = content.filter(|_| pending.records.len() > before) {
+                pending.bytes += content.bytes().len();
+                pending.contents.push(content);
+            }
         }
     }
 
@@ -330,8 +349,8 @@ impl EngineTask {
         self.state = recover::load(&self.projection, self.writer.head(), policy).await?;
         self.remembered.clear();
         self.returned.clear();
-        self.returned.push_back(Command::Recovered);
-        self.returned.extend(self.outlet.reset());
+        self.returned.push_back(Command::Recovered.into());
+        self.returned.extend(self.outlet.reset().into_iter().map(Returned::from));
         Ok(())
     }
 
@@ -386,7 +405,7 @@ impl EngineTask {
             self.remembered.pop_front();
         }
         if let Some(finish_no) = last {
-            self.returned.push_back(Command::Projected { finish_no });
+            self.returned.push_back(Command::Projected { finish_no }.into());
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use broker_proto::{MessageId, MessageState, Receipt, WallTime};
 
-use super::{Clock, Content, EngineHandle, Error, Fatal, Outlet, engine, recover};
+use super::{Clock, Content, EngineHandle, Error, Fatal, Outlet, Returned, engine, recover};
 use crate::{
     app::rehearsal::{
         Shell, TestClock, agent, consultation, letter, local, model, policy, question, send, soon,
@@ -74,13 +74,14 @@ struct Recorder {
 }
 
 impl Outlet for Recorder {
-    fn carry_out(&mut self, effect: Effect) -> Option<Command> {
+    fn carry_out(&mut self, effect: Effect) -> Option<Returned> {
         let sealed = match &effect {
             Effect::Seal { seq, epoch, .. } => Some((*seq, *epoch)),
             _ => None,
         };
         let _ = self.effects.send(effect);
-        sealed.map(|(seq, epoch)| Command::Sealed { seq, epoch, shown: false })
+        let (shown, partial) = (false, None);
+        sealed.map(|(seq, epoch)| Command::Sealed { seq, epoch, shown, partial }.into())
     }
 
     fn reset(&mut self) -> Vec<Command> {

@@ -2,13 +2,16 @@
 
 use tracing::{info, warn};
 
-use broker_proto::Down;
+use broker_proto::{Down, Payload, convert::Stored as _};
 
 use super::{LeaseKey, Links, Out};
 use crate::{
-    core::{Command, Effect},
-    engine::Outlet,
-    reply::Slots,
+    core::{
+        Command, Effect,
+        queue::{Body, BodyKey},
+    },
+    engine::{Content, Outlet, Returned},
+    reply::{Slot, Slots},
     service::reason,
 };
 
@@ -27,8 +30,19 @@ impl LinkOutlet {
     }
 }
 
+/// What a lost attempt has shown, as a body for its end. A long one is only on its asker's screen.
+fn arrived(slot: &Slot) -> Option<(Body, Content)> {
+    const LONGEST: usize = 64 * 1024;
+    let payload = Payload { response: slot.arrived(), ..Payload::default() };
+    let bytes = Some(payload.encode()).filter(|bytes| bytes.len() <= LONGEST)?;
+    let size_bytes = bytes.len() as u64;
+    let content = Content::new(bytes).ok()?;
+    let keys = [BodyKey(content.key().to_bytes())].into();
+    Some((Body { keys, size_bytes }, content))
+}
+
 impl Outlet for LinkOutlet {
-    fn carry_out(&mut self, effect: Effect) -> Option<Command> {
+    fn carry_out(&mut self, effect: Effect) -> Option<Returned> {
         match effect {
             Effect::Opened { seq, id, receipt, .. } => self.slots.open(seq, id).accepted(receipt),
             Effect::AttemptBegins { seq, id, routed, .. } => {
@@ -47,8 +61,11 @@ impl Outlet for LinkOutlet {
                 self.links.send_to(&agent, &Down::Revoke { lease, reason });
             }
             Effect::Seal { seq, id, epoch, .. } => {
-                let shown = self.slots.open(seq, id).seal(epoch);
-                return Some(Command::Sealed { seq, epoch, shown });
+                let slot = self.slots.open(seq, id);
+                let shown = slot.seal(epoch);
+                let (partial, content) = shown.then(|| arrived(&slot)).flatten().unzip();
+                let command = Command::Sealed { seq, epoch, shown, partial };
+                return Some(Returned { command, content });
             }
             Effect::Closed { seq, id, terminal, .. } => self.slots.close(seq, id, *terminal),
             Effect::Supersede { link } => self.links.close(link, reason::superseded()),

@@ -181,6 +181,26 @@ impl Slot {
         log.shown
     }
 
+    /// What has arrived of the current attempt, as parts.
+    #[must_use]
+    pub fn arrived(&self) -> Vec<Part> {
+        let log = self.log();
+        let Some(first) = log.first_part else { return Vec::new() };
+        let mut parts: Vec<(Part, Vec<u8>)> = Vec::new();
+        for frame in &log.frames[first..] {
+            match frame {
+                AnswerFrame::PartStart { opening, .. } => parts.push((opening.clone(), Vec::new())),
+                AnswerFrame::PartDelta { part, data, .. } => {
+                    if let Some((_, said)) = parts.get_mut(*part as usize) {
+                        said.extend_from_slice(data);
+                    }
+                }
+                _ => {}
+            }
+        }
+        parts.into_iter().map(|(opening, said)| filled(opening, said)).collect()
+    }
+
     /// The attempt whose parts are taken, if one is open.
     #[must_use]
     pub fn open_attempt(&self) -> Option<u32> {
@@ -312,6 +332,19 @@ fn split(part: &Part) -> (Part, Option<Bytes>) {
             (Part::Opaque { provider, kind, data: Bytes::new() }, None)
         }
         Part::Ref(part) => (Part::Ref(*part), None),
+    }
+}
+
+/// A part with what was said of it.
+fn filled(opening: Part, said: Vec<u8>) -> Part {
+    let text = || String::from_utf8_lossy(&said).into_owned();
+    match opening {
+        Part::Text(_) => Part::Text(text()),
+        Part::Thinking { signature, provider, .. } => {
+            Part::Thinking { text: text(), signature, provider }
+        }
+        Part::ToolCall { id, name, .. } => Part::ToolCall { id, name, arguments: said.into() },
+        whole => whole,
     }
 }
 

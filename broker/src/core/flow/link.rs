@@ -147,7 +147,7 @@ impl Run<'_> {
                     self.note(&Note::WaitRuns { seq, due });
                 }
                 // The broker stopped between two commits of one story; it goes on here.
-                Place::Closing { .. } => self.sealed(seq, epoch, false),
+                Place::Closing { .. } => self.sealed(seq, epoch, false, None),
                 Place::New => self.route(seq, 0, "asked"),
                 Place::Ready { .. } if self.is_stranded(seq) => {
                     self.route(seq, 0, "its model is no longer configured");

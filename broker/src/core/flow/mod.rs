@@ -52,8 +52,8 @@ impl<'a> Run<'a> {
             Command::Credit { link, messages, size_bytes } => {
                 self.credit(link, messages, size_bytes)
             }
-            Command::Sealed { seq, epoch, shown } => {
-                self.sealed(seq, epoch, shown);
+            Command::Sealed { seq, epoch, shown, partial } => {
+                self.sealed(seq, epoch, shown, partial);
                 Ok(Reply::None)
             }
             Command::Corrupt { seq, epoch } => {

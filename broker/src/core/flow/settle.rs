@@ -298,7 +298,7 @@ impl Run<'_> {
     }
 
     /// The stream of a lost attempt is closed; now it is known whether anything of it was shown.
-    pub(super) fn sealed(&mut self, seq: Seq, epoch: u32, shown: bool) {
+    pub(super) fn sealed(&mut self, seq: Seq, epoch: u32, shown: bool, partial: Option<Body>) {
         let Some(message) = self.state.queue.get(seq) else { return };
         let is_closing = matches!(message.place, Place::Closing { .. }) && message.epoch == epoch;
         if !is_closing {
@@ -320,9 +320,9 @@ impl Run<'_> {
         self.attempt_failed(seq, Some(attempt), shown);
         self.end_probe(&model, seq);
         if self.is_worn_out(seq) {
-            self.end(seq, MessageState::Dead, Some(failure), None);
+            self.end(seq, MessageState::Dead, Some(failure), partial);
         } else {
-            self.after_failure(seq, &model, failure, None);
+            self.after_failure(seq, &model, failure, partial);
         }
     }
 

@@ -141,7 +141,7 @@ impl World {
                 && let Some((seq, epoch)) = self.seals.pop()
             {
                 let shown = self.shown.contains(&seq);
-                self.step(Command::Sealed { seq, epoch, shown }).unwrap();
+                self.step(Command::Sealed { seq, epoch, shown, partial: None }).unwrap();
             } else if next_deadline(&self.state, self.now()).is_some_and(|at| at.0 <= self.boot) {
                 self.step(Command::Tick).unwrap();
             } else {
