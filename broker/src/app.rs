@@ -21,7 +21,7 @@ use tonic::transport::Server;
 use tracing::{error, info, warn};
 
 use broker_config::Config;
-use broker_proto::{Down, pb};
+use broker_proto::Down;
 
 use crate::{
     context::Bodies,
@@ -33,7 +33,7 @@ use crate::{
     projection::{self, Projection},
     reply::{AskerLeft, Slots},
     service::{
-        AgentLinkService, ConsultService, ContentService, DeadlineLayer, IdentityLayer,
+        self, AgentLinkService, ConsultService, ContentService, DeadlineLayer, IdentityLayer,
         MessageService, RegistryService, ShedLayer, TraceLayer, Uploads, UsageService, Verify,
     },
 };
@@ -239,7 +239,7 @@ async fn services(
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(service::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let links = link_services.links.clone();
@@ -287,24 +287,12 @@ async fn services(
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(
-            pb::agent_link_service_server::AgentLinkServiceServer::new(agent_link)
-                .max_decoding_message_size(frame),
-        )
-        .add_service(
-            pb::consult_service_server::ConsultServiceServer::new(consult)
-                .max_decoding_message_size(frame),
-        )
-        .add_service(
-            pb::content_service_server::ContentServiceServer::new(content)
-                .max_decoding_message_size(frame),
-        )
-        .add_service(
-            pb::message_service_server::MessageServiceServer::new(message)
-                .max_decoding_message_size(frame),
-        )
-        .add_service(pb::registry_service_server::RegistryServiceServer::new(registry))
-        .add_service(pb::usage_service_server::UsageServiceServer::new(usage))
+        .add_service(agent_link.server(frame))
+        .add_service(consult.server(frame))
+        .add_service(content.server(frame))
+        .add_service(message.server(frame))
+        .add_service(registry.server(frame))
+        .add_service(usage.server(frame))
         .serve_with_incoming_shutdown(listen::incoming(listener, limits.connections), drain)
         .await?;
     Ok(())

@@ -97,7 +97,6 @@ pub enum Command {
     /// `key` as its sender wrote it; `None` for the sender means any.
     Cancel {
         id: MessageId,
-        reason: String,
     },
     /// Renews these leases of one agent.
     Renew {
@@ -224,9 +223,7 @@ pub enum Effect {
     Opened {
         seq: Seq,
         id: MessageId,
-        sender: Sender,
         receipt: Receipt,
-        allow_restart: bool,
     },
     /// An attempt begins; part frames of this number are its own.
     AttemptBegins {

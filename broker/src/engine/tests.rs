@@ -242,7 +242,7 @@ fn settle(seq: u64, number: u128) -> Command {
 }
 
 fn cancel(number: u128) -> Command {
-    Command::Cancel { id: MessageId::from_u128(number), reason: String::new() }
+    Command::Cancel { id: MessageId::from_u128(number) }
 }
 
 /// I-1.

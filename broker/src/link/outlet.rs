@@ -44,7 +44,7 @@ fn arrived(slot: &Slot) -> Option<(Body, Content)> {
 impl Outlet for LinkOutlet {
     fn carry_out(&mut self, effect: Effect) -> Option<Returned> {
         match effect {
-            Effect::Opened { seq, id, receipt, .. } => self.slots.open(seq, id).accepted(receipt),
+            Effect::Opened { seq, id, receipt } => self.slots.open(seq, id).accepted(receipt),
             Effect::AttemptBegins { seq, id, routed, .. } => {
                 self.slots.open(seq, id).begin(*routed);
             }

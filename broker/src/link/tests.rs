@@ -506,7 +506,7 @@ async fn a_cancelled_question_is_cancelled_at_its_agent() {
     let mut agent = Agent::serving(&shell, hello(&shell, "i").await, 1).await;
     let id = shell.ask(1).await;
     let delivery = agent.delivery().await;
-    let command = Command::Cancel { id, reason: "enough".into() };
+    let command = Command::Cancel { id };
     soon(shell.engine.command(command)).await.unwrap();
     match agent.next().await {
         Down::Cancel { lease, .. } => assert_eq!(lease, delivery.lease),

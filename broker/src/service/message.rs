@@ -147,7 +147,7 @@ impl pb::message_service_server::MessageService for MessageService {
         request: Request<pb::CancelMessageRequest>,
     ) -> Result<Response<pb::CancelMessageResponse>, Status> {
         let id = find::message_id(&request.into_inner().message_id)?;
-        let command = Command::Cancel { id, reason: "cancelled".into() };
+        let command = Command::Cancel { id };
         let state = match self.intake.engine.command(command).await {
             Ok(Reply::State(state)) => state,
             Ok(_) | Err(engine::Error::Refused(Refusal::UnknownMessage(_))) => {

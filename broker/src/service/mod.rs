@@ -11,6 +11,7 @@ mod layers;
 mod message;
 pub(crate) mod reason;
 mod registry;
+mod server;
 pub(crate) mod status;
 mod usage;
 
@@ -22,6 +23,7 @@ pub use layers::{DeadlineLayer, ShedLayer, TraceLayer};
 pub use message::MessageService;
 pub use reason::{REASONS, Reason};
 pub use registry::RegistryService;
+pub use server::DESCRIPTORS;
 pub use usage::UsageService;
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ fn id(number: u128) -> MessageId {
 }
 
 async fn cancel(shell: &Shell, number: u128) {
-    let command = Command::Cancel { id: id(number), reason: String::new() };
+    let command = Command::Cancel { id: id(number) };
     soon(shell.engine.command(command)).await.unwrap();
 }
 
@@ -227,7 +227,7 @@ async fn a_watch_goes_on_exactly_behind_its_cursor() {
     }
     let (next, _) = tokio::join!(
         watched(&service, &whole[4].0, None, 1),
-        shell.engine.command(Command::Cancel { id: id(2), reason: String::new() })
+        shell.engine.command(Command::Cancel { id: id(2) })
     );
     assert_eq!(next[0].1, "2 finished");
 }

@@ -59,8 +59,8 @@ impl Run<'_> {
         }
         let deadline = message.deadline;
         // A provider has refused it: whoever asked learns that now, and not when some agent comes.
-        let was_refused = consultation.attempts.iter().filter_map(|a| a.failure.as_ref());
-        let was_refused = was_refused.into_iter().any(|f| f.class != FailureClass::AgentLost);
+        let mut failures = consultation.attempts.iter().filter_map(|a| a.failure.as_ref());
+        let was_refused = failures.any(|failure| failure.class != FailureClass::AgentLost);
         let bounds = Bounds { may_wait_until: deadline, may_wait_for_agents: !was_refused };
         let judged = self.judged(&chain, &needs, seq);
         let (choice, passed_over) =

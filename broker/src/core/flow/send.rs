@@ -3,10 +3,7 @@
 use broker_proto::{MessageType, Receipt, Recipient, WallTime};
 
 use super::Run;
-use crate::core::{
-    Accepted, Effect, Event, NewMessage, Note, Refusal, Reply, Subject,
-    queue::{Digest, Seq},
-};
+use crate::core::{Accepted, Effect, Event, NewMessage, Note, Refusal, Reply, Subject, queue::Seq};
 
 /// How long a sender waits before it offers a message to a full queue again.
 const RETRY_FULL: std::time::Duration = std::time::Duration::from_secs(1);
@@ -28,9 +25,8 @@ impl Run<'_> {
             accepted_at: self.now.wall,
             deadline,
         };
-        let (to, sender) = (new.to.clone(), new.sender.clone());
+        let to = new.to.clone();
         let is_consultation = new.consultation.is_some();
-        let allow_restart = new.consultation.as_ref().is_some_and(|c| c.options.allow_restart);
         self.event(Event::Accepted(Box::new(Accepted {
             subject,
             at: self.now.wall,
@@ -50,7 +46,7 @@ impl Run<'_> {
         if is_consultation {
             let receipt = receipt.clone();
             let id = subject.id;
-            self.effect(Effect::Opened { seq, id, sender, receipt, allow_restart });
+            self.effect(Effect::Opened { seq, id, receipt });
             self.expect_asker(seq);
             self.route(seq, 0, "asked");
         } else {
@@ -74,7 +70,7 @@ impl Run<'_> {
         let earlier = || new.earlier.as_ref().map(|e| (e.digest, e.receipt.clone()));
         match known.or_else(earlier) {
             None => Ok(None),
-            Some((digest, receipt)) if same(digest, new.digest) => Ok(Some(receipt)),
+            Some((digest, receipt)) if digest == new.digest => Ok(Some(receipt)),
             Some(_) => Err(Refusal::IdReused(new.id)),
         }
     }
@@ -149,8 +145,4 @@ impl Run<'_> {
         let window = consultation.options.return_window.unwrap_or(window);
         self.note(&Note::Orphaned { seq, until: Some(self.now.boot.after(window)) });
     }
-}
-
-fn same(a: Digest, b: Digest) -> bool {
-    a == b
 }

@@ -381,12 +381,11 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn cancel(&mut self, id: MessageId, reason: &str) -> Result<Reply, Refusal> {
+    pub(super) fn cancel(&mut self, id: MessageId) -> Result<Reply, Refusal> {
         let Some(message) = self.state.queue.find(id) else {
             return Err(Refusal::UnknownMessage(id));
         };
         let seq = message.seq;
-        let _ = reason;
         self.end(seq, MessageState::Cancelled, None, None);
         Ok(Reply::State(MessageState::Cancelled))
     }

@@ -253,7 +253,7 @@ impl Observed {
             }
             Step::Cancel { of } => {
                 if let Some((_, id)) = self.accepted(of) {
-                    let _ = self.decide(Command::Cancel { id, reason: "asked".into() });
+                    let _ = self.decide(Command::Cancel { id });
                 }
             }
             Step::Leave { of } => {

@@ -1,0 +1,36 @@
+//! The services as the server takes them, so that whoever wires them needs no generated type.
+
+use broker_proto::pb::{
+    self, agent_link_service_server::AgentLinkServiceServer,
+    consult_service_server::ConsultServiceServer, content_service_server::ContentServiceServer,
+    message_service_server::MessageServiceServer, registry_service_server::RegistryServiceServer,
+    usage_service_server::UsageServiceServer,
+};
+
+use super::{
+    AgentLinkService, ConsultService, ContentService, MessageService, RegistryService, UsageService,
+};
+
+/// The compiled descriptors of every service, for reflection.
+pub const DESCRIPTORS: &[u8] = pb::DESCRIPTORS;
+
+macro_rules! server {
+    ($($service:ident => $server:ident),+ $(,)?) => {$(
+        impl $service {
+            /// Takes requests of at most `largest` bytes.
+            #[must_use]
+            pub fn server(self, largest: usize) -> $server<Self> {
+                $server::new(self).max_decoding_message_size(largest)
+            }
+        }
+    )+};
+}
+
+server!(
+    AgentLinkService => AgentLinkServiceServer,
+    ConsultService => ConsultServiceServer,
+    ContentService => ContentServiceServer,
+    MessageService => MessageServiceServer,
+    RegistryService => RegistryServiceServer,
+    UsageService => UsageServiceServer,
+);
