@@ -31,6 +31,10 @@ def settings(model, window):
     params.warmup = False
     # An answer is as long as it is asked to be, whatever the noise says.
     params.sampling.ignore_eos = True
+    # Noise that begins with half a character makes this engine leave out the Anthropic stream's first event, and with
+    # it the counts of the prompt. So the noise keeps to ASCII; what it is asked may hold any character.
+    asked = xllamacpp.common_grammar_type.COMMON_GRAMMAR_TYPE_USER
+    params.sampling.grammar = xllamacpp.CommonGrammar(asked, "root ::= [ -~]+")
     return params
 
 

@@ -124,8 +124,6 @@ async fn a_conversation_reads_its_beginning_from_the_cache() {
         let heard = wire.ask(question(&first, 8)).await.unwrap();
         let all = input(heard.usage);
         let said = heard.deltas.concat();
-        // The engine keeps noise in its own way; what is compared is prose.
-        let said = if said.is_ascii() { said } else { "an answer".to_owned() };
 
         let mut payload = question("and who gives it back?", 8);
         payload.context = vec![entry(Role::User, &first), entry(Role::Assistant, &said)];
