@@ -10,7 +10,7 @@ use broker_proto::{
 use super::{
     BootTime,
     agent::LinkId,
-    queue::{Body, Digest, Seq},
+    queue::{Body, Digest, Hold, Seq},
     route::ModelRoute,
     usage::ModelTotals,
 };
@@ -71,6 +71,14 @@ pub enum Event {
         passed_over: Vec<PassedOver>,
         why: String,
     },
+    /// Kept in this queue until something explicit happens.
+    Held {
+        subject: Subject,
+        at: WallTime,
+        queue: Recipient,
+        hold: Hold,
+        why: String,
+    },
     Leased {
         subject: Subject,
         at: WallTime,
@@ -125,6 +133,7 @@ impl Event {
             Self::Accepted(accepted) => Some(accepted.subject),
             Self::Finished(finished) => Some(finished.subject),
             Self::Routed { subject, .. }
+            | Self::Held { subject, .. }
             | Self::Leased { subject, .. }
             | Self::AttemptFailed { subject, .. }
             | Self::LeaseLost { subject, .. } => Some(*subject),

@@ -426,6 +426,7 @@ fn name(event: &Event) -> &'static str {
         Event::Leased { .. } => "leased",
         Event::AttemptFailed { .. } => "attempt_failed",
         Event::LeaseLost { .. } => "lease_lost",
+        Event::Held { .. } => "held",
         Event::Finished(_) => "finished",
         Event::RouteChanged { .. } => "route_changed",
         Event::UsageChanged { .. } => "usage_changed",

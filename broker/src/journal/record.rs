@@ -15,7 +15,7 @@ use broker_proto::{
 use super::Record;
 use crate::core::{
     Accepted, Event, Finished, NewConsultation, Subject,
-    queue::{Body, BodyKey, Digest, Seq},
+    queue::{Body, BodyKey, Digest, Hold, Seq},
     route::{ModelRoute, Shut},
     usage::ModelTotals,
 };
@@ -42,6 +42,7 @@ mod kind {
     pub(super) const USAGE_CHANGED: u16 = 8;
     pub(super) const TOKEN_CHANGED: u16 = 9;
     pub(super) const CONTENT_STORED: u16 = 10;
+    pub(super) const HELD: u16 = 11;
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -135,6 +136,18 @@ struct RoutedRecord {
     #[prost(message, repeated, tag = "5")]
     passed_over: Vec<PassedOverRecord>,
     #[prost(string, tag = "6")]
+    why: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HeldRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(bytes = "bytes", tag = "2")]
+    queue: Bytes,
+    #[prost(uint32, tag = "3")]
+    hold: u32,
+    #[prost(string, tag = "4")]
     why: String,
 }
 
@@ -275,6 +288,15 @@ pub fn encode(event: &Event) -> Record {
             };
             (kind::ROUTED, record.encode_to_vec())
         }
+        Event::Held { subject, at, queue, hold, why } => {
+            let record = HeldRecord {
+                subject: Some(write_subject(*subject, *at)),
+                queue: queue.clone().encode(),
+                hold: write_hold(*hold),
+                why: why.clone(),
+            };
+            (kind::HELD, record.encode_to_vec())
+        }
         Event::Leased { subject, at, epoch, agent, instance } => {
             let record = LeasedRecord {
                 subject: Some(write_subject(*subject, *at)),
@@ -406,6 +428,12 @@ fn read(record: &Record) -> Option<Event> {
                 why: record.why,
             }
         }
+        kind::HELD => {
+            let record = HeldRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            let queue = Recipient::decode(record.queue).ok()?;
+            Event::Held { subject, at, queue, hold: read_hold(record.hold)?, why: record.why }
+        }
         kind::LEASED => {
             let record = LeasedRecord::decode(body).ok()?;
             let (subject, at) = read_subject(record.subject)?;
@@ -512,6 +540,20 @@ fn write_id(id: Option<MessageId>) -> Vec<u8> {
 
 fn read_optional_id(bytes: &[u8]) -> Option<Option<MessageId>> {
     if bytes.is_empty() { Some(None) } else { read_id(bytes).map(Some) }
+}
+
+fn write_hold(hold: Hold) -> u32 {
+    match hold {
+        Hold::Parked => 1,
+        Hold::Suspended => 2,
+        Hold::InputRequired => 3,
+    }
+}
+
+fn read_hold(number: u32) -> Option<Hold> {
+    [Hold::Parked, Hold::Suspended, Hold::InputRequired]
+        .into_iter()
+        .find(|hold| write_hold(*hold) == number)
 }
 
 fn write_body(body: &Body) -> BodyRecord {
@@ -669,6 +711,10 @@ mod tests {
         round_trip(&Event::Leased { subject: subject(), at, epoch: 3, agent, instance });
         let attempt = Box::new(attempt());
         round_trip(&Event::AttemptFailed { subject: subject(), at, attempt, shown: true });
+        for hold in [Hold::Parked, Hold::Suspended, Hold::InputRequired] {
+            let (queue, why) = (Recipient::Model(opus()), "asked back".to_owned());
+            round_trip(&Event::Held { subject: subject(), at, queue, hold, why });
+        }
         let why = "gone".to_owned();
         round_trip(&Event::LeaseLost { subject: subject(), at, epoch: 3, why, counts: true });
         round_trip(&Event::Finished(Box::new(Finished {

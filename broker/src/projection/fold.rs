@@ -59,6 +59,9 @@ fn fold(
                 if wait_until.is_some() { MessageState::Waiting } else { MessageState::Queued };
             moved(transaction, *subject, state, Some(queue))?;
         }
+        Event::Held { subject, queue, .. } => {
+            moved(transaction, *subject, MessageState::Waiting, Some(queue))?;
+        }
         Event::Leased { subject, .. } => moved(transaction, *subject, MessageState::Leased, None)?,
         Event::AttemptFailed { subject, .. } | Event::LeaseLost { subject, .. } => {
             moved(transaction, *subject, MessageState::Queued, None)?;
@@ -133,6 +136,7 @@ fn time_of(event: &Event) -> WallTime {
         Event::Accepted(accepted) => accepted.at,
         Event::Finished(finished) => finished.at,
         Event::Routed { at, .. }
+        | Event::Held { at, .. }
         | Event::Leased { at, .. }
         | Event::AttemptFailed { at, .. }
         | Event::LeaseLost { at, .. }

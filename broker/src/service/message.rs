@@ -278,6 +278,7 @@ fn change(event: &Event) -> Option<MessageChange> {
             let class = attempt.failure.as_ref().map_or("", |failure| failure.class.as_str());
             (*at, "attempt_failed", format!("{}: {class}", attempt.model), MessageState::Queued)
         }
+        Event::Held { at, why, .. } => (*at, "held", why.clone(), MessageState::Waiting),
         Event::LeaseLost { at, why, .. } => (*at, "lease_lost", why.clone(), MessageState::Queued),
         Event::Finished(finished) => {
             let detail = finished.failure.as_ref().map_or(String::new(), |failure| {

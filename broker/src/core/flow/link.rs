@@ -152,7 +152,7 @@ impl Run<'_> {
                 Place::Ready { .. } if self.is_stranded(seq) => {
                     self.route(seq, 0, "its model is no longer configured");
                 }
-                Place::Ready { .. } => {}
+                Place::Ready { .. } | Place::Held { .. } => {}
             }
             self.recall(seq);
             self.expect_asker(seq);

@@ -58,6 +58,22 @@ pub enum Place {
     Closing {
         queue: Recipient,
     },
+    /// Alive, and not delivered until something explicit happens.
+    Held {
+        queue: Recipient,
+        hold: Hold,
+    },
+}
+
+/// What a held message is held for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Worn out, and its recipient's dead letters are full (I-26).
+    Parked,
+    /// A person suspended it.
+    Suspended,
+    /// It asked its sender something back.
+    InputRequired,
 }
 
 #[derive(Debug)]
@@ -145,7 +161,8 @@ impl Message {
             Place::Ready { queue }
             | Place::Waiting { queue, .. }
             | Place::Leased { queue, .. }
-            | Place::Closing { queue } => queue,
+            | Place::Closing { queue }
+            | Place::Held { queue, .. } => queue,
         }
     }
 
@@ -162,9 +179,11 @@ impl Message {
     pub fn lease(&self) -> Option<&Lease> {
         match &self.place {
             Place::Leased { lease, .. } => Some(lease),
-            Place::New | Place::Ready { .. } | Place::Waiting { .. } | Place::Closing { .. } => {
-                None
-            }
+            Place::New
+            | Place::Ready { .. }
+            | Place::Waiting { .. }
+            | Place::Closing { .. }
+            | Place::Held { .. } => None,
         }
     }
 
@@ -172,7 +191,7 @@ impl Message {
     pub fn state(&self) -> MessageState {
         match &self.place {
             Place::New | Place::Ready { .. } | Place::Closing { .. } => MessageState::Queued,
-            Place::Waiting { .. } => MessageState::Waiting,
+            Place::Waiting { .. } | Place::Held { .. } => MessageState::Waiting,
             Place::Leased { .. } => MessageState::Leased,
         }
     }

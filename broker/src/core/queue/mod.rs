@@ -1,6 +1,6 @@
 //! Queues: what waits, what is leased, until when, and what is known of what has ended.
 //!
-//! Invariant: a message is ready, waiting, leased or closing; never two of these.
+//! Invariant: a message is ready, waiting, held, leased or closing; never two of these.
 //! Invariant: this module knows neither models nor links, only whose turn it is.
 
 mod message;
@@ -14,7 +14,7 @@ use std::{
 use broker_proto::{MessageId, Receipt, Recipient, Sender, WallTime};
 
 pub(super) use message::Answered;
-pub use message::{Consultation, Lease, Message, Place};
+pub use message::{Consultation, Hold, Lease, Message, Place};
 pub use ready::Ready;
 
 use super::{BootTime, Event, Note, Now};
@@ -224,6 +224,13 @@ impl State {
                     }
                 });
             }
+            Event::Held { subject, at, queue, hold, .. } => self.place(subject.seq, |message| {
+                if message.lease().is_some() {
+                    message.settled = Some(message.epoch);
+                }
+                message.ready_at = *at;
+                Place::Held { queue: queue.clone(), hold: *hold }
+            }),
             Event::Leased { subject, at, epoch, agent, instance } => {
                 self.charge(subject.seq);
                 self.place(subject.seq, |message| {
@@ -362,7 +369,7 @@ impl State {
             Place::Waiting { .. } => {
                 self.waits.insert((message.due, seq));
             }
-            Place::New | Place::Closing { .. } => {}
+            Place::New | Place::Closing { .. } | Place::Held { .. } => {}
         }
     }
 
@@ -429,7 +436,7 @@ fn leave(
         Place::Waiting { .. } => {
             waits.remove(&(message.due, seq));
         }
-        Place::New | Place::Closing { .. } => {}
+        Place::New | Place::Closing { .. } | Place::Held { .. } => {}
     }
 }
 
