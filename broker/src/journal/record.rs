@@ -396,8 +396,7 @@ pub fn decode(record: &Record) -> Result<Option<Event>, RecordError> {
     if record.kind == super::CLAIMED {
         return Ok(None);
     }
-    if record.version != VERSION || !(kind::ACCEPTED..=kind::CONTENT_STORED).contains(&record.kind)
-    {
+    if record.version != VERSION || !(kind::ACCEPTED..=kind::HELD).contains(&record.kind) {
         return Err(RecordError::TooNew { kind: record.kind, version: record.version });
     }
     read(record).map(Some).ok_or(RecordError::Damaged { kind: record.kind })
