@@ -20,7 +20,7 @@ mod tests;
 use std::{pin::Pin, time::Duration};
 
 use broker_proto::{
-    AgentInfo, AgentName, AskOptions, Failure, Message, MessageChange, MessageId, MessageInfo,
+    AgentInfo, AgentName, AskOptions, Failure, Message, MessageChange, MessageInfo, MessageName,
     MessageState, ModelInfo, ModelName, ModelUsage, Part, Payload, Pong, RateLimit, Receipt,
     RouteExplanation, TokenInfo, Usage, convert::InvalidField, pb,
 };
@@ -165,12 +165,12 @@ impl Client {
     /// As [`Client::ask`].
     pub async fn attach(
         &self,
-        id: MessageId,
+        message: impl Into<MessageName>,
         seen: Seen,
         allow_restart: bool,
     ) -> Result<AnswerStream, Error> {
         let Seen { attempt, part, offset } = seen;
-        let message_id = id.to_string();
+        let message_id = message.into().to_string();
         let request = pb::AttachRequest { message_id, attempt, part, offset, allow_restart };
         let request = self.request(request, None)?;
         let frames = self.reply(self.consultations().attach(request).await)?;
@@ -194,9 +194,13 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] when there is no such consultation.
-    pub async fn poll(&self, id: MessageId, wait: Duration) -> Result<Poll, Error> {
+    pub async fn poll(
+        &self,
+        message: impl Into<MessageName>,
+        wait: Duration,
+    ) -> Result<Poll, Error> {
         let request = pb::PollConsultationRequest {
-            message_id: id.to_string(),
+            message_id: message.into().to_string(),
             wait: prost_types::Duration::try_from(wait).ok(),
         };
         let request = self.request(request, Some(UNARY + wait))?;
@@ -245,13 +249,14 @@ impl Client {
     /// A message, and its content where asked for.
     ///
     /// # Errors
-    /// [`Error::Refused`] when there is no such message.
+    /// [`Error::Refused`] when there is no such message, or several are meant.
     pub async fn message(
         &self,
-        id: MessageId,
+        message: impl Into<MessageName>,
         include_payload: bool,
     ) -> Result<(MessageInfo, Option<Payload>), Error> {
-        let request = pb::GetMessageRequest { message_id: id.to_string(), include_payload };
+        let request =
+            pb::GetMessageRequest { message_id: message.into().to_string(), include_payload };
         let request = self.unary_request(request)?;
         let reply = self.reply(self.mail().get_message(request).await)?;
         let payload = match reply.payload {
@@ -283,25 +288,25 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] when there is no such message.
-    pub async fn cancel(&self, id: MessageId) -> Result<MessageState, Error> {
-        let request =
-            self.unary_request(pb::CancelMessageRequest { message_id: id.to_string() })?;
+    pub async fn cancel(&self, message: impl Into<MessageName>) -> Result<MessageState, Error> {
+        let message_id = message.into().to_string();
+        let request = self.unary_request(pb::CancelMessageRequest { message_id })?;
         let reply = self.reply(self.mail().cancel_message(request).await)?;
         state(reply.state)
     }
 
-    /// Changes behind `cursor`, or from now on; of one message only, ending with it, when `id` is given.
+    /// Changes behind `cursor`, or from now on; of one message only, ending with it, when one is named.
     ///
     /// # Errors
     /// [`Error::Refused`] when the cursor or the message is not one.
     pub async fn watch(
         &self,
         cursor: Option<String>,
-        id: Option<MessageId>,
+        message: Option<MessageName>,
     ) -> Result<WatchStream, Error> {
         let request = pb::WatchMessagesRequest {
             cursor: cursor.unwrap_or_default(),
-            message_id: id.map(|id| id.to_string()).unwrap_or_default(),
+            message_id: message.map(|name| name.to_string()).unwrap_or_default(),
         };
         let request = self.request(request, None)?;
         let changes = self.reply(self.mail().watch_messages(request).await)?;

@@ -85,7 +85,7 @@ async fn a_kept_question_is_answered_though_nobody_listens() {
 
     drop(reader);
     // A watcher that comes and goes changes nothing either.
-    drop(client.watch(None, Some(id)).await.unwrap());
+    drop(client.watch(None, Some(id.into())).await.unwrap());
     work.answer("all the same").await;
 
     let poll = client.poll(id, Duration::from_secs(20)).await.unwrap();

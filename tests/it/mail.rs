@@ -63,7 +63,7 @@ async fn a_watch_of_one_message_tells_its_whole_life_and_ends() {
     client.submit(asked, AskOptions::default()).await.unwrap();
     agent.answer("done").await;
 
-    let watch = client.watch(None, Some(id)).await.unwrap();
+    let watch = client.watch(None, Some(id.into())).await.unwrap();
     let changes: Vec<_> = broker_tests::within("the watch's end", watch.collect()).await;
 
     let words: Vec<String> = changes

@@ -94,8 +94,8 @@ pub struct SettleCommand {
 pub enum Command {
     Send(Box<NewMessage>),
     Settle(Box<SettleCommand>),
-    /// `key` as its sender wrote it; `None` for the sender means any.
     Cancel {
+        sender: Sender,
         id: MessageId,
     },
     /// Renews these leases of one agent.
@@ -164,7 +164,7 @@ pub enum Query {
     Tokens,
     Usage,
     Explain(Box<NewConsultation>),
-    Message(MessageId),
+    Message(Sender, MessageId),
     /// Whose token this hash is.
     Token([u8; 32]),
 }
@@ -223,6 +223,7 @@ pub enum Effect {
     Opened {
         seq: Seq,
         id: MessageId,
+        sender: Sender,
         receipt: Receipt,
     },
     /// An attempt begins; part frames of this number are its own.
@@ -236,6 +237,7 @@ pub enum Effect {
     /// Ends the provider call of a lease that is over.
     Cancel {
         agent: AgentName,
+        instance: String,
         seq: Seq,
         epoch: u32,
         id: MessageId,
@@ -244,6 +246,7 @@ pub enum Effect {
     /// The lease is lost to its agent.
     Revoke {
         agent: AgentName,
+        instance: String,
         seq: Seq,
         epoch: u32,
         id: MessageId,

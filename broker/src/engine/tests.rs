@@ -190,7 +190,7 @@ impl Bench {
 
     async fn view(&self, number: u128) -> Option<MessageState> {
         let id = MessageId::from_u128(number);
-        match soon(self.handle.query(Query::Message(id))).await.unwrap() {
+        match soon(self.handle.query(Query::Message(local(), id))).await.unwrap() {
             Reply::Message(view) => view.map(|view| view.state),
             other => panic!("a query was answered by {other:?}"),
         }
@@ -242,7 +242,7 @@ fn settle(seq: u64, number: u128) -> Command {
 }
 
 fn cancel(number: u128) -> Command {
-    Command::Cancel { id: MessageId::from_u128(number) }
+    Command::Cancel { sender: local(), id: MessageId::from_u128(number) }
 }
 
 /// I-1.
@@ -609,7 +609,9 @@ async fn a_restart_loads_what_was_alive_and_no_more() {
     soon(next.handle.command(settle(2, 2))).await.unwrap();
     next.send(letter(5)).await.unwrap();
     let id = MessageId::from_u128(5);
-    let Reply::Message(Some(view)) = ask(&next, Query::Message(id)).await else { panic!() };
+    let Reply::Message(Some(view)) = ask(&next, Query::Message(local(), id)).await else {
+        panic!()
+    };
     assert_eq!(view.seq, Seq(5));
     assert_eq!(next.projection.ended(Seq(2), next.handle.head()).await.unwrap(), Some(1));
 }
@@ -620,7 +622,10 @@ async fn a_message_that_memory_has_forgotten_is_still_known() {
     let shell = Shell::start().await;
     let first = shell.intake.send(&local(), question(1, "why?"), false).await.unwrap();
     soon(shell.engine.command(cancel(1))).await.unwrap();
-    soon(shell.projection.find(first.message_id, shell.engine.head())).await.unwrap().unwrap();
+    soon(shell.projection.find(local(), first.message_id, shell.engine.head()))
+        .await
+        .unwrap()
+        .unwrap();
     shell.clock.advance(Duration::from_secs(61));
     shell.tick().await;
     shell.tick().await;

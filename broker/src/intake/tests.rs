@@ -122,7 +122,7 @@ async fn a_model_may_be_spelt_in_its_usual_ways() {
     consult(&shell, ask("gpt4o")).await.unwrap();
     assert!(consult(&shell, ask("gpt-4o")).await.unwrap().is_duplicate);
     let id = MessageId::from_u128(1);
-    let row = shell.projection.find(id, shell.engine.head()).await.unwrap().unwrap();
+    let row = shell.projection.find(local(), id, shell.engine.head()).await.unwrap().unwrap();
     assert_eq!(row.accepted.to, Recipient::Model(model("gpt-4o")));
 
     let refused = consult(&shell, ask("opsu")).await.unwrap_err();

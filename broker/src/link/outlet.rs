@@ -44,30 +44,34 @@ fn arrived(slot: &Slot) -> Option<(Body, Content)> {
 impl Outlet for LinkOutlet {
     fn carry_out(&mut self, effect: Effect) -> Option<Returned> {
         match effect {
-            Effect::Opened { seq, id, receipt } => self.slots.open(seq, id).accepted(receipt),
-            Effect::AttemptBegins { seq, id, routed, .. } => {
-                self.slots.open(seq, id).begin(*routed);
+            Effect::Opened { seq, id, sender, receipt } => {
+                self.slots.open(seq, &sender, id).accepted(receipt);
+            }
+            Effect::AttemptBegins { seq, id, sender, routed } => {
+                self.slots.open(seq, &sender, id).begin(*routed);
             }
             Effect::Deliver(delivered) => {
                 self.links.send(delivered.link, Out::Deliver(delivered));
             }
-            Effect::Cancel { agent, seq, epoch, reason, .. } => {
+            Effect::Cancel { agent, instance, seq, epoch, reason, .. } => {
                 let lease = self.leases.token(seq, epoch);
-                self.links.send_to(&agent, &Down::Cancel { lease, reason });
+                self.links.send_to(&agent, &instance, &Down::Cancel { lease, reason });
             }
-            Effect::Revoke { agent, seq, epoch, id, reason } => {
+            Effect::Revoke { agent, instance, seq, epoch, id, reason } => {
                 info!(message = %id, %agent, %reason, "lease lost");
                 let lease = self.leases.token(seq, epoch);
-                self.links.send_to(&agent, &Down::Revoke { lease, reason });
+                self.links.send_to(&agent, &instance, &Down::Revoke { lease, reason });
             }
-            Effect::Seal { seq, id, epoch, .. } => {
-                let slot = self.slots.open(seq, id);
+            Effect::Seal { seq, id, sender, epoch } => {
+                let slot = self.slots.open(seq, &sender, id);
                 let shown = slot.seal(epoch);
                 let (partial, content) = shown.then(|| arrived(&slot)).flatten().unzip();
                 let command = Command::Sealed { seq, epoch, shown, partial };
                 return Some(Returned { command, content });
             }
-            Effect::Closed { seq, id, terminal, .. } => self.slots.close(seq, id, *terminal),
+            Effect::Closed { seq, id, sender, terminal } => {
+                self.slots.close(seq, &sender, id, *terminal);
+            }
             Effect::Supersede { link } => self.links.close(link, reason::superseded()),
             Effect::ModelChanged { model, is_available, reason } => {
                 if is_available {

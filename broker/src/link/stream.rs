@@ -143,6 +143,7 @@ async fn greet(
     let (tx, out) = mpsc::channel(OUT);
     let open = Open {
         agent: hello.agent.clone(),
+        instance: hello.instance.clone(),
         models: models.clone(),
         out: tx,
         close: CancellationToken::new(),

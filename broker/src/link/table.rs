@@ -29,6 +29,7 @@ pub enum Out {
 #[derive(Debug, Clone)]
 pub(super) struct Open {
     pub(super) agent: AgentName,
+    pub(super) instance: String,
     pub(super) models: Vec<ModelName>,
     pub(super) out: mpsc::Sender<Out>,
     pub(super) close: CancellationToken,
@@ -60,10 +61,11 @@ impl Links {
         }
     }
 
-    /// Hands a frame to every link of an agent.
-    pub fn send_to(&self, agent: &AgentName, frame: &Down) {
+    /// Hands a frame to one process of an agent: leases are a process's, and others of its name know nothing of them.
+    pub fn send_to(&self, agent: &AgentName, instance: &str, frame: &Down) {
+        let is_its = |open: &Open| open.agent == *agent && open.instance == instance;
         let links: Vec<LinkId> =
-            self.open.iter().filter(|open| open.agent == *agent).map(|open| *open.key()).collect();
+            self.open.iter().filter(|open| is_its(open)).map(|open| *open.key()).collect();
         for link in links {
             self.send(link, Out::Frame(Box::new(frame.clone())));
         }

@@ -6,8 +6,8 @@ use tonic::{Code, Status};
 
 use broker_proto::{
     AnswerFrame, Delivery, Down, Failure, FailureClass, Hello, Message, MessageId, MessageState,
-    MessageType, Part, Payload, Recipient, SettleOutcome, SettledFrame, Settlement, StopReason,
-    Terminal, Up, Usage, Welcome,
+    MessageType, Part, Payload, Recipient, Sender, SettleOutcome, SettledFrame, Settlement,
+    StopReason, Terminal, Up, Usage, Welcome,
 };
 
 use super::{Out, Services, run};
@@ -134,7 +134,7 @@ fn word(delivery: &Delivery, text: &str) -> [Up; 2] {
 }
 
 fn asker(shell: &Shell, id: MessageId) -> Asker {
-    Asker::join(shell.slots.find(id).unwrap(), Seen::default(), true).0
+    Asker::join(shell.slots.find(&local(), id).unwrap(), Seen::default(), true).0
 }
 
 /// The next word of the answer.
@@ -161,7 +161,7 @@ fn reason_of(status: &Status) -> String {
 }
 
 async fn state(shell: &Shell, id: MessageId) -> MessageState {
-    let row = shell.projection.find(id, shell.engine.head()).await.unwrap().unwrap();
+    let row = shell.projection.find(local(), id, shell.engine.head()).await.unwrap().unwrap();
     row.state
 }
 
@@ -269,14 +269,14 @@ async fn an_agent_speaks_only_for_the_attempt_it_holds() {
     assert_eq!(held.message.id, one);
     let other = Delivery { number: 2, ..held.clone() };
     let next = Delivery { attempt: 2, ..held.clone() };
-    shell.slots.find(two).unwrap();
+    shell.slots.find(&local(), two).unwrap();
 
     for frame in [word(&other, "x"), word(&next, "y"), word(&held, "z")].concat() {
         agent.say(frame).await;
     }
 
     assert_eq!(heard(&mut asker(&shell, one)).await, "z");
-    assert_eq!(shell.slots.find(two).unwrap().open_attempt(), None);
+    assert_eq!(shell.slots.find(&local(), two).unwrap().open_attempt(), None);
 }
 
 /// Not even before it has read that its lease is lost.
@@ -373,8 +373,6 @@ async fn a_new_process_of_an_exclusive_agent_takes_over() {
     let mut new = Agent::serving(&shell, hello(&shell, "j").await, 1).await;
 
     assert_eq!(reason_of(&old.end().await.unwrap()), "SUPERSEDED");
-    let Down::Revoke { lease, .. } = new.next().await else { panic!("nothing is revoked") };
-    assert_eq!(lease, lost.lease);
     let delivery = new.delivery().await;
     assert_eq!((delivery.message.id, delivery.attempt), (id, 2));
     assert_eq!(new.settle(&lost.lease, answer("old")).await.as_deref(), Some("LEASE_LOST"));
@@ -493,11 +491,32 @@ async fn a_failure_is_told_with_what_arrived() {
     let Terminal::Failed { failure, .. } = terminal(&mut asker).await else { panic!("not failed") };
     assert_eq!(failure.class, FailureClass::ContentRefused);
     assert!(failure.detail.len() < 4096);
-    let row = shell.projection.find(id, shell.engine.head()).await.unwrap().unwrap();
+    let row = shell.projection.find(local(), id, shell.engine.head()).await.unwrap().unwrap();
     let reply = row.finished.unwrap().reply.unwrap();
     let stored = shell.bodies.load(&reply).await.unwrap();
     let stored: Payload = broker_proto::convert::Stored::decode(stored).unwrap();
     assert_eq!(stored.response, [Part::text("half")]);
+}
+
+/// Agents of one name share its queue, not its leases.
+#[tokio::test]
+async fn what_ends_at_one_process_is_told_to_no_other_of_its_name() {
+    let shell = Shell::start().await;
+    let shared = |hello: Hello| Hello { is_exclusive: false, ..hello };
+    let mut first = Agent::serving(&shell, shared(hello(&shell, "i").await), 2).await;
+    let ids = [shell.ask(1).await, shell.ask(2).await];
+    let (cancelled, lost) = (first.delivery().await, first.delivery().await);
+    let mut second = Agent::serving(&shell, shared(hello(&shell, "j").await), 0).await;
+
+    let command = Command::Cancel { sender: local(), id: ids[0] };
+    soon(shell.engine.command(command)).await.unwrap();
+    shell.clock.advance(Duration::from_secs(16));
+    shell.tick().await;
+
+    assert!(matches!(first.next().await, Down::Cancel { lease, .. } if lease == cancelled.lease));
+    assert!(matches!(first.next().await, Down::Revoke { lease, .. } if lease == lost.lease));
+    second.say(Up::Settle(vec![settlement("none", answer("no"))])).await;
+    assert!(matches!(second.next().await, Down::Settled(_)), "it hears of nothing else");
 }
 
 #[tokio::test]
@@ -506,7 +525,7 @@ async fn a_cancelled_question_is_cancelled_at_its_agent() {
     let mut agent = Agent::serving(&shell, hello(&shell, "i").await, 1).await;
     let id = shell.ask(1).await;
     let delivery = agent.delivery().await;
-    let command = Command::Cancel { id };
+    let command = Command::Cancel { sender: local(), id };
     soon(shell.engine.command(command)).await.unwrap();
     match agent.next().await {
         Down::Cancel { lease, .. } => assert_eq!(lease, delivery.lease),
@@ -532,8 +551,9 @@ async fn what_an_agent_sends_is_stored_or_refused_under_its_own_name() {
     let Down::Sent { message, result } = writer.next().await else { panic!("not sent") };
     assert_eq!(message, MessageId::from_u128(1));
     assert!(!result.unwrap().is_duplicate);
-    let row = shell.projection.find(message, shell.engine.head()).await.unwrap().unwrap();
-    assert_eq!(row.accepted.sender.as_str(), "opus-1");
+    let (own, head) = (Sender::parse("opus-1").unwrap(), shell.engine.head());
+    let row = shell.projection.find(own, message, head).await.unwrap();
+    assert!(row.is_some());
 
     writer.say(Up::Send(Box::new(letter(2, "nobody")))).await;
     let Down::Sent { result, .. } = writer.next().await else { panic!("not sent") };

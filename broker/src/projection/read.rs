@@ -83,19 +83,47 @@ impl Projection {
         self.reader.call(|connection| living(connection)).await
     }
 
-    /// The newest message of this id, as of `batch`.
+    /// Who sent a message of this id, as of `batch`.
     ///
     /// # Errors
     /// [`Error`] when the rows cannot be read.
-    pub async fn find(&self, id: MessageId, batch: BatchNo) -> Result<Option<Row>, Error> {
+    pub async fn senders(&self, id: MessageId, batch: BatchNo) -> Result<Vec<Sender>, Error> {
+        self.at_least(batch).await?;
+        self.reader
+            .call(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT DISTINCT sender FROM messages WHERE id = ?1 ORDER BY sender",
+                )?;
+                let names = statement.query_map([key(id)], |row| row.get::<_, String>(0))?;
+                let sender = |name: String| Sender::parse(&name).map_err(|_| Error::Damaged);
+                names.map(|name| sender(name?)).collect()
+            })
+            .await
+    }
+
+    /// The newest message of this sender and id, as of `batch`.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn find(
+        &self,
+        sender: Sender,
+        id: MessageId,
+        batch: BatchNo,
+    ) -> Result<Option<Row>, Error> {
         self.at_least(batch).await?;
         self.reader
             .call(move |connection| {
                 let sql = format!(
-                    "SELECT {COLUMNS} FROM messages WHERE id = ?1 ORDER BY seq DESC LIMIT 1"
+                    "SELECT {COLUMNS} FROM messages WHERE id = ?1 AND sender = ?2
+                     ORDER BY seq DESC LIMIT 1"
                 );
                 let mut statement = connection.prepare_cached(&sql)?;
-                statement.query_row([key(id)], columns).optional()?.map(row).transpose()
+                statement
+                    .query_row(params![key(id), sender.as_str()], columns)
+                    .optional()?
+                    .map(row)
+                    .transpose()
             })
             .await
     }

@@ -211,7 +211,7 @@ async fn a_fold_goes_on_where_it_stopped() {
 
     let projection = log.folded().await;
 
-    let row = projection.find(subject(1).id, log.writer.head()).await.unwrap().unwrap();
+    let row = projection.find(local(), subject(1).id, log.writer.head()).await.unwrap().unwrap();
     assert_eq!(row.state, MessageState::Done);
 }
 
@@ -276,10 +276,10 @@ async fn the_newest_message_of_an_id_is_found() {
     let projection = log.folded().await;
     let head = log.writer.head();
 
-    let row = projection.find(subject(1).id, head).await.unwrap().unwrap();
+    let row = projection.find(local(), subject(1).id, head).await.unwrap().unwrap();
 
     assert_eq!(row.accepted.subject.seq, Seq(2));
-    assert!(projection.find(subject(9).id, head).await.unwrap().is_none());
+    assert!(projection.find(local(), subject(9).id, head).await.unwrap().is_none());
 }
 
 /// I-7: the window, and the sender.
@@ -329,7 +329,7 @@ async fn an_answer_waits_for_the_batch_it_is_asked_for() {
     let projection = log.following().await;
     let next = log.writer.head().next();
     let events = [accepted(1, mailbox())];
-    let find = soon(projection.find(subject(1).id, next));
+    let find = soon(projection.find(local(), subject(1).id, next));
     let (found, _) = tokio::join!(find, log.append(&events));
     assert!(found.unwrap().is_some());
 }
@@ -372,7 +372,7 @@ async fn a_damaged_row_says_what_to_do() {
     let head = log.writer.head();
 
     for seq in [2, 3] {
-        let error = projection.find(subject(seq).id, head).await.unwrap_err();
+        let error = projection.find(local(), subject(seq).id, head).await.unwrap_err();
         assert!(error.to_string().contains("delete `projection.db`"), "{error}");
     }
     let error = projection.living(head).await.unwrap_err();
@@ -391,6 +391,6 @@ async fn a_record_from_a_newer_program_stops_the_fold() {
 
     assert!(matches!(folded, Err(Error::Record { .. })), "{folded:?}");
     // Whoever waits for those rows is told, instead of waiting for ever.
-    let found = soon(projection.find(subject(1).id, log.writer.head())).await;
+    let found = soon(projection.find(local(), subject(1).id, log.writer.head())).await;
     assert!(matches!(found, Err(Error::Stopped)), "{found:?}");
 }

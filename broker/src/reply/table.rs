@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use dashmap::DashMap;
 use tokio::{sync::mpsc, time::Instant};
 
-use broker_proto::{MessageId, Part, Receipt, Routed, Terminal};
+use broker_proto::{MessageId, Part, Receipt, Routed, Sender, Terminal};
 
 use super::{Slot, slot::finished};
 use crate::core::queue::Seq;
@@ -23,7 +23,7 @@ const KEEP: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Slots {
     slots: Arc<DashMap<Seq, Entry>>,
-    by_id: Arc<DashMap<MessageId, Seq>>,
+    by_key: Arc<DashMap<(Sender, MessageId), Seq>>,
     left: mpsc::UnboundedSender<AskerLeft>,
     limit: u64,
 }
@@ -40,20 +40,20 @@ impl Slots {
     pub fn new(limit: u64) -> (Self, mpsc::UnboundedReceiver<AskerLeft>) {
         // One message for each asker that leaves; the askers are bounded by the streams.
         let (left, gone) = mpsc::unbounded_channel();
-        let table = Self { slots: Arc::default(), by_id: Arc::default(), left, limit };
+        let table = Self { slots: Arc::default(), by_key: Arc::default(), left, limit };
         (table, gone)
     }
 
     /// The slot of a message, made when it is not there: after a restart its agent may stream on.
     #[must_use]
-    pub fn open(&self, seq: Seq, id: MessageId) -> Arc<Slot> {
+    pub fn open(&self, seq: Seq, sender: &Sender, id: MessageId) -> Arc<Slot> {
         let entry = self.slots.entry(seq).or_insert_with(|| {
             let slot = Slot::new(seq, id, self.limit, self.left.clone());
             Entry { slot: Arc::new(slot), closed: None }
         });
         let slot = Arc::clone(&entry.slot);
         drop(entry);
-        self.by_id.insert(id, seq);
+        self.by_key.insert((sender.clone(), id), seq);
         slot
     }
 
@@ -63,14 +63,14 @@ impl Slots {
     }
 
     #[must_use]
-    pub fn find(&self, id: MessageId) -> Option<Arc<Slot>> {
-        let seq = *self.by_id.get(&id)?;
+    pub fn find(&self, sender: &Sender, id: MessageId) -> Option<Arc<Slot>> {
+        let seq = *self.by_key.get(&(sender.clone(), id))?;
         self.get(seq)
     }
 
     /// The consultation ended.
-    pub fn close(&self, seq: Seq, id: MessageId, terminal: Terminal) {
-        self.open(seq, id).close(terminal);
+    pub fn close(&self, seq: Seq, sender: &Sender, id: MessageId, terminal: Terminal) {
+        self.open(seq, sender, id).close(terminal);
         if let Some(mut entry) = self.slots.get_mut(&seq) {
             entry.closed = Some(Instant::now());
         }
@@ -89,7 +89,7 @@ impl Slots {
     /// Lets go of slots that were closed long enough ago. Safe to repeat.
     pub fn sweep(&self) {
         self.slots.retain(|_, entry| entry.closed.is_none_or(|at| at.elapsed() < KEEP));
-        self.by_id.retain(|_, seq| self.slots.contains_key(seq));
+        self.by_key.retain(|_, seq| self.slots.contains_key(seq));
     }
 
     /// A slot for an answer read from the store.

@@ -10,6 +10,7 @@ use broker_proto::{
 };
 
 use super::{Asker, AskerLeft, Seen, Slot, Slots, TooLarge};
+use crate::app::rehearsal::local;
 use crate::core::queue::Seq;
 
 const SEQ: Seq = Seq(7);
@@ -28,7 +29,7 @@ fn slots() -> (Slots, mpsc::UnboundedReceiver<AskerLeft>) {
 }
 
 fn slot() -> Arc<Slot> {
-    slots().0.open(SEQ, id())
+    slots().0.open(SEQ, &local(), id())
 }
 
 fn begin(slot: &Slot, attempt: u32, name: &str) {
@@ -448,7 +449,7 @@ fn an_asker_from_before_a_restart_never_joins_two_attempts_silently() {
 #[test]
 fn only_the_last_asker_to_leave_a_living_answer_is_missed() {
     let (slots, mut gone) = slots();
-    let slot = slots.open(SEQ, id());
+    let slot = slots.open(SEQ, &local(), id());
     let (one, is_first) = Asker::join(Arc::clone(&slot), Seen::default(), false);
     assert!(is_first);
     let (two, is_first) = Asker::join(Arc::clone(&slot), Seen::default(), false);
@@ -459,7 +460,7 @@ fn only_the_last_asker_to_leave_a_living_answer_is_missed() {
     assert_eq!(gone.try_recv(), Ok(AskerLeft { seq: SEQ }));
     let (late, is_first) = Asker::join(Arc::clone(&slot), Seen::default(), false);
     assert!(is_first);
-    slots.close(SEQ, id(), done());
+    slots.close(SEQ, &local(), id(), done());
     drop(late);
     assert!(gone.try_recv().is_err());
 }
@@ -467,13 +468,13 @@ fn only_the_last_asker_to_leave_a_living_answer_is_missed() {
 #[tokio::test]
 async fn the_end_is_waited_for_without_being_an_asker() {
     let (slots, mut gone) = slots();
-    let slot = slots.open(SEQ, id());
+    let slot = slots.open(SEQ, &local(), id());
     let closed = slot.closed();
     tokio::pin!(closed);
     assert!(closed.as_mut().now_or_never().is_none());
     begin(&slot, 1, "opus");
     assert!(closed.as_mut().now_or_never().is_none());
-    slots.close(SEQ, id(), done());
+    slots.close(SEQ, &local(), id(), done());
     assert!(closed.now_or_never().is_some());
     assert!(gone.try_recv().is_err());
 }
@@ -482,14 +483,14 @@ async fn the_end_is_waited_for_without_being_an_asker() {
 async fn only_slots_closed_long_ago_are_swept() {
     let (slots, _gone) = slots();
     let other = (Seq(8), MessageId::from_u128(8));
-    let open = slots.open(other.0, other.1);
-    slots.close(SEQ, id(), done());
+    let open = slots.open(other.0, &local(), other.1);
+    slots.close(SEQ, &local(), id(), done());
     slots.sweep();
-    assert!(slots.find(id()).is_some());
+    assert!(slots.find(&local(), id()).is_some());
     tokio::time::advance(std::time::Duration::from_secs(31)).await;
     slots.sweep();
-    assert!(slots.find(id()).is_none() && slots.get(SEQ).is_none());
-    assert!(Arc::ptr_eq(&open, &slots.open(other.0, other.1)));
+    assert!(slots.find(&local(), id()).is_none() && slots.get(SEQ).is_none());
+    assert!(Arc::ptr_eq(&open, &slots.open(other.0, &local(), other.1)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    AskOptions, Message, MessageId, MessageState, Part, Payload, Receipt, Routed, Terminal,
+    AskOptions, Message, MessageName, MessageState, Part, Payload, Receipt, Routed, Terminal,
     convert::{InvalidField, Stored as _},
     pb,
 };
@@ -37,11 +37,15 @@ type Frames<T> = BoxStream<'static, Result<T, Status>>;
 
 impl ConsultService {
     /// The stream of a consultation: its slot while it is alive, its stored answer afterwards.
-    async fn slot(&self, caller: &Caller, id: MessageId) -> Result<Arc<Slot>, Status> {
-        if let (Caller::Local, Some(slot)) = (caller, self.slots.find(id)) {
+    async fn slot(&self, caller: &Caller, name: MessageName) -> Result<Arc<Slot>, Status> {
+        let own = caller.sender()?;
+        let sender = name.sender.as_ref().unwrap_or(&own);
+        if (*caller == Caller::Local || *sender == own)
+            && let Some(slot) = self.slots.find(sender, name.id)
+        {
             return Ok(slot);
         }
-        let row = self.row(caller, id).await?;
+        let row = self.row(caller, name).await?;
         if let Some(slot) = self.slots.get(row.accepted.subject.seq) {
             return Ok(slot);
         }
@@ -54,18 +58,17 @@ impl ConsultService {
     /// The slot of a living consultation. One that was not streamed since the broker started finds it with its next
     /// attempt.
     fn opened(&self, row: &Row) -> Arc<Slot> {
-        let slot = self.slots.open(row.accepted.subject.seq, row.accepted.subject.id);
+        let (subject, sender) = (row.accepted.subject, &row.accepted.sender);
+        let slot = self.slots.open(subject.seq, sender, subject.id);
         slot.accepted(receipt(row));
         slot
     }
 
     /// A consultation that this caller may see: an agent sees what it asked itself.
-    async fn row(&self, caller: &Caller, id: MessageId) -> Result<Row, Status> {
-        let row = find::row(&self.intake, id).await?;
-        if *caller != Caller::Local && caller.sender()? != row.accepted.sender {
-            return Err(find::unknown(id));
-        }
+    async fn row(&self, caller: &Caller, name: MessageName) -> Result<Row, Status> {
+        let row = find::row(&self.intake, caller, name).await?;
         if row.accepted.consultation.is_none() {
+            let id = row.accepted.subject.id;
             return Err(
                 reason::NOT_A_CONSULTATION.status(format!("message {id} is no consultation"))
             );
@@ -161,7 +164,7 @@ impl pb::consult_service_server::ConsultService for ConsultService {
         let (message, options) = asked(request.message, request.options)?;
         let (id, allow_restart) = (message.id, options.allow_restart);
         self.intake.consult(&sender, message, options).await.map_err(status::intake)?;
-        let slot = self.slot(&caller, id).await?;
+        let slot = self.slot(&caller, id.into()).await?;
         let frames = self.join(slot, Seen::default(), allow_restart).await;
         let frames = frames.map(|frame| Ok(pb::AskResponse { frame: Some(frame?.into()) }));
         Ok(Response::new(frames.boxed()))
@@ -173,9 +176,9 @@ impl pb::consult_service_server::ConsultService for ConsultService {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let caller = Caller::of(&request);
         let request = request.into_inner();
-        let id = find::message_id(&request.message_id)?;
+        let name = find::message_name(&request.message_id)?;
         let seen = Seen { attempt: request.attempt, part: request.part, offset: request.offset };
-        let slot = self.slot(&caller, id).await?;
+        let slot = self.slot(&caller, name).await?;
         let frames = self.join(slot, seen, request.allow_restart).await;
         let frames = frames.map(|frame| Ok(pb::AttachResponse { frame: Some(frame?.into()) }));
         Ok(Response::new(frames.boxed()))
@@ -201,9 +204,9 @@ impl pb::consult_service_server::ConsultService for ConsultService {
     ) -> Result<Response<pb::PollConsultationResponse>, Status> {
         let caller = Caller::of(&request);
         let request = request.into_inner();
-        let id = find::message_id(&request.message_id)?;
+        let name = find::message_name(&request.message_id)?;
         let wait = request.wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
-        let mut row = self.row(&caller, id).await?;
+        let mut row = self.row(&caller, name.clone()).await?;
         if row.finished.is_none() && !wait.is_zero() {
             // A watcher, not an asker: its leaving cancels nothing.
             let slot = self.opened(&row);
@@ -211,7 +214,7 @@ impl pb::consult_service_server::ConsultService for ConsultService {
             let Some(_) = self.stop.run_until_cancelled(closed).await else {
                 return Err(reason::stopping());
             };
-            row = self.row(&caller, id).await?;
+            row = self.row(&caller, name).await?;
         }
         let Some(finished) = row.finished else {
             let state = row.state.to_wire();

@@ -1,24 +1,53 @@
-//! Looking a message up by the id a caller gave.
+//! Looking a message up by the name a caller gave.
 
-use broker_proto::{MessageId, convert::InvalidField};
+use broker_proto::{MessageName, Sender, convert::InvalidField};
 use tonic::Status;
 
-use super::{reason, status};
+use super::{Caller, reason, status};
 use crate::{intake::Intake, projection::Row};
 
-pub(super) fn message_id(text: &str) -> Result<MessageId, InvalidField> {
-    MessageId::parse(text)
-        .ok_or_else(|| InvalidField::new("message_id", "is not a ULID (26 characters, upper case)"))
+pub(super) fn message_name(text: &str) -> Result<MessageName, InvalidField> {
+    MessageName::parse(text).ok_or_else(|| {
+        InvalidField::new("message_id", "is not a ULID (26 characters, upper case), or SENDER/ULID")
+    })
 }
 
-/// The rows of a message, as of everything that was answered.
-pub(super) async fn row(intake: &Intake, id: MessageId) -> Result<Row, Status> {
-    let head = intake.engine.head();
-    let row = intake.projection.find(id, head).await;
+/// The rows of a message, as of everything that was answered. Agents see what they sent themselves.
+///
+/// An id is unique for its sender only: without a sender's name it is the caller's own message, else the only one there
+/// is, and never a guess.
+pub(super) async fn row(
+    intake: &Intake,
+    caller: &Caller,
+    name: MessageName,
+) -> Result<Row, Status> {
+    let own = caller.sender()?;
+    let sender = match &name.sender {
+        Some(sender) if *caller == Caller::Local || *sender == own => sender.clone(),
+        Some(_) => return Err(unknown(&name)),
+        None if *caller == Caller::Local => sender(intake, &name, own).await?,
+        None => own,
+    };
+    let row = intake.projection.find(sender, name.id, intake.engine.head()).await;
     let row = row.map_err(|error| status::projection(&error))?;
-    row.ok_or_else(|| unknown(id))
+    row.ok_or_else(|| unknown(&name))
 }
 
-pub(super) fn unknown(id: MessageId) -> Status {
-    reason::UNKNOWN_MESSAGE.status(format!("there is no message {id}"))
+async fn sender(intake: &Intake, name: &MessageName, own: Sender) -> Result<Sender, Status> {
+    let senders = intake.projection.senders(name.id, intake.engine.head()).await;
+    let mut senders = senders.map_err(|error| status::projection(&error))?;
+    match (senders.contains(&own), senders.len()) {
+        (true, _) => Ok(own),
+        (false, 0) => Err(unknown(name)),
+        (false, 1) => Ok(senders.remove(0)),
+        (false, _) => {
+            let names: Vec<String> = senders.iter().map(|from| format!("{from}/{name}")).collect();
+            let text = format!("{name} names several messages: say which, {}", names.join(" or "));
+            Err(reason::AMBIGUOUS_MESSAGE.status(text))
+        }
+    }
+}
+
+pub(super) fn unknown(name: &MessageName) -> Status {
+    reason::UNKNOWN_MESSAGE.status(format!("there is no message {name}"))
 }

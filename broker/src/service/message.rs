@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    Message, MessageChange, MessageId, MessageState, Payload, Recipient,
+    Message, MessageChange, MessageName, MessageState, Payload, Recipient,
     convert::{InvalidField, Stored as _},
     pb,
 };
@@ -114,8 +114,10 @@ impl pb::message_service_server::MessageService for MessageService {
         &self,
         request: Request<pb::GetMessageRequest>,
     ) -> Result<Response<pb::GetMessageResponse>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
-        let row = find::row(&self.intake, find::message_id(&request.message_id)?).await?;
+        let name = find::message_name(&request.message_id)?;
+        let row = find::row(&self.intake, &caller, name).await?;
         let payload = match request.include_payload {
             true => Some(self.payload(&row).await?.into()),
             false => None,
@@ -146,12 +148,16 @@ impl pb::message_service_server::MessageService for MessageService {
         &self,
         request: Request<pb::CancelMessageRequest>,
     ) -> Result<Response<pb::CancelMessageResponse>, Status> {
-        let id = find::message_id(&request.into_inner().message_id)?;
-        let command = Command::Cancel { id };
+        let caller = Caller::of(&request);
+        let name = find::message_name(&request.into_inner().message_id)?;
+        let row = find::row(&self.intake, &caller, name.clone()).await?;
+        let (sender, id) = (row.accepted.sender, name.id);
+        let named = MessageName { sender: Some(sender.clone()), id };
+        let command = Command::Cancel { sender, id };
         let state = match self.intake.engine.command(command).await {
             Ok(Reply::State(state)) => state,
             Ok(_) | Err(engine::Error::Refused(Refusal::UnknownMessage(_))) => {
-                find::row(&self.intake, id).await?.state
+                find::row(&self.intake, &caller, named).await?.state
             }
             Err(error) => return Err(status::engine(error)),
         };
@@ -162,34 +168,29 @@ impl pb::message_service_server::MessageService for MessageService {
         &self,
         request: Request<pb::WatchMessagesRequest>,
     ) -> Result<Response<Self::WatchMessagesStream>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         let only = match request.message_id.as_str() {
             "" => None,
-            text => Some(find::message_id(text)?),
+            text => {
+                let row = find::row(&self.intake, &caller, find::message_name(text)?).await?;
+                Some(row.accepted.subject.seq)
+            }
         };
         let (from, skip) = match (only, request.cursor.as_str()) {
-            // One message's whole life, which may have begun long ago; there must be such a message.
-            (Some(id), "") => {
-                find::row(&self.intake, id).await?;
-                (BatchNo(1), 0)
-            }
+            // One message's whole life, which may have begun long ago.
+            (Some(_), "") => (BatchNo(1), 0),
             (_, cursor) => self.start(cursor)?,
         };
         let journal = self.journal.identity().journal;
         let frames = self.journal.read(from, Until::Forever);
         let changes = frames.flat_map(move |frame| {
             let skip = if frame.as_ref().is_ok_and(|f| f.number == from) { skip } else { 0 };
-            futures::stream::iter(changes(frame, journal, skip))
+            futures::stream::iter(changes(frame, journal, skip, only))
         });
         // A watch that ends with the broker says so: its watcher goes on behind its cursor.
         let stopping = futures::stream::iter([Err(reason::stopping())]);
-        let changes = changes
-            .take_until(self.stop.clone().cancelled_owned())
-            .chain(stopping)
-            .filter(move |change| {
-                let is_wanted = only.is_none_or(|only| is_about(change, only));
-                futures::future::ready(is_wanted)
-            });
+        let changes = changes.take_until(self.stop.clone().cancelled_owned()).chain(stopping);
         // A watch of one message ends with it, not with what might come behind it.
         let changes = unfold(Some(changes.boxed()), move |watch| async move {
             let mut watch = watch?;
@@ -203,15 +204,6 @@ impl pb::message_service_server::MessageService for MessageService {
 
 type Change = Result<pb::WatchMessagesResponse, Status>;
 
-fn is_about(change: &Change, only: MessageId) -> bool {
-    match change.as_ref().ok().and_then(|response| response.change.as_ref()) {
-        Some(pb::watch_messages_response::Change::Message(change)) => {
-            change.message_id == only.to_string()
-        }
-        _ => true,
-    }
-}
-
 fn is_last(change: &Change) -> bool {
     match change.as_ref().ok().and_then(|response| response.change.as_ref()) {
         Some(pb::watch_messages_response::Change::Message(change)) => {
@@ -221,11 +213,13 @@ fn is_last(change: &Change) -> bool {
     }
 }
 
-/// The changes of one frame behind the first `skip` records; a gap is a change too (I-30).
+/// The changes of one frame behind the first `skip` records, of one message only when it is given; a gap is a change
+/// too (I-30).
 fn changes(
     frame: Result<Frame, ReadError>,
     journal: crate::journal::JournalId,
     skip: u32,
+    only: Option<Seq>,
 ) -> Vec<Change> {
     use pb::watch_messages_response::Change as Wire;
     let frame = match frame {
@@ -243,7 +237,10 @@ fn changes(
     let mut changes = Vec::new();
     for (place, stored) in (0u32..).zip(&frame.records).skip(skip as usize) {
         let change = match record::decode(stored) {
-            Ok(event) => event.as_ref().and_then(change),
+            Ok(event) => event
+                .filter(|event| only.is_none_or(|only| is_about(event, only)))
+                .as_ref()
+                .and_then(change),
             Err(error) => {
                 changes.push(Err(reason::STORE_FAILED.status(error.to_string())));
                 break;
@@ -257,6 +254,10 @@ fn changes(
         }));
     }
     changes
+}
+
+fn is_about(event: &Event, only: Seq) -> bool {
+    event.subject().is_some_and(|subject| subject.seq == only)
 }
 
 /// One step in a message's life, in words.

@@ -35,6 +35,7 @@ reasons! {
     WRONG_TYPE = InvalidArgument, false;
     HASH_MISMATCH = InvalidArgument, false;
     ALREADY_EXPIRED = InvalidArgument, false;
+    AMBIGUOUS_MESSAGE = InvalidArgument, false;
     UNKNOWN_MODEL = NotFound, false;
     UNKNOWN_AGENT = NotFound, false;
     UNKNOWN_MESSAGE = NotFound, false;

@@ -5,7 +5,7 @@ use futures::{FutureExt, StreamExt};
 use tonic::{Code, Request, Status};
 
 use broker_proto::{
-    AgentName, AskOptions, ContentHash, MessageId, MessageState, Part,
+    AgentName, AskOptions, ContentHash, MessageId, MessageState, Part, Sender,
     convert::encode_part,
     pb,
     pb::{
@@ -14,10 +14,10 @@ use broker_proto::{
     },
 };
 
-use super::{Caller, ConsultService, ContentService, MessageService, Uploads, reason};
+use super::{Caller, ConsultService, ContentService, MessageService, Uploads, find, reason};
 use crate::{
     app::rehearsal::{Shell, letter, local, question, send, soon},
-    core::Command,
+    core::{Command, NewMessage},
     journal::{Cursor, JournalId},
 };
 
@@ -30,7 +30,7 @@ fn id(number: u128) -> MessageId {
 }
 
 async fn cancel(shell: &Shell, number: u128) {
-    let command = Command::Cancel { id: id(number) };
+    let command = Command::Cancel { sender: local(), id: id(number) };
     soon(shell.engine.command(command)).await.unwrap();
 }
 
@@ -227,7 +227,7 @@ async fn a_watch_goes_on_exactly_behind_its_cursor() {
     }
     let (next, _) = tokio::join!(
         watched(&service, &whole[4].0, None, 1),
-        shell.engine.command(Command::Cancel { id: id(2) })
+        shell.engine.command(Command::Cancel { sender: local(), id: id(2) })
     );
     assert_eq!(next[0].1, "2 finished");
 }
@@ -314,6 +314,48 @@ async fn a_message_is_shown_with_what_it_carries_and_cancelled_once() {
         let ended = soon(service.cancel_message(Request::new(request))).await.unwrap();
         assert_eq!(ended.into_inner().state, MessageState::Cancelled.to_wire());
     }
+}
+
+/// I-6: ids are unique for each sender only, so that one sender's never stands for another's.
+#[tokio::test]
+async fn an_id_alone_is_the_callers_own_or_the_only_one_and_never_a_guess() {
+    let shell = Shell::start().await;
+    let service = messages(&shell);
+    let from =
+        |name: &str, number| NewMessage { sender: Sender::parse(name).unwrap(), ..letter(number) };
+    for new in [letter(1), from("a", 1), from("a", 2), from("b", 2), from("b", 3)] {
+        soon(shell.engine.command(send(new))).await.unwrap();
+    }
+    let get = async |name: &str, caller: Option<&str>| {
+        let message_id = name.to_owned();
+        let mut request =
+            Request::new(pb::GetMessageRequest { message_id, include_payload: false });
+        if let Some(agent) = caller {
+            request.extensions_mut().insert(Caller::Agent(AgentName::parse(agent).unwrap()));
+        }
+        match soon(service.get_message(request)).await {
+            Ok(shown) => shown.into_inner().info.unwrap().from,
+            Err(status) => reason_of(&status),
+        }
+    };
+    let [one, two, three] = [1, 2, 3].map(|number| id(number).to_string());
+
+    assert_eq!(get(&one, None).await, "local");
+    assert_eq!(get(&format!("a/{one}"), None).await, "a");
+    assert_eq!(get(&two, None).await, "AMBIGUOUS_MESSAGE");
+    assert_eq!(get(&format!("b/{two}"), None).await, "b");
+    assert_eq!(get(&three, None).await, "b");
+    assert_eq!(get(&three, Some("b")).await, "b");
+    for others in [three.clone(), format!("b/{three}"), one.clone()] {
+        assert_eq!(get(&others, Some("c")).await, "UNKNOWN_MESSAGE");
+    }
+
+    let request = pb::CancelMessageRequest { message_id: format!("a/{one}") };
+    soon(service.cancel_message(Request::new(request))).await.unwrap();
+    assert_eq!(
+        soon(find::row(&shell.intake, &Caller::Local, id(1).into())).await.unwrap().state,
+        MessageState::Queued
+    );
 }
 
 fn chunk(whole: &Bytes, offset: usize, length: usize) -> pb::UploadChunkRequest {

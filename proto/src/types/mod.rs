@@ -26,7 +26,7 @@ pub use message::{
     Correlation, Message, MessageChange, MessageInfo, MessageState, MessageType, Priority, Receipt,
     Recipient,
 };
-pub use names::{AgentName, InvalidName, MessageId, ModelName, Sender};
+pub use names::{AgentName, InvalidName, MessageId, MessageName, ModelName, Sender};
 pub use registry::{AgentInfo, ModelInfo, Pong, TokenInfo};
 pub use time::WallTime;
 pub use usage::{ModelUsage, Provenance, RateLimit, Usage, UsageWindow};

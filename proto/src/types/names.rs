@@ -92,6 +92,41 @@ impl fmt::Display for MessageId {
     }
 }
 
+/// A message as somebody names it: ids are unique for each sender only, so that one id may need its sender's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageName {
+    /// `None` leaves it to the broker: the caller's own message first, else the only one of this id.
+    pub sender: Option<Sender>,
+    pub id: MessageId,
+}
+
+impl MessageName {
+    /// Reads `ID` or `SENDER/ID`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (sender, id) = match text.split_once('/') {
+            Some((sender, id)) => (Some(Sender::parse(sender).ok()?), id),
+            None => (None, text),
+        };
+        Some(Self { sender, id: MessageId::parse(id)? })
+    }
+}
+
+impl From<MessageId> for MessageName {
+    fn from(id: MessageId) -> Self {
+        Self { sender: None, id }
+    }
+}
+
+impl fmt::Display for MessageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.sender {
+            Some(sender) => write!(f, "{sender}/{}", self.id),
+            None => self.id.fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +155,19 @@ mod tests {
             "O1ARZ3NDEKTSV4RRFFQ69G5FAV",
         ] {
             assert_eq!(MessageId::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn message_name_is_an_id_with_or_without_its_sender() {
+        for text in ["01ARZ3NDEKTSV4RRFFQ69G5FAV", "opus/01ARZ3NDEKTSV4RRFFQ69G5FAV"] {
+            assert_eq!(
+                MessageName::parse(text).map(|name| name.to_string()).as_deref(),
+                Some(text)
+            );
+        }
+        for text in ["", "opus/", "/01ARZ3NDEKTSV4RRFFQ69G5FAV", "a/b/01ARZ3NDEKTSV4RRFFQ69G5FAV"] {
+            assert_eq!(MessageName::parse(text), None, "{text:?}");
         }
     }
 }

@@ -39,7 +39,7 @@ impl<'a> Run<'a> {
         match command {
             Command::Send(new) => self.send(*new),
             Command::Settle(settle) => self.settle(*settle),
-            Command::Cancel { id } => self.cancel(id),
+            Command::Cancel { sender, id } => self.cancel(&sender, id),
             Command::Renew { agent, leases } => {
                 self.renew(&agent, &leases);
                 Ok(Reply::None)

@@ -33,11 +33,13 @@ impl Run<'_> {
                 let owner = self.state.agent.tokens().find(|(_, token)| token.hash == hash);
                 Reply::Agent(owner.map(|(name, _)| name.clone()))
             }
-            Query::Message(id) => Reply::Message(self.state.queue.find(id).map(|message| View {
-                seq: message.seq,
-                state: message.state(),
-                queue: message.queue().clone(),
-            })),
+            Query::Message(sender, id) => {
+                Reply::Message(self.state.queue.find(&sender, id).map(|message| View {
+                    seq: message.seq,
+                    state: message.state(),
+                    queue: message.queue().clone(),
+                }))
+            }
         }
     }
 

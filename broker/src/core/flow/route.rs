@@ -374,6 +374,7 @@ impl Run<'_> {
         }
         let effect = Effect::Cancel {
             agent: lease.agent.clone(),
+            instance: lease.instance.clone(),
             seq,
             epoch: message.epoch,
             id: message.id,

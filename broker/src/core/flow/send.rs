@@ -25,7 +25,7 @@ impl Run<'_> {
             accepted_at: self.now.wall,
             deadline,
         };
-        let to = new.to.clone();
+        let (to, sender) = (new.to.clone(), new.sender.clone());
         let is_consultation = new.consultation.is_some();
         self.event(Event::Accepted(Box::new(Accepted {
             subject,
@@ -46,7 +46,7 @@ impl Run<'_> {
         if is_consultation {
             let receipt = receipt.clone();
             let id = subject.id;
-            self.effect(Effect::Opened { seq, id, receipt });
+            self.effect(Effect::Opened { seq, id, sender, receipt });
             self.expect_asker(seq);
             self.route(seq, 0, "asked");
         } else {

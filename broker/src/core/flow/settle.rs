@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_proto::{
-    Attempt, Failure, FailureClass, MessageId, MessageState, ModelName, RateLimit, Usage,
+    Attempt, Failure, FailureClass, MessageId, MessageState, ModelName, RateLimit, Sender, Usage,
 };
 
 use super::Run;
@@ -281,14 +281,15 @@ impl Run<'_> {
     pub(super) fn lose_lease(&mut self, seq: Seq, why: &str, counts: bool) {
         let Some(message) = self.state.queue.get(seq) else { return };
         let Some(lease) = message.lease() else { return };
-        let (agent, subject, epoch) = (lease.agent.clone(), message.subject(), message.epoch);
+        let (agent, instance) = (lease.agent.clone(), lease.instance.clone());
+        let (subject, epoch) = (message.subject(), message.epoch);
         let (sender, is_consultation) = (message.sender.clone(), message.consultation.is_some());
         let (id, at) = (subject.id, self.now.wall);
         let attempt = self.attempt(seq, None, &Figures::default());
         let why = why.to_owned();
         let wears_out = counts && !self.state.queue.is_inherited(seq);
         self.event(Event::LeaseLost { subject, at, epoch, why: why.clone(), counts: wears_out });
-        self.effect(Effect::Revoke { agent, seq, epoch, id, reason: why });
+        self.effect(Effect::Revoke { agent, instance, seq, epoch, id, reason: why });
         if is_consultation {
             self.note(&Note::LostAttempt { seq, attempt: attempt.map(Box::new), counts });
             self.effect(Effect::Seal { seq, id, sender, epoch });
@@ -381,8 +382,8 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn cancel(&mut self, id: MessageId) -> Result<Reply, Refusal> {
-        let Some(message) = self.state.queue.find(id) else {
+    pub(super) fn cancel(&mut self, sender: &Sender, id: MessageId) -> Result<Reply, Refusal> {
+        let Some(message) = self.state.queue.find(sender, id) else {
             return Err(Refusal::UnknownMessage(id));
         };
         let seq = message.seq;

@@ -65,7 +65,6 @@ struct Known {
 pub struct State {
     last_seq: Seq,
     messages: HashMap<Seq, Message>,
-    by_id: HashMap<MessageId, Seq>,
     /// Every message alive, and those ended that the projection may not know. Looked up, never walked.
     known: HashMap<(Sender, MessageId), Known>,
     ended_epochs: HashMap<Seq, u32>,
@@ -117,8 +116,8 @@ impl State {
     }
 
     #[must_use]
-    pub fn find(&self, id: MessageId) -> Option<&Message> {
-        self.by_id.get(&id).and_then(|seq| self.messages.get(seq))
+    pub fn find(&self, sender: &Sender, id: MessageId) -> Option<&Message> {
+        self.known.get(&(sender.clone(), id)).and_then(|known| self.messages.get(&known.seq))
     }
 
     /// The messages ready in a queue, best first.
@@ -348,7 +347,6 @@ impl State {
             (accepted.sender.clone(), accepted.subject.id),
             Known { seq, digest: accepted.digest, receipt, ended: None },
         );
-        self.by_id.insert(accepted.subject.id, seq);
         self.deadlines.insert((accepted.deadline, seq));
         self.messages.insert(seq, message);
     }
@@ -389,9 +387,6 @@ impl State {
         self.deadlines.remove(&(message.deadline, seq));
         if let Some(until) = message.orphaned {
             self.orphans.remove(&(until, seq));
-        }
-        if self.by_id.get(&message.id) == Some(&seq) {
-            self.by_id.remove(&message.id);
         }
         self.finish_no += 1;
         let key = (message.sender, message.id);

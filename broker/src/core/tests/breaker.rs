@@ -19,7 +19,7 @@ fn fail_insisting(world: &mut World, times: u32) {
         let seq = world.insist("opus");
         world.fail(seq, FailureClass::Unreachable);
         let id = world.settlement(seq, done()).id;
-        world.run(crate::core::Command::Cancel { id });
+        world.run(cancel(id));
     }
 }
 
@@ -160,7 +160,7 @@ fn a_probe_whose_message_is_cancelled_makes_room_for_the_next() {
     let probe = world.ask("opus");
     let id = world.settlement(probe, done()).id;
 
-    world.run(crate::core::Command::Cancel { id });
+    world.run(cancel(id));
 
     let next = world.ask("opus");
     assert_eq!(world.called(next), "opus");

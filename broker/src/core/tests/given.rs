@@ -9,7 +9,7 @@ use broker_proto::{
 use proptest::prelude::ProptestConfig;
 
 use crate::core::{
-    NewConsultation, NewMessage, Outcome, Policy,
+    Command, NewConsultation, NewMessage, Outcome, Policy,
     agent::Link,
     policy::{Model, Prices, Routing, Thresholds},
     queue::{Body, Digest},
@@ -120,6 +120,14 @@ pub(super) fn done() -> Outcome {
     Outcome::Done { reply: Body::default(), stop_reason: None }
 }
 
+pub(super) fn sender() -> Sender {
+    Sender::parse("app").unwrap()
+}
+
+pub(super) fn cancel(id: MessageId) -> Command {
+    Command::Cancel { sender: sender(), id }
+}
+
 pub(super) fn link(name: &str, instance: &str, messages: u32) -> Link {
     Link {
         agent: agent(name),
@@ -136,7 +144,7 @@ pub(super) fn link(name: &str, instance: &str, messages: u32) -> Link {
 pub(super) fn letter(id: MessageId, to: Recipient) -> NewMessage {
     NewMessage {
         id,
-        sender: Sender::parse("app").unwrap(),
+        sender: sender(),
         to,
         kind: MessageType::Delegation,
         priority: Priority::Normal,

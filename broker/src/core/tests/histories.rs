@@ -253,7 +253,7 @@ impl Observed {
             }
             Step::Cancel { of } => {
                 if let Some((_, id)) = self.accepted(of) {
-                    let _ = self.decide(Command::Cancel { id });
+                    let _ = self.decide(cancel(id));
                 }
             }
             Step::Leave { of } => {

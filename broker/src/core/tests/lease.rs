@@ -71,7 +71,7 @@ fn a_late_answer_to_what_was_cancelled_or_expired_is_refused() {
     let mut world = World::new();
     let cancelled = world.ask("opus");
     let id = world.settlement(cancelled, done()).id;
-    world.run(Command::Cancel { id });
+    world.run(cancel(id));
     let expired = world.ask("opus");
     for _ in 0..60 {
         world.advance(secs(10));

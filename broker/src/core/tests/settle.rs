@@ -144,7 +144,7 @@ fn nothing_follows_the_last_frame_of_an_answer() {
     world.seals_wait = true;
     world.advance(LEASE);
     let id = world.settlement(seq, done()).id;
-    world.run(Command::Cancel { id });
+    world.run(cancel(id));
     world.seals_wait = false;
     world.run(Command::Tick);
     world.advance(FOR_EVER);

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use broker_config::{Config, Endpoint, Loader, Paths};
-use broker_proto::types::{AgentName, MessageId, MessageState};
+use broker_proto::types::{AgentName, MessageId, MessageName, MessageState};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -287,9 +287,9 @@ pub(crate) struct ExplainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PollArgs {
-    /// The message's id
-    #[arg(value_parser = message_id)]
-    pub(crate) id: MessageId,
+    /// The message's id, or SENDER/ID
+    #[arg(value_name = "ID", value_parser = message_name)]
+    pub(crate) message: MessageName,
     /// How long to wait for the end
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) wait: Duration,
@@ -297,9 +297,9 @@ pub(crate) struct PollArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AttachArgs {
-    /// The message's id
-    #[arg(value_parser = message_id)]
-    pub(crate) id: MessageId,
+    /// The message's id, or SENDER/ID
+    #[arg(value_name = "ID", value_parser = message_name)]
+    pub(crate) message: MessageName,
     /// Show the answer only when it is complete
     #[arg(long)]
     pub(crate) no_stream: bool,
@@ -313,9 +313,9 @@ pub(crate) struct AttachArgs {
 pub(crate) enum MessageCommand {
     /// Show one message: its state, attempts and cost
     Get {
-        /// The message's id
-        #[arg(value_parser = message_id)]
-        id: MessageId,
+        /// The message's id, or SENDER/ID
+        #[arg(value_name = "ID", value_parser = message_name)]
+        message: MessageName,
         /// Also print what was asked and answered
         #[arg(long)]
         payload: bool,
@@ -337,15 +337,15 @@ pub(crate) enum MessageCommand {
     },
     /// Stop the work on a message, down to the provider's call
     Cancel {
-        /// The message's id
-        #[arg(value_parser = message_id)]
-        id: MessageId,
+        /// The message's id, or SENDER/ID
+        #[arg(value_name = "ID", value_parser = message_name)]
+        message: MessageName,
     },
     /// Follow what happens to messages, one line each, until Ctrl-C
     Watch {
         /// Only this message
-        #[arg(value_parser = message_id)]
-        id: Option<MessageId>,
+        #[arg(value_name = "ID", value_parser = message_name)]
+        message: Option<MessageName>,
         /// Go on behind this cursor, as an earlier watch printed it with --output json
         #[arg(long)]
         cursor: Option<String>,
@@ -379,6 +379,12 @@ pub(crate) enum TokenCommand {
 fn message_id(text: &str) -> Result<MessageId, String> {
     MessageId::parse(text).ok_or_else(|| {
         "an id is a ULID: 26 characters, such as 01ARZ3NDEKTSV4RRFFQ69G5FAV".to_owned()
+    })
+}
+
+fn message_name(text: &str) -> Result<MessageName, String> {
+    MessageName::parse(text).ok_or_else(|| {
+        "an id is a ULID: 26 characters, such as 01ARZ3NDEKTSV4RRFFQ69G5FAV; its sender's name and a slash may stand before it".to_owned()
     })
 }
 

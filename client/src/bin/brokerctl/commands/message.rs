@@ -15,8 +15,8 @@ use crate::{
 pub(crate) async fn run(global: &Global, command: MessageCommand) -> anyhow::Result<Exit> {
     let client = connect(global).await?;
     match command {
-        MessageCommand::Get { id, payload } => {
-            let (info, payload) = client.message(id, payload).await?;
+        MessageCommand::Get { message, payload } => {
+            let (info, payload) = client.message(message, payload).await?;
             get(global, &info, payload.as_ref())?;
         }
         MessageCommand::List { state, to, limit, page } => {
@@ -30,8 +30,9 @@ pub(crate) async fn run(global: &Global, command: MessageCommand) -> anyhow::Res
             let page = client.messages(filter).await?;
             list(global, &page.items, page.next_page_token.as_deref())?;
         }
-        MessageCommand::Cancel { id } => {
-            let state = client.cancel(id).await?;
+        MessageCommand::Cancel { message } => {
+            let id = message.id;
+            let state = client.cancel(message).await?;
             match global.output {
                 Format::Text => output::line(state.as_str())?,
                 Format::Json => output::json(&serde_json::json!({
@@ -39,8 +40,8 @@ pub(crate) async fn run(global: &Global, command: MessageCommand) -> anyhow::Res
                 }))?,
             }
         }
-        MessageCommand::Watch { id, cursor } => {
-            let mut changes = client.watch(cursor, id).await?;
+        MessageCommand::Watch { message, cursor } => {
+            let mut changes = client.watch(cursor, message).await?;
             while let Some(item) = changes.next().await {
                 watched(global, item?)?;
             }

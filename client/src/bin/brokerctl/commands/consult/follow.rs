@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_client::{AnswerStream, Client, Code, Error};
-use broker_proto::types::{AskOptions, Message, MessageId};
+use broker_proto::types::{AskOptions, Message, MessageId, MessageName};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
@@ -20,7 +20,7 @@ pub(crate) enum Source {
     /// Asked here. Until it was accepted, asking again with the same id is the way back.
     Ask(Box<Message>, AskOptions),
     /// Asked earlier.
-    Attach { id: MessageId, allow_restart: bool },
+    Attach { name: MessageName, allow_restart: bool },
 }
 
 /// What is said of a connection, for those who watch it.
@@ -51,7 +51,7 @@ impl Follow {
     pub(crate) fn id(&self) -> MessageId {
         match &self.source {
             Source::Ask(message, _) => message.id,
-            Source::Attach { id, .. } => *id,
+            Source::Attach { name, .. } => name.id,
         }
     }
 
@@ -103,8 +103,8 @@ impl Follow {
             Source::Ask(message, options) => {
                 self.client.attach(message.id, self.reading.seen(), options.allow_restart).await
             }
-            Source::Attach { id, allow_restart } => {
-                self.client.attach(*id, self.reading.seen(), *allow_restart).await
+            Source::Attach { name, allow_restart } => {
+                self.client.attach(name.clone(), self.reading.seen(), *allow_restart).await
             }
         };
         match (opened, self.broken) {

@@ -63,7 +63,8 @@ pub(crate) async fn attach(global: &Global, args: &AttachArgs) -> anyhow::Result
     let screen = Screen::new(global, "answer", is_shown_at_end);
     let client = connect(global).await?;
     let allow_restart = args.restart || is_shown_at_end;
-    let follow = Follow::new(client.clone(), Source::Attach { id: args.id, allow_restart });
+    let follow =
+        Follow::new(client.clone(), Source::Attach { name: args.message.clone(), allow_restart });
     watch(&client, follow, screen, OnInterrupt::Leave).await
 }
 
@@ -165,7 +166,7 @@ pub(crate) async fn poll(global: &Global, args: &PollArgs) -> anyhow::Result<Exi
     let end = Instant::now() + args.wait;
     let poll = loop {
         let left = end.saturating_duration_since(Instant::now());
-        let poll = client.poll(args.id, left.min(LONGEST_POLL)).await?;
+        let poll = client.poll(args.message.clone(), left.min(LONGEST_POLL)).await?;
         if poll.state.is_terminal() || left <= LONGEST_POLL {
             break poll;
         }
@@ -176,7 +177,7 @@ pub(crate) async fn poll(global: &Global, args: &PollArgs) -> anyhow::Result<Exi
         match global.output {
             Format::Text => output::line(poll.state.as_str())?,
             Format::Json => output::json(&serde_json::json!({
-                "message_id": args.id.to_string(), "state": poll.state.as_str(),
+                "message_id": args.message.id.to_string(), "state": poll.state.as_str(),
             }))?,
         }
         let is_over = poll.state.is_terminal();
