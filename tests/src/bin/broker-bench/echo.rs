@@ -4,14 +4,15 @@
 use std::{
     convert::Infallible,
     future::{Future, Ready, ready},
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use tokio::{io::AsyncReadExt, net::UnixListener};
+use tokio::{io::AsyncReadExt, net::UnixListener, time::Instant};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
     Request, Response, Status,
@@ -23,13 +24,20 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
+use crate::process::{Process, last_line, sibling};
+
 /// Bytes there, and bytes back.
 const SIZE: usize = 1024;
-const PATH: &str = "/bench.Echo/Say";
+/// What a receipt takes.
+const SHORT: usize = 64;
+/// All of it comes back, or only as much as a receipt has.
+const SAY: &str = "/bench.Echo/Say";
+const TAKE: &str = "/bench.Echo/Take";
+const READY_WITHIN: Duration = Duration::from_secs(15);
 
-/// Says back what it is told.
+/// Says back what it is told, or so much of it.
 #[derive(Debug, Clone)]
-struct Echo;
+struct Echo(usize);
 
 impl NamedService for Echo {
     const NAME: &'static str = "bench.Echo";
@@ -40,7 +48,7 @@ impl UnaryService<Bytes> for Echo {
     type Future = Ready<Result<Response<Bytes>, Status>>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        ready(Ok(Response::new(request.into_inner())))
+        ready(Ok(Response::new(request.into_inner().slice(..self.0))))
     }
 }
 
@@ -54,9 +62,10 @@ impl Service<http::Request<Body>> for Echo {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(async {
+        Box::pin(async move {
             let mut grpc = tonic::server::Grpc::new(ProstCodec::default());
-            Ok(grpc.unary(Echo, request).await)
+            let size = if request.uri().path() == TAKE { SHORT } else { SIZE };
+            Ok(grpc.unary(Echo(size), request).await)
         })
     }
 }
@@ -69,9 +78,33 @@ pub(crate) async fn serve(socket: &Path) -> anyhow::Result<()> {
         while tokio::io::stdin().read(&mut ignored).await.is_ok_and(|read| read > 0) {}
     };
     let served = Server::builder()
-        .add_service(Echo)
+        .add_service(Echo(SIZE))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), parent);
     served.await.context("cannot serve echoes")
+}
+
+/// Starts it in a process of its own, on the runtime that the measured broker has.
+pub(crate) async fn start(folder: &Path, layout: Option<&str>) -> anyhow::Result<Process> {
+    let socket = socket(folder);
+    let mut command = sibling("broker-bench")?;
+    command.arg("--serve-echo").arg(&socket);
+    if let Some(layout) = layout {
+        command.args(["--runtime", layout]);
+    }
+    let mut echo = Process::start(&mut command, "echo", folder)?;
+    let began = Instant::now();
+    while tokio::net::UnixStream::connect(&socket).await.is_err() {
+        if echo.has_ended() || began.elapsed() > READY_WITHIN {
+            bail!("the echo does not start: {}", last_line(folder, "echo"));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(echo)
+}
+
+/// Where [`start`] makes it listen.
+pub(crate) fn socket(folder: &Path) -> PathBuf {
+    folder.join("echo.sock")
 }
 
 /// One who calls into it.
@@ -88,13 +121,23 @@ impl Caller {
         Ok(Self { grpc: Grpc::new(channel), said: Bytes::from(vec![b'x'; SIZE]) })
     }
 
+    /// Says something and hears all of it.
     pub(crate) async fn say(&self) -> anyhow::Result<()> {
+        self.call(SAY, SIZE).await
+    }
+
+    /// Says something and hears as much as a receipt has.
+    pub(crate) async fn give(&self) -> anyhow::Result<()> {
+        self.call(TAKE, SHORT).await
+    }
+
+    async fn call(&self, path: &'static str, size: usize) -> anyhow::Result<()> {
         let mut grpc = self.grpc.clone();
         grpc.ready().await?;
         let codec = ProstCodec::<Bytes, Bytes>::default();
-        let path = PathAndQuery::from_static(PATH);
+        let path = PathAndQuery::from_static(path);
         let heard = grpc.unary(Request::new(self.said.clone()), path, codec).await?;
-        anyhow::ensure!(heard.into_inner().len() == SIZE, "the echo is another");
+        anyhow::ensure!(heard.into_inner().len() == size, "the echo is another");
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use broker_client::{Client, Endpoint};
+use broker_client::Client;
 use broker_config::{Loader, Model};
 use broker_proto::AgentName;
 use secrecy::ExposeSecret;
@@ -17,7 +17,9 @@ use tokio::time::Instant;
 
 use crate::{
     ask::{Brokered, Direct},
-    process::{Process, sibling},
+    brokerd::Brokerd,
+    echo,
+    process::{Process, last_line, sibling},
 };
 
 const READY_WITHIN: Duration = Duration::from_secs(15);
@@ -63,7 +65,7 @@ impl Pace {
 /// Everything that runs.
 pub(crate) struct House {
     simulator: Process,
-    broker: Process,
+    broker: Brokerd,
     agent: Process,
     echo: Process,
     models: Vec<Model>,
@@ -82,26 +84,19 @@ pub(crate) struct Cpu {
 
 impl House {
     /// Starts everything and returns once the agent is linked.
-    pub(crate) async fn start(dir: Option<&Path>) -> anyhow::Result<Self> {
-        let mut named = tempfile::Builder::new();
-        let named = named.prefix("broker-bench-");
-        let folder = match dir {
-            Some(dir) => named.tempdir_in(dir),
-            None => named.tempdir(),
-        };
-        let folder = folder.context("cannot make a data folder")?;
+    pub(crate) async fn start(folder: TempDir) -> anyhow::Result<Self> {
         let (simulator, address) = start_simulator(folder.path()).await?;
         let config = folder.path().join("config.toml");
         fs::write(&config, configuration(&address))?;
         let models = Loader::new().file(&config).load()?.models.iter().cloned().collect();
-        let (broker, client) = start_broker(folder.path(), &config).await?;
+        let broker = Brokerd::start(folder.path(), &config).await?;
+        let client = broker.client().await?;
         let agent = start_agent(folder.path(), &config, &client).await?;
         let mut clients = vec![client];
-        let endpoint = Endpoint::unix(socket(folder.path()));
         while clients.len() < CONNECTIONS {
-            clients.push(Client::connect(&endpoint).await?);
+            clients.push(broker.client().await?);
         }
-        let echo = start_echo(folder.path()).await?;
+        let echo = echo::start(folder.path(), None).await?;
         Ok(Self { simulator, broker, agent, echo, models, clients, folder })
     }
 
@@ -122,7 +117,7 @@ impl House {
 
     /// The folder on the disk that the broker writes to.
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.broker.data_dir()
     }
 
     pub(crate) fn cpu(&self) -> Cpu {
@@ -137,14 +132,11 @@ impl House {
     /// Stops everything, the agent first.
     pub(crate) async fn stop(self) {
         drop(self.clients);
-        for process in [self.agent, self.broker, self.echo, self.simulator] {
-            process.stop().await;
-        }
+        self.agent.stop().await;
+        self.broker.stop().await;
+        self.echo.stop().await;
+        self.simulator.stop().await;
     }
-}
-
-fn socket(folder: &Path) -> PathBuf {
-    folder.join("data/broker.sock")
 }
 
 fn configuration(simulator: &str) -> String {
@@ -182,26 +174,6 @@ async fn start_simulator(folder: &Path) -> anyhow::Result<(Process, String)> {
     Ok((simulator, address.to_owned()))
 }
 
-async fn start_broker(folder: &Path, config: &Path) -> anyhow::Result<(Process, Client)> {
-    let mut command = sibling("brokerd")?;
-    command.arg("--exit-with-parent").arg("--config").arg(config);
-    command.arg("--data-dir").arg(folder.join("data"));
-    let mut broker = Process::start(&mut command, "brokerd", folder)?;
-    let endpoint = Endpoint::unix(socket(folder));
-    let began = Instant::now();
-    loop {
-        if let Ok(client) = Client::connect(&endpoint).await
-            && client.ping(None).await.is_ok()
-        {
-            return Ok((broker, client));
-        }
-        if broker.has_ended() || began.elapsed() > READY_WITHIN {
-            bail!("the broker does not start: {}", last_line(folder, "brokerd"));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
 async fn start_agent(folder: &Path, config: &Path, client: &Client) -> anyhow::Result<Process> {
     let name = AgentName::parse("bench")?;
     let token = client.create_token(&name).await?;
@@ -223,24 +195,4 @@ async fn start_agent(folder: &Path, config: &Path, client: &Client) -> anyhow::R
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-}
-
-async fn start_echo(folder: &Path) -> anyhow::Result<Process> {
-    let socket = folder.join("echo.sock");
-    let mut command = sibling("broker-bench")?;
-    command.arg("--serve-echo").arg(&socket);
-    let mut echo = Process::start(&mut command, "echo", folder)?;
-    let began = Instant::now();
-    while tokio::net::UnixStream::connect(&socket).await.is_err() {
-        if echo.has_ended() || began.elapsed() > READY_WITHIN {
-            bail!("the echo does not start: {}", last_line(folder, "echo"));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Ok(echo)
-}
-
-fn last_line(folder: &Path, name: &str) -> String {
-    let log = fs::read_to_string(folder.join(format!("{name}.log"))).unwrap_or_default();
-    log.lines().last().unwrap_or("it said nothing").to_owned()
 }

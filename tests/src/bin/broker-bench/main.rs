@@ -4,14 +4,19 @@
 //! hits both alike. `docs/benchmarks.md` says what each figure means.
 
 mod ask;
+mod brokerd;
+mod contract;
 mod disk;
 mod echo;
+mod fused;
 mod house;
+mod jetstream;
 mod machine;
 mod process;
 mod report;
 mod sample;
 mod scenario;
+mod wire;
 
 use std::{
     io::{self, Write},
@@ -22,16 +27,18 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use tempfile::TempDir;
 
 use house::House;
 use machine::Machine;
 use report::Report;
 use scenario::{Plan, SCENARIOS};
 
-/// No run takes longer, whatever hangs.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
+/// No run takes longer than this and its soak, whatever hangs.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(1500);
 
-/// Measures a consultation through a real broker and agent beside the direct call to the same simulator.
+/// Measures the broker beside what the machine gives: consultations beside direct calls, durable messages beside
+/// echoes, syncs, SQLite and NATS JetStream.
 ///
 /// Results go to stdout, progress to stderr. The programs beside this one are measured: run it from target/release.
 #[derive(Debug, Parser)]
@@ -40,18 +47,61 @@ struct Arguments {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
-    /// Fewer samples: ends within 45 seconds.
+    /// Fewer samples and a smaller backlog: ends within three minutes.
     #[arg(long)]
     quick: bool,
-    /// Only scenarios whose name contains this: latency, load, rate, stream.
-    #[arg(long, value_name = "NAME")]
+    /// Only scenarios whose name contains one of these, separated by commas: latency, load, rate, stream, sends,
+    /// work, fan, backlog, idle, soak.
+    #[arg(long, value_name = "NAMES")]
     filter: Option<String>,
     /// Keep the data folder on this disk, which is the one whose sync is measured. [default: the system's temporary folder]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
+    /// The runtime of the broker and of the echo beside it, for durable messages. [default: as shipped]
+    #[arg(long, value_name = "LAYOUT")]
+    runtime: Option<Layout>,
+    /// How long the soak lasts. [default: 10min, with --quick 20s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    soak: Option<Duration>,
     /// Serve the echo that others are compared with; for the bench itself.
     #[arg(long, hide = true, value_name = "SOCKET")]
     serve_echo: Option<PathBuf>,
+}
+
+/// The layouts of `broker.runtime`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Layout {
+    Current,
+    Multi,
+}
+
+/// What the scenarios on a broker of their own are told.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    dir: Option<PathBuf>,
+    layout: Option<Layout>,
+    soak: Option<Duration>,
+}
+
+impl Settings {
+    /// A new folder on the disk that is measured.
+    pub(crate) fn folder(&self) -> anyhow::Result<TempDir> {
+        let mut named = tempfile::Builder::new();
+        let named = named.prefix("broker-bench-");
+        let folder = match &self.dir {
+            Some(dir) => named.tempdir_in(dir),
+            None => named.tempdir(),
+        };
+        folder.context("cannot make a data folder")
+    }
+
+    /// The runtime as the configuration names it.
+    pub(crate) fn layout(&self) -> Option<&'static str> {
+        self.layout.map(|layout| match layout {
+            Layout::Current => "current",
+            Layout::Multi => "multi",
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -66,12 +116,17 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if let Some(socket) = &arguments.serve_echo {
-        return runtime.block_on(echo::serve(socket));
+        let mut runtime = match arguments.runtime {
+            Some(Layout::Current) => tokio::runtime::Builder::new_current_thread(),
+            Some(Layout::Multi) | None => tokio::runtime::Builder::new_multi_thread(),
+        };
+        return runtime.enable_all().build()?.block_on(echo::serve(socket));
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let give_up = GIVE_UP_AFTER + arguments.soak.unwrap_or_default();
     let report = runtime.block_on(async {
-        tokio::time::timeout(GIVE_UP_AFTER, measure(arguments)).await.context("it hangs")?
+        tokio::time::timeout(give_up, measure(arguments)).await.context("it hangs")?
     })?;
     let text = if arguments.json { report.json()? } else { report.table() };
     match writeln!(io::stdout(), "{text}") {
@@ -81,25 +136,37 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
-    let wanted = arguments.filter.as_deref().unwrap_or_default();
-    let chosen: Vec<_> = SCENARIOS.iter().filter(|name| name.contains(wanted)).collect();
+    let wanted: Vec<&str> = arguments.filter.as_deref().unwrap_or_default().split(',').collect();
+    let is_wanted = |name: &&&str| wanted.iter().any(|wanted| name.contains(wanted));
+    let chosen: Vec<_> = SCENARIOS.iter().filter(is_wanted).collect();
     if chosen.is_empty() {
-        bail!("no scenario contains `{wanted}`; there are {}", SCENARIOS.join(", "));
+        bail!("no scenario contains `{}`; there are {}", wanted.join(","), SCENARIOS.join(", "));
     }
     let plan = if arguments.quick { Plan::QUICK } else { Plan::FULL };
     let machine = Machine::look();
     if cfg!(debug_assertions) {
         progress("a debug build: its figures say little; use target/release/broker-bench");
     }
-    progress("starting the simulator, the broker, an agent and the echo");
-    let house = House::start(arguments.dir.as_deref()).await?;
+    let settings =
+        Settings { dir: arguments.dir.clone(), layout: arguments.runtime, soak: arguments.soak };
     let mut figures = Vec::new();
-    for name in chosen {
-        progress(&format!("{name}: {} s", plan.of(name).as_secs()));
-        let measured = scenario::run(name, &house, &plan).await;
+    let (asking, alone): (Vec<&str>, Vec<&str>) =
+        chosen.into_iter().partition(|name| scenario::asks(name));
+    if !asking.is_empty() {
+        progress("starting the simulator, the broker, an agent and the echo");
+        let house = House::start(settings.folder()?).await?;
+        for name in asking {
+            progress(name);
+            let measured = scenario::run(name, &house, &plan).await;
+            figures.extend(measured.with_context(|| format!("scenario {name}"))?);
+        }
+        house.stop().await;
+    }
+    for name in alone {
+        progress(name);
+        let measured = scenario::run_alone(name, &settings, &plan).await;
         figures.extend(measured.with_context(|| format!("scenario {name}"))?);
     }
-    house.stop().await;
     Ok(Report { machine, figures })
 }
 

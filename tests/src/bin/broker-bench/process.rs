@@ -18,6 +18,18 @@ const STOPS_WITHIN: Duration = Duration::from_secs(15);
 /// Ticks of `/proc/PID/stat` per second: fixed for every architecture Linux runs on today. Source: proc(5), `USER_HZ`.
 const TICKS: f64 = 100.0;
 
+/// What the goals count in.
+const MB: f64 = 1e6;
+
+/// What a process takes, besides time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// Resident memory, in MB.
+    pub(crate) memory: f64,
+    pub(crate) files: f64,
+    pub(crate) threads: f64,
+}
+
 /// A program that runs; it ends with this process at the latest.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -61,6 +73,22 @@ impl Process {
         cpu_seconds(&format!("/proc/{}/stat", self.id))
     }
 
+    /// What it takes of the machine's memory and tables now.
+    pub(crate) fn usage(&self) -> Usage {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id)).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+            number.unwrap_or(0.0)
+        };
+        let files = fs::read_dir(format!("/proc/{}/fd", self.id)).map_or(0, Iterator::count);
+        Usage {
+            memory: field("VmRSS:") * 1024.0 / MB,
+            files: files as f64,
+            threads: field("Threads:"),
+        }
+    }
+
     /// Asks it to stop, and waits; kills it when it does not.
     pub(crate) async fn stop(mut self) {
         if let Some(id) = i32::try_from(self.id).ok().and_then(Pid::from_raw) {
@@ -95,4 +123,10 @@ pub(crate) fn sibling(name: &str) -> anyhow::Result<Command> {
         command.env("BROKER_LOG", filter);
     }
     Ok(command)
+}
+
+/// What a child logged last, for errors.
+pub(crate) fn last_line(folder: &Path, name: &str) -> String {
+    let log = fs::read_to_string(folder.join(format!("{name}.log"))).unwrap_or_default();
+    log.lines().last().unwrap_or("it said nothing").to_owned()
 }

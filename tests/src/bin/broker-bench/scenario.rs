@@ -8,7 +8,9 @@ use std::{
 use anyhow::bail;
 
 use crate::{
+    Settings,
     ask::{Ask, Heard},
+    contract,
     disk::Log,
     echo::Caller,
     house::{CROWD, Cpu, House, Pace},
@@ -16,8 +18,9 @@ use crate::{
     sample::{Crowd, Times, many_at_once, one_at_a_time},
 };
 
-/// Their names, in the order they run.
-pub(crate) const SCENARIOS: [&str; 4] = ["latency", "load", "rate", "stream"];
+/// Their names, in the order they run: consultations, then the delivery contract.
+pub(crate) const SCENARIOS: [&str; 10] =
+    ["latency", "load", "rate", "stream", "sends", "work", "fan", "backlog", "idle", "soak"];
 
 /// What the broker may add to the first token, in milliseconds.
 const FIRST_TOKEN_ADDS: f64 = 0.5;
@@ -29,6 +32,7 @@ pub(crate) struct Plan {
     load: Duration,
     rate: Duration,
     stream: Duration,
+    contract: contract::Plan,
 }
 
 impl Plan {
@@ -37,33 +41,47 @@ impl Plan {
         load: Duration::from_secs(8),
         rate: Duration::from_secs(9),
         stream: Duration::from_secs(9),
+        contract: contract::Plan::QUICK,
     };
     pub(crate) const FULL: Self = Self {
         latency: Duration::from_secs(40),
         load: Duration::from_secs(30),
         rate: Duration::from_secs(40),
         stream: Duration::from_secs(40),
+        contract: contract::Plan::FULL,
     };
+}
 
-    /// How long this scenario takes.
-    pub(crate) fn of(&self, name: &str) -> Duration {
-        match name {
-            "latency" => self.latency,
-            "load" => self.load,
-            "rate" => self.rate,
-            _ => self.stream,
-        }
+/// Whether this scenario asks questions, and so needs a house with a simulator and an agent.
+pub(crate) fn asks(name: &str) -> bool {
+    matches!(name, "latency" | "load" | "rate" | "stream")
+}
+
+/// Runs one of [`SCENARIOS`] that asks.
+pub(crate) async fn run(name: &str, house: &House, plan: &Plan) -> anyhow::Result<Vec<Figure>> {
+    match name {
+        "latency" => latency(house, plan.latency).await,
+        "load" => load(house, plan.load).await,
+        "rate" => rate(house, plan.rate).await,
+        "stream" => stream(house, plan.stream).await,
+        _ => bail!("no such scenario"),
     }
 }
 
-/// Runs one of [`SCENARIOS`].
-pub(crate) async fn run(name: &str, house: &House, plan: &Plan) -> anyhow::Result<Vec<Figure>> {
-    let lasts = plan.of(name);
+/// Runs one of [`SCENARIOS`] on a broker of its own.
+pub(crate) async fn run_alone(
+    name: &str,
+    settings: &Settings,
+    plan: &Plan,
+) -> anyhow::Result<Vec<Figure>> {
+    let plan = &plan.contract;
     match name {
-        "latency" => latency(house, lasts).await,
-        "load" => load(house, lasts).await,
-        "rate" => rate(house, lasts).await,
-        "stream" => stream(house, lasts).await,
+        "sends" => contract::sends(settings, plan).await,
+        "work" => contract::work(settings, plan).await,
+        "fan" => contract::fan(settings, plan).await,
+        "backlog" => contract::backlog(settings, plan).await,
+        "idle" => contract::idle(settings, plan).await,
+        "soak" => contract::soak(settings, plan).await,
         _ => bail!("no such scenario"),
     }
 }
