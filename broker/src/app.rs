@@ -150,6 +150,8 @@ async fn serve(
             return Err(projection::Error::Stopped.into());
         }
     };
+    // Rising over restarts: a link has one number for ever.
+    let first_link = (writer.epoch().0 << 32) | 1;
     let stored = parts.projection.broker_time().await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::not_below(stored));
     let (slots, gone) = Slots::new(config.streams.slot_bytes);
@@ -192,8 +194,9 @@ async fn serve(
             heartbeat: config.links.heartbeat,
             lease: config.links.lease,
             hello_deadline: config.links.hello_deadline,
+            heartbeat_deadline: config.links.heartbeat_deadline,
         },
-        next_link: Arc::new(AtomicU64::new(1)),
+        next_link: Arc::new(AtomicU64::new(first_link)),
         stop: parts.stop.clone(),
     };
     let serving = services(listener, config, parts, intake, link_services, slots, uploads);
@@ -243,6 +246,7 @@ async fn services(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let links = link_services.links.clone();
+    let leases = link_services.leases.clone();
     let journal = Arc::clone(&parts.journal);
     let kind = match journal.identity().durability {
         journal::Durability::Relaxed => "memory",
@@ -257,8 +261,13 @@ async fn services(
         stop.cancelled().await;
         info!("stopping: links drain, streams end");
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-        let reason = "the broker is stopping".to_owned();
-        links.send_all(&Down::Drain { reason, until: None });
+        let open = links.len();
+        links.send_each(|link| Down::Drain {
+            reason: "the broker is stopping".to_owned(),
+            until: None,
+            reconnect_after: Some(leases.reconnect_after(link, open)),
+            is_over: false,
+        });
     };
     let agent_link =
         AgentLinkService { services: link_services.clone(), tasks: parts.tasks.clone() };

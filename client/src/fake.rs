@@ -11,8 +11,8 @@ use std::{
 };
 
 use broker_proto::{
-    AnswerFrame, ContentHash, Delivery, Down, Hello, Message, MessageId, ModelName, Part, Payload,
-    SettledFrame, Settlement, Up, Welcome, convert::encode_part, pb,
+    AnswerFrame, ContentHash, Delivery, Down, FrameCounter, Hello, Message, MessageId, ModelName,
+    Part, Payload, SettledFrame, Settlement, Up, Welcome, convert::encode_part, pb,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -140,6 +140,7 @@ impl FakeBroker {
 /// The broker's end of one link. Dropping it ends the call.
 pub(crate) struct FakeLink {
     up: Streaming<pb::ConnectRequest>,
+    pub(crate) counter: FrameCounter,
     down: mpsc::Sender<Result<pb::ConnectResponse, Status>>,
 }
 
@@ -158,12 +159,22 @@ impl FakeLink {
         let resumed = resumed(&hello);
         let lease = heartbeat * 3;
         let link = "l1".to_owned();
-        self.say(Down::Welcome(Welcome { link, epoch: 1, heartbeat, lease, resumed })).await;
+        let resume_token = "resume-1".to_owned();
+        self.say(Down::Welcome(Welcome {
+            link,
+            epoch: 1,
+            heartbeat,
+            lease,
+            resumed,
+            resume_token,
+        }))
+        .await;
         hello
     }
 
     pub(crate) async fn say(&mut self, down: Down) {
-        self.down.send(Ok(down.into())).await.unwrap();
+        let frame = pb::ConnectResponse::from(down).stamped(self.counter.say());
+        self.down.send(Ok(frame)).await.unwrap();
     }
 
     pub(crate) async fn deliver(&mut self, delivery: Delivery) {
@@ -177,7 +188,9 @@ impl FakeLink {
 
     /// The next frame up.
     pub(crate) async fn hear(&mut self) -> Up {
-        soon(self.up.message()).await.unwrap().unwrap().try_into().unwrap()
+        let frame = soon(self.up.message()).await.unwrap().unwrap();
+        self.counter.hear(frame.stamp()).unwrap();
+        frame.try_into().unwrap()
     }
 
     /// The next frame that is not credit.
@@ -218,7 +231,7 @@ impl pb::agent_link_service_server::AgentLinkService for Service {
         request: Request<Streaming<pb::ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let (down, frames) = mpsc::channel(64);
-        let link = FakeLink { up: request.into_inner(), down };
+        let link = FakeLink { up: request.into_inner(), counter: FrameCounter::default(), down };
         self.links.send(link).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(frames)))
     }

@@ -35,6 +35,11 @@ pub(crate) fn contradictions(config: &Config) -> Vec<Contradiction> {
             "`heartbeat` must be below `lease`",
         ),
         (
+            ["links.heartbeat", "links.heartbeat_deadline"],
+            links.heartbeat < links.heartbeat_deadline,
+            "`heartbeat` must be below `heartbeat_deadline`",
+        ),
+        (
             ["links.lease", "links.lease_cap"],
             links.lease <= links.lease_cap,
             "`lease` must be at most `lease_cap`",

@@ -10,6 +10,8 @@ section! {
     Links ["links"] {
         /// How often an agent says it is alive; each heartbeat renews its leases. Below `lease`.
         heartbeat: Duration = secs(5), duration(millis(1)..=hours(1));
+        /// A link on which no heartbeat has come for this long is closed, though its connection stands. Above `heartbeat`.
+        heartbeat_deadline: Duration = secs(20), duration(millis(2)..=hours(6));
         /// How long a delivery belongs to an agent that is no longer heard.
         lease: Duration = secs(15), duration(millis(1)..=hours(6));
         /// The longest one delivery may be held, however often it is renewed. At least `lease`.

@@ -1,8 +1,8 @@
 //! Agents' links: credit, and who may speak under which name.
 
 use broker_client::link::{Ended, SettleError};
-use broker_proto::{AgentName, AskOptions, Down, Up};
-use broker_tests::{Place, Plan, RawLink, Reader, TestBroker, hello, question};
+use broker_proto::{AgentName, AskOptions, Down, Stamp, Up};
+use broker_tests::{Place, Plan, RawLink, Reader, TestBroker, hello, question, reason_of};
 use tonic::Code;
 
 /// The link's next frame is the ping of a caller: nothing was delivered before it.
@@ -130,4 +130,23 @@ async fn an_agents_token_opens_its_own_doors_only() {
     assert_eq!(refused.reason(), Some("NOT_ALLOWED"));
     let stranger = broker.client().with_token("nobody's".into());
     assert_eq!(stranger.models().await.unwrap_err().reason(), Some("TOKEN_REJECTED"));
+}
+
+/// Numbers on both sides: what is lost or said twice on a stream ends it, and nothing of it is taken.
+#[tokio::test]
+async fn a_frame_out_of_turn_ends_the_link_with_its_reason() {
+    let broker = TestBroker::start().await;
+    // The hello was number 1.
+    for stamp in [
+        Stamp { number: 1, seen: 1 },
+        Stamp { number: 3, seen: 1 },
+        Stamp { number: 0, seen: 0 },
+        Stamp { number: 2, seen: 99 },
+    ] {
+        let mut link = RawLink::greeted(&broker.endpoint(), "a").await;
+        link.say_as(stamp, Up::Credit { messages: 1, size_bytes: 1 << 20 }).await;
+        let status = link.end().await;
+        assert_eq!((status.code(), reason_of(&status)), (Code::DataLoss, "FRAME_GAP".to_owned()));
+    }
+    assert!(broker.client().agents().await.unwrap().is_empty());
 }

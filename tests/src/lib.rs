@@ -26,7 +26,7 @@ pub use broker::{Place, TestBroker};
 pub use control::Control;
 pub use daemon::TestDaemon;
 pub use house::TestHouse;
-pub use link::{RawLink, channel, done, hello, upload_chunk};
+pub use link::{RawLink, channel, done, hello, reason_of, upload_chunk};
 pub use process::{Output, Program, Running, brokerctl, descendants, program, repository, signal};
 pub use question::{MODELS, new_id, question, text_payload};
 pub use wait::{PATIENCE, eventually, within};

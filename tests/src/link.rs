@@ -1,14 +1,17 @@
 //! An agent's wire, frame by frame: for what a well-behaved agent never does.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use broker_client::Endpoint;
 use broker_proto::{
-    AgentName, ContentHash, Delivery, Down, Hello, ModelName, Part, SettleOutcome, Settlement, Up,
-    Usage, pb,
+    AgentName, ContentHash, Delivery, Down, FrameCounter, Hello, ModelName, Part, SettleOutcome,
+    Settlement, Stamp, Up, Usage, Welcome, pb,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
+use tonic_types::StatusExt as _;
 
 use crate::within;
 
@@ -17,6 +20,8 @@ use crate::within;
 pub struct RawLink {
     up: mpsc::Sender<pb::ConnectRequest>,
     down: Streaming<pb::ConnectResponse>,
+    /// Locked, so that a link can be spoken on by whoever holds it.
+    counter: Mutex<FrameCounter>,
 }
 
 /// A greeting with a good token for `name`.
@@ -37,6 +42,8 @@ pub async fn hello(endpoint: &Endpoint, name: &str, models: &[&str]) -> Hello {
         models: models.iter().map(|m| ModelName::parse(m).expect("a model's name")).collect(),
         capacity: 1,
         resume: Vec::new(),
+        resume_token: None,
+        resume_seen: 0,
     }
 }
 
@@ -79,6 +86,12 @@ pub fn done(lease: &str, text: &str) -> Settlement {
     }
 }
 
+/// The reason of a refusal, as `docs/errors.md` has it.
+#[must_use]
+pub fn reason_of(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
 impl RawLink {
     /// Opens the stream; nothing is said on it yet.
     pub async fn open(endpoint: &Endpoint) -> Self {
@@ -87,7 +100,7 @@ impl RawLink {
         let mut client = pb::agent_link_service_client::AgentLinkServiceClient::new(channel);
         let opening = client.connect(ReceiverStream::new(frames));
         let down = within("the link's stream", opening).await.expect("the stream opens");
-        Self { up, down: down.into_inner() }
+        Self { up, down: down.into_inner(), counter: Mutex::default() }
     }
 
     /// Opens a stream and greets on it for `opus`, under a shared name.
@@ -108,7 +121,18 @@ impl RawLink {
     }
 
     pub async fn say(&self, up: Up) {
-        within("room on the wire", self.up.send(up.into())).await.expect("the stream stands");
+        let stamp = self.counter().say();
+        self.say_as(stamp, up).await;
+    }
+
+    fn counter(&self) -> MutexGuard<'_, FrameCounter> {
+        self.counter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says a frame under any number.
+    pub async fn say_as(&self, stamp: Stamp, up: Up) {
+        let frame = pb::ConnectRequest::from(up).stamped(stamp);
+        within("room on the wire", self.up.send(frame)).await.expect("the stream stands");
     }
 
     /// The next frame, or why the stream ended.
@@ -117,7 +141,10 @@ impl RawLink {
     /// The broker's status.
     pub async fn hear(&mut self) -> Result<Down, Status> {
         match within("a frame of the link", self.down.message()).await? {
-            Some(frame) => Ok(Down::try_from(frame).expect("a frame that can be read")),
+            Some(frame) => {
+                self.counter().hear(frame.stamp()).expect("no frame is lost or said twice");
+                Ok(Down::try_from(frame).expect("a frame that can be read"))
+            }
             None => Err(Status::ok("the stream ended")),
         }
     }
@@ -127,9 +154,17 @@ impl RawLink {
     /// # Errors
     /// The broker's refusal.
     pub async fn greet(&mut self, hello: Hello) -> Result<Vec<String>, Status> {
+        Ok(self.welcome(hello).await?.resumed)
+    }
+
+    /// Greets.
+    ///
+    /// # Errors
+    /// The broker's refusal.
+    pub async fn welcome(&mut self, hello: Hello) -> Result<Welcome, Status> {
         self.say(Up::Hello(hello)).await;
         match self.hear().await? {
-            Down::Welcome(welcome) => Ok(welcome.resumed),
+            Down::Welcome(welcome) => Ok(welcome),
             other => panic!("the welcome comes first, not {other:?}"),
         }
     }

@@ -182,6 +182,7 @@ impl Shell {
                 heartbeat: Duration::from_secs(5),
                 lease: Duration::from_secs(15),
                 hello_deadline: Duration::from_secs(10),
+                heartbeat_deadline: Duration::from_secs(20),
             },
             next_link: Arc::clone(&self.next_link),
             stop: self.stop.clone(),

@@ -211,6 +211,7 @@ impl Bench {
         let up = Box::new(Link {
             agent: agent("reviewer"),
             instance: "i".into(),
+            resumes: None,
             is_exclusive: true,
             models: vec![model("opus")],
             capacity: 4,

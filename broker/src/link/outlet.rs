@@ -88,7 +88,9 @@ impl Outlet for LinkOutlet {
     }
 
     fn reset(&mut self) -> Vec<Command> {
-        self.links.close_all(&reason::reloading());
+        let links = self.links.len();
+        let wait = |link| self.leases.reconnect_after(link, links);
+        self.links.close_each(|link| reason::reloading(wait(link)));
         self.slots.attended().into_iter().map(|seq| Command::AskerBack { seq }).collect()
     }
 }

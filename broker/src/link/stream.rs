@@ -12,15 +12,18 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{Instrument, info, info_span, warn};
 
 use broker_proto::{
-    AgentName, AnswerFrame, Delivery, Down, Hello, Message, MessageId, SettleOutcome, Settlement,
-    Up, Welcome,
+    AgentName, AnswerFrame, Delivery, Down, Hello, Message, MessageId, Part, SettleOutcome,
+    Settlement, Up, Welcome,
     convert::{InvalidField, Stored as _},
 };
 
@@ -43,8 +46,10 @@ use crate::{
 const OUT: usize = 8192;
 /// The longest name a process may give itself.
 const INSTANCE: usize = 64;
-/// Settlements of one link waiting for the engine at most; beyond that its frames wait on the wire.
+/// Settlements and sends of one link waiting for the engine at most, and their bytes; beyond that its frames wait on the
+/// wire, so that a store that stalls costs no more memory than this for each link.
 const SETTLING: usize = 4096;
+const SETTLING_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What an agent says, already in domain types.
 pub type Frames = std::pin::Pin<Box<dyn Stream<Item = Result<Up, Status>> + Send>>;
@@ -57,6 +62,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     pub lease: Duration,
     pub hello_deadline: Duration,
+    /// A link without a heartbeat for so long is closed.
+    pub heartbeat_deadline: Duration,
 }
 
 /// What a link needs of the broker.
@@ -85,7 +92,32 @@ struct Held {
 /// What is out, by number. Written by the writer (deliveries) and the reader (settlements).
 type HeldTable = Arc<Mutex<HashMap<Seq, Held>>>;
 /// `None` when the link is closed instead of an answer.
-type Settling = FuturesUnordered<BoxFuture<'static, Option<Down>>>;
+type Answering = BoxFuture<'static, Option<Down>>;
+
+/// What waits for the engine, and its size.
+#[derive(Default)]
+struct Settling {
+    waiting: FuturesUnordered<BoxFuture<'static, (u64, Option<Down>)>>,
+    bytes: u64,
+}
+
+impl Settling {
+    fn push(&mut self, size_bytes: u64, answering: Answering) {
+        self.bytes += size_bytes;
+        self.waiting.push(answering.map(move |down| (size_bytes, down)).boxed());
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.len() < SETTLING && self.bytes < SETTLING_BYTES
+    }
+
+    /// The next answer; `None` when nothing waits.
+    async fn next(&mut self) -> Option<Option<Down>> {
+        let (size_bytes, down) = self.waiting.next().await?;
+        self.bytes -= size_bytes;
+        Some(down)
+    }
+}
 
 /// One link while it is open.
 #[derive(Debug)]
@@ -101,7 +133,7 @@ struct LinkTask {
 pub async fn run(services: Services, mut frames: Frames, wire: Wire) {
     // A stop does not wait for a hello.
     let greeted = services.stop.run_until_cancelled(greet(&services, &mut frames, &wire)).await;
-    match greeted.unwrap_or_else(|| Err(reason::stopping())) {
+    match greeted.unwrap_or_else(|| Err(services.stopping(services.number()))) {
         Ok((task, out)) => {
             let span = info_span!("link", agent = %task.agent, link = task.link.0);
             task.serve(frames, out, wire).instrument(span).await;
@@ -132,6 +164,7 @@ async fn greet(
         return Err(InvalidField::new("hello.instance", problem).into());
     }
     authenticate(services, &hello).await?;
+    let resumes = resumes(services, &hello)?;
     let models = hello
         .models
         .iter()
@@ -139,7 +172,7 @@ async fn greet(
         .collect::<Result<Vec<_>, _>>()
         .map_err(service::status::intake)?;
 
-    let link = LinkId(services.next_link.fetch_add(1, Ordering::Relaxed));
+    let link = services.number();
     let (tx, out) = mpsc::channel(OUT);
     let open = Open {
         agent: hello.agent.clone(),
@@ -154,7 +187,7 @@ async fn greet(
     let held = HeldTable::default();
     let task =
         LinkTask { services: services.clone(), agent: hello.agent.clone(), link, open, held };
-    let resumed = match task.link_up(&hello, models).await {
+    let resumed = match task.link_up(&hello, resumes, models).await {
         Ok(resumed) => resumed,
         Err(status) => {
             services.links.remove(link);
@@ -167,6 +200,7 @@ async fn greet(
         heartbeat: services.settings.heartbeat,
         lease: services.settings.lease,
         resumed,
+        resume_token: services.leases.resume_token(&hello.agent, &hello.instance, link),
     });
     info!(agent = %hello.agent, link = link.0, models = ?hello.models, "agent linked");
     if wire.send(Ok(welcome)).await.is_err() {
@@ -189,16 +223,41 @@ async fn authenticate(services: &Services, hello: &Hello) -> Result<(), Status> 
     }
 }
 
+/// The link that a greeting goes on from. A token that proves nothing is refused, and never mistaken for none.
+fn resumes(services: &Services, hello: &Hello) -> Result<Option<LinkId>, Status> {
+    let Some(token) = &hello.resume_token else { return Ok(None) };
+    let before = services.leases.read_resume(token, &hello.agent, &hello.instance);
+    let before = before.ok_or_else(|| {
+        warn!(agent = %hello.agent, "a resume token does not prove this process");
+        reason::resume_rejected()
+    })?;
+    info!(agent = %hello.agent, link = before.0, seen = hello.resume_seen, "goes on after a link");
+    Ok(Some(before))
+}
+
+impl Services {
+    /// The number of a new link.
+    fn number(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn stopping(&self, link: LinkId) -> Status {
+        reason::stopping_link(self.leases.reconnect_after(link, self.links.len()))
+    }
+}
+
 impl LinkTask {
     /// Tells the engine of this link; gives the tokens of the leases that still hold.
     async fn link_up(
         &self,
         hello: &Hello,
+        resumes: Option<LinkId>,
         models: Vec<broker_proto::ModelName>,
     ) -> Result<Vec<String>, Status> {
         let up = Box::new(Link {
             agent: hello.agent.clone(),
             instance: hello.instance.clone(),
+            resumes,
             is_exclusive: hello.is_exclusive,
             models,
             capacity: hello.capacity,
@@ -232,7 +291,7 @@ impl LinkTask {
             () = self.open.close.cancelled() => {
                 self.open.reason.lock().unwrap_or_else(PoisonError::into_inner).take()
             }
-            () = stop.cancelled() => Some(reason::stopping()),
+            () = stop.cancelled() => Some(self.services.stopping(self.link)),
         };
         self.down().await;
         match &ended {
@@ -317,21 +376,32 @@ impl LinkTask {
 
     /// Takes what comes up, until the agent leaves. Gives the reason when it is the agent's fault.
     async fn read(&self, mut frames: Frames) -> Option<Status> {
-        let mut settling = Settling::new();
+        let mut settling = Settling::default();
+        let deadline = self.services.settings.heartbeat_deadline;
+        let mut silence = std::pin::pin!(sleep(deadline));
         loop {
+            let reads = settling.has_room();
             tokio::select! {
                 biased;
-                Some(down) = settling.next(), if !settling.is_empty() => {
+                Some(down) = settling.next() => {
                     if let Some(down) = down {
                         // A writer that has ended ends this reader too.
                         let _ = self.open.out.send(Out::Frame(Box::new(down))).await;
                     }
+                    if !reads {
+                        // Heartbeats may have waited on the wire all the while.
+                        silence.as_mut().reset(Instant::now() + deadline);
+                    }
                 }
-                frame = frames.next(), if settling.len() < SETTLING => match frame {
+                frame = frames.next(), if reads => match frame {
                     None => break,
                     Some(Err(status)) => {
                         info!(reason = status.message(), "the stream broke");
-                        return (status.code() == tonic::Code::InvalidArgument).then_some(status);
+                        return is_the_agents(&status).then_some(status);
+                    }
+                    Some(Ok(Up::Heartbeat { leases })) => {
+                        silence.as_mut().reset(Instant::now() + deadline);
+                        self.renew(&leases).await;
                     }
                     Some(Ok(Up::Bye { reason })) => {
                         info!(%reason, "agent says goodbye");
@@ -341,6 +411,7 @@ impl LinkTask {
                     }
                     Some(Ok(frame)) => self.take(frame, &mut settling).await,
                 },
+                () = &mut silence, if reads => return Some(reason::no_heartbeat(deadline)),
             }
         }
         None
@@ -355,16 +426,15 @@ impl LinkTask {
             }
             Up::Settle(settlements) => {
                 for settlement in settlements {
-                    settling.push(self.settle(settlement));
+                    settling.push(settlement.outcome.inline_bytes(), self.settle(settlement));
                 }
             }
             Up::Part { delivery, frame } => {
                 if let Some(over) = self.part(Seq(delivery), frame) {
-                    settling.push(over);
+                    settling.push(0, over);
                 }
             }
             Up::Progress { lease, .. } => self.renew(&[lease]).await,
-            Up::Heartbeat { leases } => self.renew(&leases).await,
             Up::Usage { model, usage, limits, .. } => {
                 let limits = bound::limits(limits);
                 engine.tell(Command::Report { model, usage, limits, failure: None }).await;
@@ -372,17 +442,17 @@ impl LinkTask {
             Up::Send(message) => {
                 let (intake, agent) = (self.services.intake.clone(), self.agent.clone());
                 let id = message.id;
-                settling.push(
-                    async move {
-                        let result = intake.send_as_agent(&agent, *message).await;
-                        let result =
-                            result.map_err(|error| reason::frame(&service::status::intake(error)));
-                        Some(Down::Sent { message: id, result })
-                    }
-                    .boxed(),
-                );
+                let size_bytes = message.payload.parts().map(Part::size_bytes).sum();
+                let sending = async move {
+                    let result = intake.send_as_agent(&agent, *message).await;
+                    let result =
+                        result.map_err(|error| reason::frame(&service::status::intake(error)));
+                    Some(Down::Sent { message: id, result })
+                };
+                settling.push(size_bytes, sending.boxed());
             }
-            Up::Bye { .. } => {}
+            // Read where the link waits for them.
+            Up::Heartbeat { .. } | Up::Bye { .. } => {}
             Up::Pong { nonce } => self.open.pong(nonce),
         }
     }
@@ -397,7 +467,7 @@ impl LinkTask {
     }
 
     /// Passes a part frame to its reply slot, without the engine. An answer that is too large ends its attempt.
-    fn part(&self, seq: Seq, frame: AnswerFrame) -> Option<BoxFuture<'static, Option<Down>>> {
+    fn part(&self, seq: Seq, frame: AnswerFrame) -> Option<Answering> {
         let (AnswerFrame::PartStart { attempt, .. }
         | AnswerFrame::PartDelta { attempt, .. }
         | AnswerFrame::PartEnd { attempt, .. }) = &frame
@@ -418,13 +488,19 @@ impl LinkTask {
             .map(|(seq, held)| self.services.leases.token(*seq, held.epoch))
             .collect();
         for lease in tokens {
-            settling.push(self.settle(Settlement {
+            let given_back = self.settle(Settlement {
                 lease,
                 outcome: SettleOutcome::Release,
                 usage: broker_proto::Usage::default(),
                 limits: Vec::new(),
                 first_token: None,
-            }));
+            });
+            settling.push(0, given_back);
         }
     }
+}
+
+/// Whether a stream broke by what its agent said, so that it is told.
+fn is_the_agents(status: &Status) -> bool {
+    matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::DataLoss)
 }

@@ -71,6 +71,14 @@ impl Links {
         }
     }
 
+    /// Hands each link a frame of its own.
+    pub fn send_each(&self, frame: impl Fn(LinkId) -> Down) {
+        let links: Vec<LinkId> = self.open.iter().map(|open| *open.key()).collect();
+        for link in links {
+            self.send(link, Out::Frame(Box::new(frame(link))));
+        }
+    }
+
     /// Hands a frame to every link.
     pub fn send_all(&self, frame: &Down) {
         let links: Vec<LinkId> = self.open.iter().map(|open| *open.key()).collect();
@@ -96,11 +104,17 @@ impl Links {
     }
 
     /// Closes every link; their agents greet again.
-    pub fn close_all(&self, reason: &Status) {
+    pub fn close_each(&self, reason: impl Fn(LinkId) -> Status) {
         let links: Vec<LinkId> = self.open.iter().map(|open| *open.key()).collect();
         for link in links {
-            self.close(link, reason.clone());
+            self.close(link, reason(link));
         }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.len()
     }
 
     #[must_use]

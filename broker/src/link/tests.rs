@@ -120,6 +120,8 @@ async fn hello(shell: &Shell, instance: &str) -> Hello {
         models: vec![model("opus")],
         capacity: 4,
         resume: vec![],
+        resume_token: None,
+        resume_seen: 0,
     }
 }
 
@@ -622,4 +624,91 @@ async fn what_goes_to_a_link_that_is_gone_is_dropped() {
     let link = crate::core::agent::LinkId(1);
     shell.links.send(link, Out::Frame(Box::new(Down::Ping { nonce: 1 })));
     soon(shell.engine.command(send(letter(1)))).await.unwrap();
+}
+
+/// A greeting that goes on after the link of `welcome`.
+async fn returning(shell: &Shell, welcome: &Welcome) -> Hello {
+    Hello { resume_token: Some(welcome.resume_token.clone()), ..hello(shell, "i").await }
+}
+
+#[tokio::test]
+async fn a_resume_token_that_was_not_given_to_this_process_is_refused() {
+    let shell = Shell::start().await;
+    let (_first, welcome) = Agent::greeted(&shell, hello(&shell, "i").await).await;
+    let good = returning(&shell, &welcome).await;
+    let forged = format!("{}0", &welcome.resume_token[..welcome.resume_token.len() - 1]);
+    let reviewers = shell.token("reviewer").await;
+    for wrong in [
+        Hello { resume_token: Some(forged), ..good.clone() },
+        Hello { resume_token: Some("1.".into()), ..good.clone() },
+        Hello { instance: "another".into(), ..good.clone() },
+        Hello { agent: agent("reviewer"), token: reviewers, ..good.clone() },
+    ] {
+        let mut agent = Agent::dial(shell.services(), 64);
+        agent.say(Up::Hello(wrong)).await;
+        let status = agent.end().await.unwrap();
+        let refused = (status.code(), reason_of(&status));
+        assert_eq!(refused, (Code::FailedPrecondition, "RESUME_REJECTED".to_owned()));
+    }
+    let (_second, again) = Agent::greeted(&shell, good).await;
+    assert_ne!(again.resume_token, welcome.resume_token);
+}
+
+#[tokio::test]
+async fn a_resume_token_is_good_over_a_restart() {
+    let shell = Shell::start().await;
+    let mut first = Agent::serving(&shell, hello(&shell, "i").await, 1).await;
+    let token = shell.leases.resume_token(&agent("opus-1"), "i", crate::core::agent::LinkId(1));
+    shell.ask(1).await;
+    let held = first.delivery().await;
+    let shell = Shell::on(shell.end().await).await;
+    let again = Hello {
+        resume: vec![held.lease.clone()],
+        resume_token: Some(token),
+        ..hello(&shell, "i").await
+    };
+
+    let (mut second, welcome) = Agent::greeted(&shell, again).await;
+
+    assert_eq!(welcome.resumed, std::slice::from_ref(&held.lease));
+    assert_eq!(second.settle(&held.lease, answer("because")).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_whose_heartbeats_stop_is_closed_though_its_stream_stands() {
+    let shell = Shell::start().await;
+    let (mut mute, _) = Agent::greeted(&shell, hello(&shell, "i").await).await;
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        mute.say(Up::Heartbeat { leases: vec![] }).await;
+    }
+    let began = tokio::time::Instant::now();
+    // It is heard in other ways: these do not prove that somebody looks after the work.
+    mute.say(Up::Pong { nonce: 1 }).await;
+    mute.say(Up::Credit { messages: 1, size_bytes: 1 }).await;
+    tokio::time::sleep(Duration::from_secs(19)).await;
+    assert!(!shell.links.is_empty());
+
+    let status = mute.end().await.unwrap();
+
+    assert_eq!(
+        (status.code(), reason_of(&status).as_str()),
+        (Code::DeadlineExceeded, "NO_HEARTBEAT")
+    );
+    assert_eq!(began.elapsed().as_secs(), 20);
+    assert!(shell.links.is_empty());
+}
+
+#[tokio::test]
+async fn a_stop_tells_each_link_when_to_come_back() {
+    let shell = Shell::start().await;
+    let (mut agent, _) = Agent::greeted(&shell, hello(&shell, "i").await).await;
+
+    shell.stop.cancel();
+
+    use tonic_types::StatusExt;
+    let status = agent.end().await.unwrap();
+    assert_eq!(reason_of(&status), "STOPPING");
+    let wait = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert_eq!(wait, shell.leases.reconnect_after(crate::core::agent::LinkId(1), 1));
 }

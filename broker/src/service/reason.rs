@@ -1,11 +1,11 @@
 //! The reasons clients match on: one table, which `docs/errors.md` repeats and a test compares.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use broker_proto::{AgentName, RefusedFrame};
+use broker_proto::{AgentName, FrameGap, RefusedFrame};
 
 /// One reason of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,9 @@ reasons! {
     TOKEN_REJECTED = Unauthenticated, false;
     NOT_ALLOWED = PermissionDenied, false;
     SUPERSEDED = Aborted, false;
+    RESUME_REJECTED = FailedPrecondition, false;
+    FRAME_GAP = DataLoss, true;
+    NO_HEARTBEAT = DeadlineExceeded, true;
     RELOADING = Unavailable, true;
     STOPPING = Unavailable, true;
     NO_HELLO = DeadlineExceeded, true;
@@ -83,7 +86,7 @@ impl Reason {
     }
 
     /// A status of this reason that says when to come again.
-    pub(crate) fn after(&self, message: impl Into<String>, wait: std::time::Duration) -> Status {
+    pub(crate) fn after(&self, message: impl Into<String>, wait: Duration) -> Status {
         let mut details = ErrorDetails::with_error_info(self.name, "broker.v1", HashMap::new());
         details.set_retry_info(Some(wait));
         Status::with_error_details(self.code, message, details)
@@ -101,12 +104,29 @@ pub(crate) fn superseded() -> Status {
     SUPERSEDED.status("a newer link under this exclusive name has taken over")
 }
 
-pub(crate) fn reloading() -> Status {
-    RELOADING.status("the broker loads its state again; greet again")
+pub(crate) fn reloading(wait: Duration) -> Status {
+    RELOADING.after("the broker loads its state again; greet again", wait)
 }
 
 pub(crate) fn stopping() -> Status {
     STOPPING.status("the broker is stopping")
+}
+
+pub(crate) fn stopping_link(wait: Duration) -> Status {
+    STOPPING.after("the broker is stopping", wait)
+}
+
+pub(crate) fn frame_gap(gap: FrameGap) -> Status {
+    FRAME_GAP.status(format!("{gap}; greet again"))
+}
+
+pub(crate) fn resume_rejected() -> Status {
+    RESUME_REJECTED
+        .status("the resume token was not given to this name and instance; greet without one")
+}
+
+pub(crate) fn no_heartbeat(silence: Duration) -> Status {
+    NO_HEARTBEAT.status(format!("no heartbeat came for {} s; greet again", silence.as_secs_f64()))
 }
 
 pub(crate) fn no_hello() -> Status {

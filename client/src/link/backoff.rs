@@ -42,6 +42,11 @@ impl Backoff {
     }
 }
 
+/// A wait that the other side asked for, and up to a quarter more; `random` as in [`Backoff::next`].
+pub(super) fn spread(asked: Duration, random: u64) -> Duration {
+    asked + (asked / 4).mul_f64(random as f64 / u64::MAX as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +78,14 @@ mod tests {
         ceilings(&mut backoff, 5);
         backoff.reset();
         assert_eq!(ceilings(&mut backoff, 2), [0, 200]);
+    }
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_kept_and_spread_a_little_more() {
+        let asked = Duration::from_millis(400);
+        assert_eq!(spread(asked, 0), asked);
+        assert_eq!(spread(asked, u64::MAX).as_millis(), 500);
+        assert_eq!(spread(Duration::ZERO, u64::MAX), Duration::ZERO);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::{Down, Hello, Up, Welcome, convert::InvalidField, pb};
+use broker_proto::{Down, FrameCounter, Hello, Up, Welcome, convert::InvalidField, pb};
 use tokio::{
     sync::mpsc,
     time::{Instant, Interval, MissedTickBehavior, interval_at, timeout},
@@ -25,6 +25,7 @@ const SHORTEST_BEAT: Duration = Duration::from_millis(1);
 pub(super) struct Connection {
     up: mpsc::Sender<pb::ConnectRequest>,
     down: Streaming<pb::ConnectResponse>,
+    counter: FrameCounter,
     beat: Interval,
     since: Instant,
     client: Client,
@@ -54,19 +55,21 @@ impl Connection {
     async fn greet(client: Client, hello: Hello) -> Result<(Box<Self>, Welcome), Error> {
         let (up, frames) = mpsc::channel(IN_FLIGHT);
         // The queue is new and this its first frame, so there is room.
-        let _ = up.try_send(pb::ConnectRequest::from(Up::Hello(hello)));
+        let mut counter = FrameCounter::default();
+        let _ = up.try_send(pb::ConnectRequest::from(Up::Hello(hello)).stamped(counter.say()));
         let request = client.request(ReceiverStream::new(frames), None)?;
         let reply = client.agent_link().connect(request).await;
         let mut down = reply.map_err(|status| client.error(status))?.into_inner();
         let first = down.message().await.map_err(|status| client.error(status))?;
-        let Down::Welcome(welcome) = Down::try_from(first.ok_or(Error::EndedEarly)?)? else {
+        let first = heard(&mut counter, first.ok_or(Error::EndedEarly)?)?;
+        let Down::Welcome(welcome) = Down::try_from(first)? else {
             return Err(InvalidField::new("frame", "is not the welcome that comes first").into());
         };
         let now = Instant::now();
         let period = welcome.heartbeat.max(SHORTEST_BEAT);
         let mut beat = interval_at(now + period, period);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok((Box::new(Self { up, down, beat, since: now, client }), welcome))
+        Ok((Box::new(Self { up, down, counter, beat, since: now, client }), welcome))
     }
 
     /// The next thing that happens; room for a frame counts only when there is one to say. Safe to drop.
@@ -74,7 +77,10 @@ impl Connection {
         tokio::select! {
             biased;
             message = self.down.message() => match message {
-                Ok(Some(frame)) => Down::try_from(frame).map_or_else(Event::Unread, Event::Down),
+                Ok(Some(frame)) => match heard(&mut self.counter, frame) {
+                    Ok(frame) => Down::try_from(frame).map_or_else(Event::Unread, Event::Down),
+                    Err(gap) => Event::Closed(Some(gap.into())),
+                },
                 Ok(None) => Event::Closed(None),
                 Err(status) => Event::Closed(Some(self.client.error(status))),
             },
@@ -87,7 +93,13 @@ impl Connection {
     /// Says a frame, after [`Event::Room`].
     pub(super) fn say(&mut self, up: Up) {
         // Only this end sends, so the room is still there; a transport that hung up reports its end itself.
-        let _ = self.up.try_send(up.into());
+        let frame = pb::ConnectRequest::from(up).stamped(self.counter.say());
+        let _ = self.up.try_send(frame);
+    }
+
+    /// The last frame of the broker that was seen.
+    pub(super) fn seen(&self) -> u64 {
+        self.counter.seen()
     }
 
     /// How long it has stood.
@@ -98,11 +110,12 @@ impl Connection {
     /// Says these last frames, closes, and waits for the broker to close too, so that they have arrived. Returns
     /// what the broker said meanwhile.
     pub(super) async fn close(self, frames: Vec<Up>) -> Vec<Down> {
-        let Self { up, mut down, .. } = self;
+        let Self { up, mut down, mut counter, .. } = self;
         let mut heard = Vec::new();
         let goodbye = async {
             for frame in frames {
-                if up.send(frame.into()).await.is_err() {
+                let frame = pb::ConnectRequest::from(frame).stamped(counter.say());
+                if up.send(frame).await.is_err() {
                     return;
                 }
             }
@@ -115,4 +128,13 @@ impl Connection {
         let _ = timeout(GOODBYE, goodbye).await;
         heard
     }
+}
+
+/// A frame whose place in the stream is behind the one before it.
+fn heard(
+    counter: &mut FrameCounter,
+    frame: pb::ConnectResponse,
+) -> Result<pb::ConnectResponse, InvalidField> {
+    counter.hear(frame.stamp()).map_err(|gap| InvalidField::new("number", gap.to_string()))?;
+    Ok(frame)
 }

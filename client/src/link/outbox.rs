@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use broker_proto::{AnswerFrame, Part, SettleOutcome, Settlement, Up};
+use broker_proto::{AnswerFrame, Up};
 
 use super::work::Work;
 
@@ -61,11 +61,11 @@ impl Outbox {
                 Item::Say(up) => return Some(self.joined(up)),
                 Item::Settle(lease) => {
                     let Some(first) = work.settlement(&lease) else { continue };
-                    let mut size = size_of(first);
+                    let mut size = first.outcome.inline_bytes();
                     let mut batch = vec![first.clone()];
                     while let Some(Item::Settle(lease)) = self.rest.front() {
                         if let Some(next) = work.settlement(lease) {
-                            size += size_of(next);
+                            size += next.outcome.inline_bytes();
                             if size > BATCH {
                                 break;
                             }
@@ -116,21 +116,10 @@ impl Outbox {
     }
 }
 
-/// Bytes that a settlement takes in its frame; what is named by hash takes next to none.
-fn size_of(settlement: &Settlement) -> u64 {
-    let parts = match &settlement.outcome {
-        SettleOutcome::Done { parts, .. } => parts,
-        SettleOutcome::Failed { partial, .. } => partial,
-        SettleOutcome::Retry { .. } | SettleOutcome::Reject { .. } | SettleOutcome::Release => {
-            return 0;
-        }
-    };
-    let inline = |part: &&Part| !matches!(part, Part::Ref(_));
-    parts.iter().filter(inline).map(Part::size_bytes).sum()
-}
-
 #[cfg(test)]
 mod tests {
+    use broker_proto::{Part, SettleOutcome, Settlement};
+
     use super::*;
     use crate::{fake::delivery, link::work::release};
 

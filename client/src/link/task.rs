@@ -18,7 +18,7 @@ use tonic::Code;
 
 use super::{
     AgentOptions, Ended, LinkState,
-    backoff::Backoff,
+    backoff::{self, Backoff},
     connection::{Connection, Event},
     job::{Ending, Job, Order, Shared},
     outbox::{Item, Outbox},
@@ -56,6 +56,8 @@ enum Next {
 pub(super) struct LinkTask {
     options: AgentOptions,
     instance: String,
+    /// The token of the last welcome, and the last frame seen on its link.
+    resume: Option<(String, u64)>,
     client: Client,
     work: Work,
     outbox: Outbox,
@@ -65,6 +67,8 @@ pub(super) struct LinkTask {
     grace: Option<Instant>,
     /// The broker said that it stops.
     is_stopping: bool,
+    /// How long the broker wants to be left alone, once the link is lost.
+    reconnect_after: Option<Duration>,
     orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
     endings: (mpsc::Sender<Ending>, mpsc::Receiver<Ending>),
     jobs: mpsc::Sender<Job>,
@@ -95,6 +99,7 @@ impl LinkTask {
         });
         let task = Self {
             instance: instance(),
+            resume: None,
             client,
             work: Work::new(capacity, options.byte_credit),
             outbox: Outbox::default(),
@@ -102,6 +107,7 @@ impl LinkTask {
             phase: Phase::Waiting(Instant::now()),
             grace: None,
             is_stopping: false,
+            reconnect_after: None,
             orders: mpsc::channel(ORDERS),
             endings: mpsc::channel(most),
             jobs,
@@ -184,6 +190,8 @@ impl LinkTask {
             models: self.options.models.clone(),
             capacity: self.options.capacity.max(1),
             resume: self.work.leases(),
+            resume_token: self.resume.as_ref().map(|(token, _)| token.clone()),
+            resume_seen: self.resume.as_ref().map_or(0, |(_, seen)| *seen),
         };
         self.phase = Phase::Dialing(Box::pin(Connection::dial(self.client.clone(), hello)));
     }
@@ -195,8 +203,10 @@ impl LinkTask {
             resumed = welcome.resumed.len(),
             "linked"
         );
+        self.resume = Some((welcome.resume_token.clone(), connection.seen()));
         self.phase = Phase::Linked(connection);
         self.is_stopping = false;
+        self.reconnect_after = None;
         let items = self.work.reconnected(&welcome.resumed);
         self.say(items);
         let leaves = self.work.is_leaving();
@@ -234,10 +244,13 @@ impl LinkTask {
             }
             Down::Cancel { lease, .. } | Down::Revoke { lease, .. } => self.work.lose(&lease),
             Down::Ping { nonce } => self.outbox.push(Item::Urgent(Up::Pong { nonce })),
-            Down::Drain { reason, .. } => {
-                tracing::info!(agent = %self.options.name, reason, "the broker stops");
-                self.is_stopping = true;
-                self.state.send_replace(LinkState::Draining);
+            Down::Drain { reason, reconnect_after, is_over, .. } => {
+                tracing::info!(agent = %self.options.name, reason, is_over, "the broker drains");
+                self.is_stopping = !is_over;
+                self.reconnect_after = reconnect_after;
+                let drains = self.is_stopping || self.work.is_leaving();
+                let state = if drains { LinkState::Draining } else { LinkState::Connected };
+                self.state.send_replace(state);
             }
             Down::Level { model, level, reason } => {
                 tracing::debug!(%model, level, reason, "a model's level changed");
@@ -299,10 +312,13 @@ impl LinkTask {
     }
 
     fn lost(&mut self, error: Option<Error>) -> Option<Ended> {
-        if let Phase::Linked(connection) = &self.phase
-            && connection.age() >= self.options.reconnect_max
-        {
-            self.backoff.reset();
+        if let Phase::Linked(connection) = &self.phase {
+            if connection.age() >= self.options.reconnect_max {
+                self.backoff.reset();
+            }
+            if let Some((_, seen)) = &mut self.resume {
+                *seen = connection.seen();
+            }
         }
         if self.is_stopping {
             self.backoff.skip_first();
@@ -315,7 +331,15 @@ impl LinkTask {
             Ok(ended) => return Some(ended),
             Err(error) => Arc::new(error),
         };
-        let wait = self.backoff.next(random());
+        if error.reason() == Some("RESUME_REJECTED") {
+            self.resume = None;
+        }
+        let said = match &*error {
+            Error::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        let asked = said.or(self.reconnect_after.take()).unwrap_or_default();
+        let wait = self.backoff.next(random()).max(backoff::spread(asked, random()));
         tracing::info!(agent = %self.options.name, %error, ?wait, "not linked, trying again");
         self.phase = Phase::Waiting(Instant::now() + wait);
         self.outbox.unlinked();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use broker_proto::{
-    AgentName, AnswerFrame, Down, FailureClass, ModelName, Part, RefusedFrame, SettleOutcome,
-    SettledFrame, Up, Usage,
+    AgentName, AnswerFrame, Down, FailureClass, FrameCounter, ModelName, Part, RefusedFrame,
+    SettleOutcome, SettledFrame, Up, Usage,
 };
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -291,10 +291,82 @@ async fn what_does_not_settle_within_the_grace_is_given_back() {
     assert!(job.cancelled().is_cancelled());
 }
 
+fn drain(is_over: bool, reconnect_after: Option<Duration>) -> Down {
+    Down::Drain { reason: "restart".into(), until: None, reconnect_after, is_over }
+}
+
+#[tokio::test]
+async fn a_drain_that_is_over_is_none() {
+    let (_broker, mut link, agent, _job) = working().await;
+    for (is_over, want) in [(false, "Draining"), (true, "Connected")] {
+        link.say(drain(is_over, None)).await;
+        let mut state = agent.state();
+        soon(state.wait_for(|state| format!("{state:?}") == want)).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_link_comes_back_when_the_broker_asked_it_to() {
+    let (mut broker, mut link, agent, job) = working().await;
+    link.say(drain(false, Some(Duration::from_secs(8)))).await;
+    soon(agent.state().wait_for(|state| matches!(state, LinkState::Draining))).await.unwrap();
+    let since = tokio::time::Instant::now();
+    drop(link);
+
+    let mut link = broker.link().await;
+
+    let took = since.elapsed();
+    assert!((8..=10).contains(&took.as_secs()), "{took:?}");
+    link.welcome().await;
+    drop(job);
+}
+
+#[tokio::test]
+async fn a_process_that_comes_back_says_where_its_link_ended() {
+    let (mut broker, mut link, _agent, _job) = working().await;
+    assert!(matches!(link.hear().await, Up::Credit { .. }));
+    drop(link);
+
+    let hello = broker.link().await.welcome().await;
+
+    // The welcome and the delivery.
+    assert_eq!((hello.resume_token.as_deref(), hello.resume_seen), (Some("resume-1"), 2));
+}
+
+#[tokio::test]
+async fn a_resume_token_that_is_refused_is_not_shown_again() {
+    let (mut broker, link, _agent, _job) = working().await;
+    drop(link);
+    let mut link = broker.link().await;
+    assert!(matches!(link.hear().await, Up::Hello(hello) if hello.resume_token.is_some()));
+    link.refuse(status(Code::FailedPrecondition, "RESUME_REJECTED")).await;
+
+    assert_eq!(broker.link().await.welcome().await.resume_token, None);
+}
+
+#[tokio::test]
+async fn a_frame_out_of_turn_ends_the_link_and_the_next_one_goes_on() {
+    for skipped in [true, false] {
+        let (mut broker, mut link, _agent, job) = working().await;
+        link.counter = if skipped { skip(link.counter) } else { FrameCounter::default() };
+        link.say(Down::Ping { nonce: 1 }).await;
+
+        let hello = broker.link().await.welcome().await;
+
+        assert_eq!((hello.resume, hello.resume_seen), (vec!["lease-1".to_owned()], 2));
+        assert!(!job.cancelled().is_cancelled());
+    }
+}
+
+fn skip(mut counter: FrameCounter) -> FrameCounter {
+    counter.say();
+    counter
+}
+
 #[tokio::test]
 async fn a_broker_that_stops_is_met_again_with_the_leases_kept() {
     let (mut broker, mut link, agent, job) = working().await;
-    link.say(Down::Drain { reason: "restart".into(), until: None }).await;
+    link.say(drain(false, None)).await;
     soon(agent.state().wait_for(|state| matches!(state, LinkState::Draining))).await.unwrap();
     drop(link);
     broker.stop().await;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     AnswerFrame, Delivery, Down, Failure, Hello, ModelName, RefusedFrame, SettleOutcome,
-    SettledFrame, Settlement, StopReason, Up, Welcome, pb,
+    SettledFrame, Settlement, Stamp, StopReason, Up, Welcome, pb,
 };
 
 impl TryFrom<pb::Hello> for Hello {
@@ -23,6 +23,8 @@ impl TryFrom<pb::Hello> for Hello {
             models: models.collect::<Result<Vec<ModelName>, _>>()?,
             capacity: wire.capacity,
             resume: wire.resume,
+            resume_token: Some(wire.resume_token).filter(|token| !token.is_empty()),
+            resume_seen: wire.resume_seen,
         })
     }
 }
@@ -37,6 +39,8 @@ impl From<Hello> for pb::Hello {
             models: hello.models.iter().map(ToString::to_string).collect(),
             capacity: hello.capacity,
             resume: hello.resume,
+            resume_token: hello.resume_token.unwrap_or_default(),
+            resume_seen: hello.resume_seen,
         }
     }
 }
@@ -183,7 +187,7 @@ impl From<Up> for pb::ConnectRequest {
             Up::Bye { reason } => Some(Wire::Bye(pb::Bye { reason })),
             Up::Pong { nonce } => Some(Wire::Pong(pb::Pong { nonce })),
         };
-        Self { frame }
+        Self { frame, ..Self::default() }
     }
 }
 
@@ -238,6 +242,7 @@ impl TryFrom<pb::ConnectResponse> for Down {
                 )?,
                 lease: required(span(welcome.lease, "welcome.lease")?, "welcome.lease")?,
                 resumed: welcome.resumed,
+                resume_token: welcome.resume_token,
             }),
             Wire::Deliver(deliver) => Self::Deliver(Box::new(deliver.try_into()?)),
             Wire::Cancel(cancel) => Self::Cancel { lease: cancel.lease, reason: cancel.reason },
@@ -247,9 +252,12 @@ impl TryFrom<pb::ConnectResponse> for Down {
                 level: level.level,
                 reason: level.reason,
             },
-            Wire::Drain(drain) => {
-                Self::Drain { reason: drain.reason, until: time(drain.until, "drain.until")? }
-            }
+            Wire::Drain(drain) => Self::Drain {
+                reason: drain.reason,
+                until: time(drain.until, "drain.until")?,
+                reconnect_after: span(drain.reconnect_after, "drain.reconnect_after")?,
+                is_over: drain.over,
+            },
             Wire::SettleResult(result) => Self::Settled(SettledFrame {
                 lease: result.lease,
                 refused: (!result.ok).then(|| refused(result.reason, result.detail)),
@@ -276,6 +284,7 @@ impl From<Down> for pb::ConnectResponse {
                 heartbeat: Some(wire_span(welcome.heartbeat)),
                 lease: Some(wire_span(welcome.lease)),
                 resumed: welcome.resumed,
+                resume_token: welcome.resume_token,
             }),
             Down::Deliver(delivery) => Wire::Deliver((*delivery).into()),
             Down::Cancel { lease, reason } => Wire::Cancel(pb::Cancel { lease, reason }),
@@ -283,9 +292,12 @@ impl From<Down> for pb::ConnectResponse {
             Down::Level { model, level, reason } => {
                 Wire::Level(pb::Level { model: model.to_string(), level, reason })
             }
-            Down::Drain { reason, until } => {
-                Wire::Drain(pb::Drain { reason, until: until.map(Into::into) })
-            }
+            Down::Drain { reason, until, reconnect_after, is_over } => Wire::Drain(pb::Drain {
+                reason,
+                until: until.map(Into::into),
+                reconnect_after: reconnect_after.map(wire_span),
+                over: is_over,
+            }),
             Down::Settled(settled) => {
                 let ok = settled.refused.is_none();
                 let (reason, detail) = settled
@@ -308,6 +320,26 @@ impl From<Down> for pb::ConnectResponse {
             }
             Down::Ping { nonce } => Wire::Ping(pb::Ping { nonce }),
         };
-        Self { frame: Some(frame) }
+        Self { frame: Some(frame), ..Self::default() }
     }
 }
+
+macro_rules! stamped {
+    ($($frame:ident),+) => {$(
+        impl pb::$frame {
+            /// Where it stands in its stream.
+            #[must_use]
+            pub fn stamp(&self) -> Stamp {
+                Stamp { number: self.number, seen: self.seen }
+            }
+
+            /// The same frame at this place of its stream.
+            #[must_use]
+            pub fn stamped(self, stamp: Stamp) -> Self {
+                Self { number: stamp.number, seen: stamp.seen, ..self }
+            }
+        }
+    )+};
+}
+
+stamped!(ConnectRequest, ConnectResponse);

@@ -21,6 +21,10 @@ pub struct Hello {
     pub capacity: u32,
     /// Lease tokens it still works on, after a reconnect.
     pub resume: Vec<String>,
+    /// What the last welcome gave, after a reconnect.
+    pub resume_token: Option<String>,
+    /// The last frame seen on the link of that token.
+    pub resume_seen: u64,
 }
 
 /// The token stays out of every log.
@@ -45,6 +49,8 @@ pub struct Welcome {
     pub lease: Duration,
     /// Which of the leases named in the hello still hold.
     pub resumed: Vec<String>,
+    /// Proves, in the next hello of this process, that it goes on where this link ended.
+    pub resume_token: String,
 }
 
 /// One leased copy of a message.
@@ -97,6 +103,20 @@ pub enum SettleOutcome {
     },
     /// Given back unworked; it does not count as an attempt.
     Release,
+}
+
+impl SettleOutcome {
+    /// Bytes of content that it carries; what is named by hash takes next to none.
+    #[must_use]
+    pub fn inline_bytes(&self) -> u64 {
+        let parts = match self {
+            Self::Done { parts, .. } => parts,
+            Self::Failed { partial, .. } => partial,
+            Self::Retry { .. } | Self::Reject { .. } | Self::Release => return 0,
+        };
+        let inline = |part: &&Part| !matches!(part, Part::Ref(_));
+        parts.iter().filter(inline).map(Part::size_bytes).sum()
+    }
 }
 
 /// How a delivery ended.
@@ -165,11 +185,33 @@ pub struct RefusedFrame {
 pub enum Down {
     Welcome(Welcome),
     Deliver(Box<Delivery>),
-    Cancel { lease: String, reason: String },
-    Revoke { lease: String, reason: String },
-    Level { model: ModelName, level: String, reason: String },
-    Drain { reason: String, until: Option<WallTime> },
+    Cancel {
+        lease: String,
+        reason: String,
+    },
+    Revoke {
+        lease: String,
+        reason: String,
+    },
+    Level {
+        model: ModelName,
+        level: String,
+        reason: String,
+    },
+    Drain {
+        reason: String,
+        until: Option<WallTime>,
+        /// How long to wait before the next link, when this one is lost.
+        reconnect_after: Option<Duration>,
+        /// It is over: deliveries go on.
+        is_over: bool,
+    },
     Settled(SettledFrame),
-    Sent { message: MessageId, result: Result<Receipt, RefusedFrame> },
-    Ping { nonce: u64 },
+    Sent {
+        message: MessageId,
+        result: Result<Receipt, RefusedFrame>,
+    },
+    Ping {
+        nonce: u64,
+    },
 }

@@ -6,6 +6,7 @@ mod answer;
 mod ask;
 mod content;
 mod failure;
+mod frames;
 mod link;
 mod message;
 mod names;
@@ -19,6 +20,7 @@ pub use answer::{
 pub use ask::{AskOptions, Candidate, RouteExplanation};
 pub use content::{ContentHash, Entry, Generation, Part, PartRef, Payload, Role, Tool, ToolChoice};
 pub use failure::{Failure, FailureClass, FailureScope};
+pub use frames::{FrameCounter, FrameGap, Stamp};
 pub use link::{
     Delivery, Down, Hello, RefusedFrame, SettleOutcome, SettledFrame, Settlement, Up, Welcome,
 };

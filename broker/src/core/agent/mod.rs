@@ -23,6 +23,8 @@ pub struct LinkId(pub u64);
 pub struct Link {
     pub agent: AgentName,
     pub instance: String,
+    /// The link it goes on from, when it has proved that it does.
+    pub resumes: Option<LinkId>,
     pub is_exclusive: bool,
     pub models: Vec<ModelName>,
     pub capacity: u32,

@@ -25,7 +25,8 @@ impl Run<'_> {
             self.effect(Effect::Supersede { link: old });
         }
         let queues: Vec<Recipient> = agent::queues(&up).collect();
-        let is_new_process = !self.state.agent.has_greeted(&up.agent, &up.instance);
+        let is_new_process =
+            up.resumes.is_none() && !self.state.agent.has_greeted(&up.agent, &up.instance);
         let models = up.models.clone();
         let resumed = self.take_over_leases(&up, resume);
         self.note(&Note::LinkUp { link, up: Box::new(up) });

@@ -132,6 +132,7 @@ pub(super) fn link(name: &str, instance: &str, messages: u32) -> Link {
     Link {
         agent: agent(name),
         instance: instance.into(),
+        resumes: None,
         is_exclusive: true,
         models: vec![model(name)],
         capacity: messages,

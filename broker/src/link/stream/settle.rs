@@ -1,7 +1,7 @@
 //! Settlements: from an agent's word to the engine's commit.
 
 use bytes::Bytes;
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 use tonic::Status;
 use tracing::{Instrument, info_span};
 
@@ -10,7 +10,7 @@ use broker_proto::{
     convert::Stored as _,
 };
 
-use super::{Held, LinkTask, Services};
+use super::{Answering, Held, LinkTask, Services};
 use crate::{
     context::Stored,
     core::{Command, Outcome, Refusal, SettleCommand, queue::Seq},
@@ -21,7 +21,7 @@ use crate::{
 
 impl LinkTask {
     /// Settles one delivery. What touches its stream is done at once, in the order of the frames; the rest when polled.
-    pub(super) fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Option<Down>> {
+    pub(super) fn settle(&self, settlement: Settlement) -> Answering {
         let Settlement { lease, outcome, usage, limits, first_token } = settlement;
         let Some((seq, epoch)) = self.services.leases.read(&lease) else {
             let refused = Some(reason::frame(&reason::lease_lost()));
@@ -94,12 +94,7 @@ impl LinkTask {
     }
 
     /// Ends an attempt whose answer nobody can hold, and tells its agent to stop.
-    pub(super) fn give_up(
-        &self,
-        seq: Seq,
-        held: Held,
-        detail: String,
-    ) -> BoxFuture<'static, Option<Down>> {
+    pub(super) fn give_up(&self, seq: Seq, held: Held, detail: String) -> Answering {
         let shown = self.services.slots.get(seq).is_some_and(|slot| slot.seal(held.epoch));
         let (services, agent) = (self.services.clone(), self.agent.clone());
         let lease = services.leases.token(seq, held.epoch);

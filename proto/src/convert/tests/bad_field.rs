@@ -346,7 +346,10 @@ fn a_frame_up_names_its_bad_field() {
             "usage.message_id",
         ),
     ] {
-        assert_eq!(Up::try_from(pb::ConnectRequest { frame }).unwrap_err().field, field);
+        assert_eq!(
+            Up::try_from(pb::ConnectRequest { frame, ..Default::default() }).unwrap_err().field,
+            field
+        );
     }
 }
 
@@ -368,10 +371,17 @@ fn a_frame_down_names_its_bad_field() {
         (welcome(None, good), "welcome.heartbeat"),
         (welcome(good, bad_span()), "welcome.lease"),
         (Some(Wire::Level(pb::Level::default())), "level.model"),
-        (Some(Wire::Drain(pb::Drain { reason: String::new(), until: bad_time() })), "drain.until"),
+        (Some(Wire::Drain(pb::Drain { until: bad_time(), ..Default::default() })), "drain.until"),
+        (
+            Some(Wire::Drain(pb::Drain { reconnect_after: bad_span(), ..Default::default() })),
+            "drain.reconnect_after",
+        ),
         (Some(Wire::SendResult(pb::SendResult::default())), "send_result.message_id"),
     ] {
-        assert_eq!(Down::try_from(pb::ConnectResponse { frame }).unwrap_err().field, field);
+        assert_eq!(
+            Down::try_from(pb::ConnectResponse { frame, ..Default::default() }).unwrap_err().field,
+            field
+        );
     }
 }
 

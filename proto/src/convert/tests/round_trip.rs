@@ -10,7 +10,7 @@ use crate::{
     FailureClass, FailureScope, Generation, Hello, Message, MessageChange, MessageInfo,
     MessageState, MessageType, ModelInfo, ModelUsage, Part, PassedOver, Payload, Pong, Priority,
     Provenance, RateLimit, Receipt, Recipient, RefusedFrame, Role, RouteExplanation, Routed,
-    SettleOutcome, SettledFrame, Settlement, StopReason, TokenInfo, ToolChoice, Up, Usage,
+    SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, TokenInfo, ToolChoice, Up, Usage,
     WallTime, Welcome, pb,
 };
 
@@ -132,7 +132,12 @@ fn frames_down_survive_the_wire() {
     let refused = || RefusedFrame { reason: "LEASE_LOST".into(), detail: "gone".into() };
     let settled = |refused| Down::Settled(SettledFrame { lease: "l".into(), refused });
     let sent = |result| Down::Sent { message: sample::id(), result };
-    let drain = |until| Down::Drain { reason: "stops".into(), until };
+    let drain = |until, reconnect_after| Down::Drain {
+        reason: "stops".into(),
+        until,
+        reconnect_after,
+        is_over: reconnect_after.is_none(),
+    };
     check::<pb::ConnectResponse, Down>([
         Down::Welcome(Welcome {
             link: "1".into(),
@@ -140,6 +145,7 @@ fn frames_down_survive_the_wire() {
             heartbeat: sample::SPAN,
             lease: sample::SPAN,
             resumed: vec!["l".into()],
+            resume_token: "r".into(),
         }),
         Down::Deliver(Box::new(bare)),
         Down::Cancel { lease: "l".into(), reason: "r".into() },
@@ -149,14 +155,23 @@ fn frames_down_survive_the_wire() {
             level: "HEALTHY".into(),
             reason: String::new(),
         },
-        drain(None),
-        drain(Some(sample::AT)),
+        drain(None, None),
+        drain(Some(sample::AT), Some(sample::SPAN)),
         settled(None),
         settled(Some(refused())),
         sent(Ok(sample::receipt())),
         sent(Err(refused())),
         Down::Ping { nonce: 3 },
     ]);
+}
+
+#[test]
+fn a_frame_keeps_its_place_in_its_stream() {
+    let stamp = Stamp { number: 7, seen: u64::MAX };
+    let up = pb::ConnectRequest::from(Up::Pong { nonce: 1 }).stamped(stamp);
+    let down = pb::ConnectResponse::from(Down::Ping { nonce: 1 }).stamped(stamp);
+    assert_eq!((up.stamp(), down.stamp()), (stamp, stamp));
+    assert_eq!(Up::try_from(up).unwrap(), Up::Pong { nonce: 1 });
 }
 
 #[test]

@@ -271,6 +271,8 @@ pub(super) fn hello() -> Hello {
         models: vec![model("opus"), model("gpt-4o")],
         capacity: 4,
         resume: vec!["7.3.abc".into()],
+        resume_token: Some("1.def".into()),
+        resume_seen: 12,
     }
 }
 

@@ -6,14 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, bail};
 use broker_client::Endpoint;
 use broker_proto::{
-    AgentName, Down, Hello, Message, MessageId, MessageType, Part, Payload, Recipient,
-    SettleOutcome, Settlement, Up, Usage, WallTime, pb,
+    AgentName, Down, FrameCounter, Hello, Message, MessageId, MessageType, Part, Payload,
+    Recipient, SettleOutcome, Settlement, Up, Usage, WallTime, pb,
 };
 use futures::FutureExt;
 use tokio::sync::mpsc;
@@ -23,6 +23,8 @@ use tonic::{Streaming, transport::Channel};
 
 /// Nothing here waits longer for a frame.
 const WITHIN: Duration = Duration::from_secs(60);
+/// How often an agent says that it is alive.
+const BEAT: Duration = Duration::from_secs(5);
 /// Numbers the messages of this run.
 static SENT: AtomicU64 = AtomicU64::new(0);
 
@@ -61,6 +63,8 @@ pub(crate) fn next_id() -> MessageId {
 pub(crate) struct Link {
     up: mpsc::Sender<pb::ConnectRequest>,
     down: Streaming<pb::ConnectResponse>,
+    counter: FrameCounter,
+    beaten: Instant,
 }
 
 impl Link {
@@ -78,33 +82,52 @@ impl Link {
             models: Vec::new(),
             capacity: 1,
             resume: Vec::new(),
+            resume_token: None,
+            resume_seen: 0,
         };
-        up.send(Up::Hello(hello).into()).await?;
+        let mut counter = FrameCounter::default();
+        up.send(pb::ConnectRequest::from(Up::Hello(hello)).stamped(counter.say())).await?;
         let mut client =
             pb::agent_link_service_client::AgentLinkServiceClient::new(channel.clone());
         let down = client.connect(ReceiverStream::new(frames)).await?.into_inner();
-        let mut link = Self { up, down };
+        let mut link = Self { up, down, counter, beaten: Instant::now() };
         match link.hear().await? {
             Down::Welcome(_) => Ok(link),
             _ => bail!("the welcome comes first"),
         }
     }
 
-    async fn say(&self, up: Up) -> anyhow::Result<()> {
-        self.up.send(up.into()).await.context("the link is gone")
+    /// Says a frame, and a heartbeat before it when one is due.
+    async fn say(&mut self, up: Up) -> anyhow::Result<()> {
+        let is_due = self.beaten.elapsed() >= BEAT;
+        let beat = is_due.then(|| Up::Heartbeat { leases: Vec::new() });
+        for up in beat.into_iter().chain([up]) {
+            let frame = pb::ConnectRequest::from(up).stamped(self.counter.say());
+            self.up.send(frame).await.context("the link is gone")?;
+        }
+        if is_due {
+            self.beaten = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, frame: Option<pb::ConnectResponse>) -> anyhow::Result<Down> {
+        let frame = frame.context("the broker closed the link")?;
+        self.counter.hear(frame.stamp())?;
+        Ok(Down::try_from(frame)?)
     }
 
     async fn hear(&mut self) -> anyhow::Result<Down> {
         let frame = tokio::time::timeout(WITHIN, self.down.message()).await;
         let frame = frame.context("the broker says nothing more")??;
-        Ok(Down::try_from(frame.context("the broker closed the link")?)?)
+        self.read(frame)
     }
 
     /// What came meanwhile, without waiting.
     fn heard(&mut self) -> anyhow::Result<Option<Down>> {
         match self.down.message().now_or_never() {
             None => Ok(None),
-            Some(frame) => Ok(Some(Down::try_from(frame?.context("the broker closed the link")?)?)),
+            Some(frame) => Ok(Some(self.read(frame?)?)),
         }
     }
 
@@ -150,9 +173,13 @@ impl Link {
         loop {
             let first = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                frame = self.down.message() => frame?.context("the broker closed the link")?,
+                frame = self.down.message() => frame?,
+                () = tokio::time::sleep(BEAT) => {
+                    self.say(Up::Heartbeat { leases: Vec::new() }).await?;
+                    continue;
+                }
             };
-            let mut next = Some(Down::try_from(first)?);
+            let mut next = Some(self.read(first)?);
             let (mut done, mut messages, mut size_bytes) = (Vec::new(), 0, 0);
             while let Some(down) = next {
                 match down {
@@ -183,11 +210,11 @@ impl Link {
     /// Stays, and keeps its lease of life, until `stop` fires.
     pub(crate) async fn idle(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         self.say(Up::Credit { messages: 1, size_bytes: 8 << 20 }).await?;
-        let mut beat = tokio::time::interval(Duration::from_secs(5));
+        let mut beat = tokio::time::interval(BEAT);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                frame = self.down.message() => { frame?.context("the broker closed the link")?; }
+                frame = self.down.message() => { let frame = frame?; self.read(frame)?; }
                 _ = beat.tick() => self.say(Up::Heartbeat { leases: Vec::new() }).await?,
             }
         }
