@@ -10,7 +10,7 @@ use broker_proto::{
 use super::{
     BootTime,
     agent::LinkId,
-    queue::{Body, Digest, Hold, Seq},
+    queue::{Body, Digest, Hold, Line, Seq},
     route::ModelRoute,
     usage::ModelTotals,
 };
@@ -39,6 +39,17 @@ pub struct Accepted {
     pub correlation: Correlation,
     pub labels: BTreeMap<String, String>,
     pub consultation: Option<super::NewConsultation>,
+}
+
+impl Accepted {
+    /// Messages to one recipient with one ordering key, by default `sender/session`, keep their order (I-10). Without
+    /// either, a message is ordered by its priority and its number alone.
+    #[must_use]
+    pub fn line(&self) -> Option<Line> {
+        let default = || Some(format!("{}/{}", self.sender, self.session.as_ref()?));
+        let key = self.ordering_key.clone().or_else(default)?;
+        Some(Line::of(&self.to, &key))
+    }
 }
 
 /// How a message ended.

@@ -101,6 +101,13 @@ impl State {
             .map(|(id, _)| id)
     }
 
+    /// The most bytes that one message of a queue may have now; `None` when no link takes one.
+    #[must_use]
+    pub fn room(&self, queue: &Recipient) -> Option<u64> {
+        let links = self.serving.get(queue)?.iter().filter_map(|id| self.links.get(id));
+        links.filter(|link| link.credit_messages > 0).map(|link| link.credit_bytes).max()
+    }
+
     /// Whether a model nobody serves has been without an agent for longer than the grace.
     #[must_use]
     pub fn is_absent(&self, model: &ModelName, now: BootTime) -> bool {

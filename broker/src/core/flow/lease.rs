@@ -12,7 +12,7 @@ use crate::core::{
 
 /// Leases that one decision may give out, so that a batch stays small; the next tick comes at once.
 const DISPATCH_STEPS: usize = 32;
-/// Messages looked at behind a shut gate for one that may pass it.
+/// Messages of each priority looked at for one that may pass a shut gate and fits a link's credit.
 const LOOK_AHEAD: usize = 64;
 
 impl Run<'_> {
@@ -39,13 +39,13 @@ impl Run<'_> {
             Recipient::Model(model) => self.state.route.gate(model, self.now),
             Recipient::Agent(_) => Gate::Open,
         };
+        let room = self.state.agent.room(queue)?;
+        let fits = |seq| self.state.queue.get(seq).is_some_and(|m| m.body.size_bytes <= room);
+        let may_go = |seq| self.is_deliverable(seq, queue) && fits(seq);
         let next = match gate {
             // However many wait before it: they wait for what it finds out.
-            Gate::Probing(prober) if self.is_deliverable(prober, queue) => prober,
-            _ => ready
-                .in_turn()
-                .take(LOOK_AHEAD)
-                .find(|seq| self.may_pass(gate, *seq) && self.is_deliverable(*seq, queue))?,
+            Gate::Probing(prober) if may_go(prober) => prober,
+            _ => ready.in_turn(LOOK_AHEAD).find(|seq| self.may_pass(gate, *seq) && may_go(*seq))?,
         };
         let size = self.state.queue.get(next)?.body.size_bytes;
         self.state.agent.taker(queue, size).map(|link| (next, link))
@@ -56,7 +56,7 @@ impl Run<'_> {
         self.state.queue.get(seq).is_some_and(|message| {
             let is_ready =
                 matches!(&message.place, Place::Ready { queue: in_it } if in_it == queue);
-            is_ready && message.deadline > self.now.wall
+            is_ready && message.deadline > self.now.wall && !self.state.queue.is_held_back(seq)
         })
     }
 
@@ -69,7 +69,9 @@ impl Run<'_> {
         match gate {
             // The first through a gate that is due becomes the one that tries.
             Gate::Open | Gate::Due => true,
-            Gate::Probing(prober) => prober == seq || insists(),
+            Gate::Probing(prober) => {
+                prober == seq || insists() || self.state.queue.is_held_back(prober)
+            }
             Gate::Shut => insists(),
         }
     }

@@ -110,10 +110,10 @@ impl Run<'_> {
         let presence = self.presence(&model.name);
         let judged =
             route::judge(&self.state.route, &self.state.policy, model, needs, presence, self.now);
-        // The message that tries a model does not wait for itself.
-        if judged.verdict == route::Judgement::UnderProbe
-            && self.state.route.prober(&model.name) == Some(seq)
-        {
+        // The message that tries a model does not wait for itself, and nobody for one that waits for others.
+        let prober = self.state.route.prober(&model.name);
+        let is_under_way = prober.is_some_and(|p| p != seq && !self.state.queue.is_held_back(p));
+        if judged.verdict == route::Judgement::UnderProbe && !is_under_way {
             return Judged { verdict: route::Judgement::Probe, reason: String::new() };
         }
         judged
@@ -192,12 +192,8 @@ impl Run<'_> {
     /// Routes again what waits in a model's queue, after what is known of the model has changed.
     pub(super) fn sweep(&mut self, model: &ModelName) {
         let queue = Recipient::Model(model.clone());
-        let waiting: Vec<Seq> = self
-            .state
-            .queue
-            .ready(&queue)
-            .map(|ready| ready.in_turn().collect())
-            .unwrap_or_default();
+        let waiting: Vec<Seq> =
+            self.state.queue.ready(&queue).map(crate::core::queue::Ready::all).unwrap_or_default();
         let before = self.events.len();
         let mut is_done = true;
         // First, because what moves here may ask for another sweep.

@@ -5,7 +5,7 @@ use broker_proto::{
     PassedOver, Priority, Recipient, Sender, StopReason, Usage, WallTime,
 };
 
-use super::{Body, Digest, Seq};
+use super::{Body, Digest, Line, Seq};
 use crate::core::{Accepted, BootTime, Subject};
 
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Message {
     pub to: Recipient,
     pub kind: MessageType,
     pub priority: Priority,
+    /// With whom it keeps its order; `None` when its sender gave neither key nor session.
+    pub line: Option<Line>,
     pub digest: Digest,
     pub body: Body,
     pub accepted_at: WallTime,
@@ -132,6 +134,7 @@ impl Message {
             to: accepted.to.clone(),
             kind: accepted.kind,
             priority: accepted.priority,
+            line: accepted.line(),
             digest: accepted.digest,
             body: accepted.body.clone(),
             accepted_at: accepted.at,
@@ -151,6 +154,13 @@ impl Message {
     #[must_use]
     pub fn subject(&self) -> Subject {
         Subject { seq: self.seq, id: self.id }
+    }
+
+    /// Its line, when only one of it may be out (I-11).
+    #[must_use]
+    pub fn strict_line(&self) -> Option<Line> {
+        let is_strict = matches!(self.kind, MessageType::Handoff | MessageType::Delegation);
+        self.line.filter(|_| is_strict)
     }
 
     /// The queue it is in, or was in last.

@@ -5,6 +5,7 @@
 
 mod message;
 mod ready;
+mod strict;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -15,7 +16,8 @@ use broker_proto::{MessageId, Receipt, Recipient, Sender, WallTime};
 
 pub(super) use message::Answered;
 pub use message::{Consultation, Hold, Lease, Message, Place};
-pub use ready::Ready;
+pub use ready::{Line, Ready};
+use strict::Strict;
 
 use super::{BootTime, Event, Note, Now};
 
@@ -71,6 +73,7 @@ pub struct State {
     ended: VecDeque<Ended>,
     finish_no: u64,
     queues: BTreeMap<Recipient, Ready>,
+    strict: Strict,
     deadlines: BTreeSet<(WallTime, Seq)>,
     leases: BTreeSet<(BootTime, Seq)>,
     /// Leased before the broker's last start, and not heard of since.
@@ -118,6 +121,12 @@ impl State {
     #[must_use]
     pub fn find(&self, sender: &Sender, id: MessageId) -> Option<&Message> {
         self.known.get(&(sender.clone(), id)).and_then(|known| self.messages.get(&known.seq))
+    }
+
+    /// Whether this ready message is to be delivered only after others of its strict key (I-11).
+    #[must_use]
+    pub fn is_held_back(&self, seq: Seq) -> bool {
+        is_held_back(&self.messages, &self.strict, seq)
     }
 
     /// The messages ready in a queue, best first.
@@ -322,6 +331,8 @@ impl State {
             Note::Started { .. } => {
                 self.inherited = self.leases.iter().map(|(_, seq)| *seq).collect();
                 self.queues.values_mut().for_each(Ready::forget_turns);
+                // Nobody is linked yet; whoever greets is served.
+                self.unserved.clear();
             }
             Note::LinkUp { .. }
             | Note::LinkDown { .. }
@@ -353,13 +364,28 @@ impl State {
 
     /// Moves a message to the place `to` gives, and keeps every index in step with it.
     fn place(&mut self, seq: Seq, to: impl FnOnce(&mut Message) -> Place) {
-        let Some(message) = self.messages.get_mut(&seq) else { return };
+        if !self.messages.contains_key(&seq) {
+            return;
+        }
         self.inherited.remove(&seq);
-        leave(message, &mut self.queues, &mut self.leases, &mut self.waits);
+        self.leave(seq);
+        let Some(message) = self.messages.get_mut(&seq) else { return };
         message.place = to(message);
+        self.enter(seq);
+        self.judge_line(seq);
+    }
+
+    /// Takes a message into the indexes of the place it is in.
+    fn enter(&mut self, seq: Seq) {
+        let Some(message) = self.messages.get(&seq) else { return };
+        if let Some(line) = message.strict_line() {
+            self.strict.enter(line, message);
+        }
         let ready = self.queues.entry(message.queue().clone()).or_default();
         match &message.place {
-            Place::Ready { .. } => ready.push(message.priority, seq, message.body.size_bytes),
+            Place::Ready { .. } => {
+                ready.push(message, |seq| is_held_back(&self.messages, &self.strict, seq));
+            }
             Place::Leased { lease, .. } => {
                 ready.lease();
                 self.leases.insert((lease.ends, seq));
@@ -368,6 +394,47 @@ impl State {
                 self.waits.insert((message.due, seq));
             }
             Place::New | Place::Closing { .. } | Place::Held { .. } => {}
+        }
+    }
+
+    /// Takes a message out of the indexes of the place it is in.
+    fn leave(&mut self, seq: Seq) {
+        let Some(message) = self.messages.get(&seq) else { return };
+        if let Some(line) = message.strict_line() {
+            self.strict.leave(line, seq);
+        }
+        match &message.place {
+            Place::Ready { queue } => {
+                if let Some(ready) = self.queues.get_mut(queue) {
+                    ready.remove(message, |seq| is_held_back(&self.messages, &self.strict, seq));
+                }
+            }
+            Place::Leased { queue, lease } => {
+                if let Some(ready) = self.queues.get_mut(queue) {
+                    ready.unlease();
+                }
+                self.leases.remove(&(lease.ends, seq));
+            }
+            Place::Waiting { .. } => {
+                self.waits.remove(&(message.due, seq));
+            }
+            Place::New | Place::Closing { .. } | Place::Held { .. } => {}
+        }
+    }
+
+    /// After a message of a strict line came somewhere else: who of its line may be delivered now.
+    fn judge_line(&mut self, seq: Seq) {
+        let Some(message) = self.messages.get(&seq) else { return };
+        let Some(line) = message.strict_line() else { return };
+        for queue in self.strict.queues(line, &message.to) {
+            let Some(ready) = self.queues.get_mut(&queue) else { continue };
+            let is_news = ready.settle(line, |seq| is_held_back(&self.messages, &self.strict, seq));
+            if !ready.has(line) {
+                self.strict.forget_stray(line, &queue);
+            }
+            if is_news {
+                self.unserved.insert(queue);
+            }
         }
     }
 
@@ -381,9 +448,10 @@ impl State {
 
     fn end(&mut self, finished: &super::Finished) {
         let seq = finished.subject.seq;
-        let Some(mut message) = self.messages.remove(&seq) else { return };
         self.inherited.remove(&seq);
-        leave(&mut message, &mut self.queues, &mut self.leases, &mut self.waits);
+        self.leave(seq);
+        self.judge_line(seq);
+        let Some(message) = self.messages.remove(&seq) else { return };
         self.deadlines.remove(&(message.deadline, seq));
         if let Some(until) = message.orphaned {
             self.orphans.remove(&(until, seq));
@@ -408,31 +476,9 @@ impl State {
     }
 }
 
-/// Takes a message out of the indexes of the place it is in.
-fn leave(
-    message: &mut Message,
-    queues: &mut BTreeMap<Recipient, Ready>,
-    leases: &mut BTreeSet<(BootTime, Seq)>,
-    waits: &mut BTreeSet<(BootTime, Seq)>,
-) {
-    let seq = message.seq;
-    match &message.place {
-        Place::Ready { queue } => {
-            if let Some(ready) = queues.get_mut(queue) {
-                ready.remove(message.priority, seq, message.body.size_bytes);
-            }
-        }
-        Place::Leased { queue, lease } => {
-            if let Some(ready) = queues.get_mut(queue) {
-                ready.unlease();
-            }
-            leases.remove(&(lease.ends, seq));
-        }
-        Place::Waiting { .. } => {
-            waits.remove(&(message.due, seq));
-        }
-        Place::New | Place::Closing { .. } | Place::Held { .. } => {}
-    }
+fn is_held_back(messages: &HashMap<Seq, Message>, strict: &Strict, seq: Seq) -> bool {
+    let line = messages.get(&seq).and_then(Message::strict_line);
+    line.is_some_and(|line| strict.holds_back(line, seq))
 }
 
 fn due(set: &BTreeSet<(BootTime, Seq)>, now: Now) -> Option<Seq> {

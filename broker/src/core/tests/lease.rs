@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use broker_proto::{MessageState, Priority, Recipient};
+use broker_proto::{MessageState, Recipient};
 
 use super::world::*;
 use crate::core::{
@@ -189,45 +189,6 @@ fn credit_on_a_closed_link_is_refused() {
     let late = Command::Credit { link: opus, messages: 1, size_bytes: 1 };
 
     assert_eq!(world.decide(late), Err(Refusal::LinkClosed(opus.0)));
-}
-
-// I-10
-#[test]
-fn first_deliveries_of_a_priority_follow_their_numbers() {
-    let mut world = World::empty(policy());
-    let asked: Vec<Seq> = (0..5).map(|_| world.ask("opus")).collect();
-
-    world.greet("opus", "first", 10);
-
-    let order: Vec<Seq> = world.delivered().into_iter().map(|(seq, ..)| seq).collect();
-    assert_eq!(order, asked);
-}
-
-// I-12
-#[test]
-fn priorities_share_a_backlogged_queue_eight_four_two_one() {
-    let lanes = [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
-    let mut world = World::empty(policy());
-    for priority in lanes {
-        for _ in 0..1_000 {
-            let letter = NewMessage { priority, ..world.letter("scribe") };
-            world.send(letter).unwrap();
-        }
-    }
-    world.greet("scribe", "first", 1_500);
-
-    let place = |seq: Seq| usize::try_from((seq.0 - 1) / 1_000).unwrap();
-    let mut shares = [0_i32; 4];
-    let mut since_low = 0;
-    for (seq, ..) in world.delivered() {
-        shares[place(seq)] += 1;
-        since_low = if place(seq) == 0 { 0 } else { since_low + 1 };
-        assert!(since_low <= 15, "the head of low waits {since_low} deliveries");
-    }
-
-    for (share, want) in shares.into_iter().zip([100, 200, 400, 800]) {
-        assert!((share - want).abs() * 10 <= want, "{shares:?}");
-    }
 }
 
 // I-5

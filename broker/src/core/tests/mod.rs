@@ -12,6 +12,7 @@ mod given;
 mod histories;
 mod lease;
 mod link;
+mod order;
 mod publish;
 mod restart;
 mod settle;
