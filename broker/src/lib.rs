@@ -12,5 +12,7 @@ pub mod link;
 pub mod projection;
 pub mod reply;
 pub mod service;
+#[cfg(test)]
+mod sim;
 
 pub use app::{Error, Store, listen, run};

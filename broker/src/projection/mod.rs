@@ -61,6 +61,26 @@ pub enum Place {
     Directory(PathBuf),
     /// Gone with the process.
     Memory,
+    /// Outlives the projection that is opened on it, and is used without a thread.
+    #[cfg(test)]
+    Rows(Rows),
+}
+
+/// A store of rows in memory that is there before and after the projection, as a file would be. Clones share it.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub struct Rows(Arc<std::sync::Mutex<rusqlite::Connection>>);
+
+#[cfg(test)]
+impl Rows {
+    pub(crate) fn new() -> Self {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        Self(Arc::new(std::sync::Mutex::new(connection)))
+    }
+
+    fn connection(&self) -> std::sync::MutexGuard<'_, rusqlite::Connection> {
+        self.0.lock().unwrap()
+    }
 }
 
 /// How far somebody waits for. Written by readers, read by the fold.
@@ -114,6 +134,7 @@ impl FoldTask {
         let mut frames = self.journal.read(from, Until::Forever).ready_chunks(FRAMES);
         loop {
             let chunk = tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 chunk = frames.next() => chunk,
             };
@@ -126,6 +147,7 @@ impl FoldTask {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = self.wanted.notify.notified() => {}
                 () = tokio::time::sleep(GATHER) => {}
                 () = stop.cancelled() => return Ok(()),

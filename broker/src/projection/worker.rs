@@ -23,8 +23,13 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// Runs closures on one connection, one after the other; ends with its last handle.
 #[derive(Debug, Clone)]
-pub(super) struct Worker {
-    jobs: mpsc::SyncSender<Job>,
+pub(super) enum Worker {
+    Thread {
+        jobs: mpsc::SyncSender<Job>,
+    },
+    /// At once, where it is called: a simulation knows no threads.
+    #[cfg(test)]
+    Here(super::Rows),
 }
 
 /// Jobs waiting at most; callers beyond that wait for a place.
@@ -41,20 +46,25 @@ impl Worker {
                 }
             })
             .map_err(|source| Error::Create { path: name.into(), source })?;
-        Ok(Self { jobs: tx })
+        Ok(Self::Thread { jobs: tx })
     }
 
     pub(super) async fn call<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        let jobs = match self {
+            Self::Thread { jobs } => jobs,
+            #[cfg(test)]
+            Self::Here(rows) => return job(&mut rows.connection()),
+        };
         let (done, answer) = oneshot::channel();
         let mut job: Job = Box::new(move |connection| {
             // A caller who has left is normal.
             let _ = done.send(job(connection));
         });
         loop {
-            match self.jobs.try_send(job) {
+            match jobs.try_send(job) {
                 Ok(()) => break,
                 Err(mpsc::TrySendError::Full(back)) => {
                     job = back;
@@ -88,6 +98,11 @@ pub(super) fn open(place: Place, journal: JournalId) -> Result<(Worker, Worker),
             // A shared cache locks tables; a reader may look at what is being folded instead of failing.
             reader.pragma_update(None, "read_uncommitted", true)?;
             (writer, reader)
+        }
+        #[cfg(test)]
+        Place::Rows(rows) => {
+            schema::prepare(&mut rows.connection(), journal)?;
+            return Ok((Worker::Here(rows.clone()), Worker::Here(rows)));
         }
     };
     schema::prepare(&mut writer, journal)?;

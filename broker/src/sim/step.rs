@@ -1,0 +1,246 @@
+//! The steps of a history, and how a seed becomes them.
+//!
+//! A step holds all that is random in it, so that any part of a history is a history: a long one can be shortened.
+
+/// Processes that speak for agents, by their place in [`super::agent::NAMES`].
+pub(super) const PROCESSES: u64 = 5;
+
+/// One thing that happens. Numbers point into what is there, whatever its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A new message is offered.
+    Send {
+        sender: u8,
+        to: u8,
+        priority: u8,
+        key: u8,
+        seconds: Option<u16>,
+    },
+    /// A new question is asked; `options` are bits.
+    Ask {
+        model: u8,
+        options: u8,
+    },
+    /// An earlier message again, or another one under its id.
+    Again {
+        of: u16,
+        is_other: bool,
+    },
+    Cancel {
+        of: u16,
+    },
+    /// The asker of a question leaves, or comes back.
+    Asker {
+        of: u16,
+        is_back: bool,
+    },
+    Greet {
+        process: u8,
+        is_new: bool,
+        resumes: bool,
+        credit: u8,
+    },
+    HangUp {
+        process: u8,
+    },
+    Credit {
+        process: u8,
+        messages: u8,
+    },
+    /// A process settles something it holds.
+    Settle {
+        process: u8,
+        which: u8,
+        how: u8,
+    },
+    /// A process settles with any token it ever had.
+    Stale {
+        process: u8,
+        which: u8,
+        how: u8,
+    },
+    /// A process settles with another one's token.
+    Foreign {
+        process: u8,
+        which: u8,
+    },
+    Beat {
+        process: u8,
+    },
+    /// The process is gone, and what it held with it.
+    Die {
+        process: u8,
+    },
+    /// It stops reading, or reads again.
+    Stall {
+        process: u8,
+    },
+    /// Frames arrive, in any order.
+    Arrive {
+        count: u8,
+        order: u16,
+    },
+    /// A frame never arrives.
+    Lose {
+        which: u16,
+    },
+    /// The disk answers appends that wait for it.
+    Sync {
+        count: u8,
+    },
+    Disk {
+        fault: Fault,
+    },
+    Room {
+        is_left: bool,
+    },
+    /// The projection folds what is there.
+    Fold,
+    Pass {
+        millis: u16,
+    },
+    /// The wall clock alone is set.
+    Clock {
+        seconds: i32,
+    },
+    /// The broker is killed and started again; the append in flight is stored or not.
+    Crash {
+        is_stored: bool,
+        millis: u16,
+        loses_rows: bool,
+    },
+    /// It is stopped properly and started again.
+    Stop,
+    /// Another broker claims the journal while this one still runs.
+    TakeOver,
+}
+
+/// What becomes of the next append instead of being stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Full,
+    Unavailable,
+    UnknownStored,
+    UnknownLost,
+    Broken,
+}
+
+/// SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn is(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    fn byte(&mut self, end: u64) -> u8 {
+        u8::try_from(self.below(end)).unwrap_or(u8::MAX)
+    }
+
+    fn short(&mut self, end: u64) -> u16 {
+        u16::try_from(self.below(end)).unwrap_or(u16::MAX)
+    }
+}
+
+/// How often each kind of step comes, relative to the others, in the order of [`step`].
+const WEIGHTS: [u64; 25] =
+    [10, 5, 4, 1, 2, 5, 1, 6, 14, 4, 1, 5, 1, 1, 14, 1, 24, 2, 1, 6, 10, 1, 2, 1, 1];
+
+/// The history of a seed. Which kinds of step are rare, usual or frequent is its own: what goes wrong only when one
+/// thing never happens and another all the time is found too.
+pub(super) fn history(seed: u64) -> Vec<Step> {
+    let mut random = Random(seed);
+    let mut weights = WEIGHTS;
+    for weight in &mut weights {
+        *weight *= [0, 1, 1, 1, 2, 4][usize::from(random.byte(6))];
+    }
+    // Nothing happens without messages, agents and a disk.
+    for needed in [0, 5, 7, 14, 16] {
+        weights[needed] = weights[needed].max(WEIGHTS[needed]);
+    }
+    let total = weights.iter().sum();
+    let length = 40 + random.below(160);
+    (0..length)
+        .map(|_| {
+            let mut at = random.below(total);
+            let chosen = weights.iter().position(|weight| match at.checked_sub(*weight) {
+                Some(rest) => {
+                    at = rest;
+                    false
+                }
+                None => true,
+            });
+            step(chosen.unwrap_or(0), &mut random)
+        })
+        .collect()
+}
+
+fn step(kind: usize, random: &mut Random) -> Step {
+    let process = random.byte(PROCESSES);
+    match kind {
+        0 => Step::Send {
+            sender: random.byte(2),
+            to: random.byte(3),
+            priority: random.byte(4),
+            key: random.byte(3),
+            seconds: random.is(25).then(|| random.short(60)),
+        },
+        1 => Step::Ask { model: random.byte(3), options: random.byte(256) },
+        2 => Step::Again { of: random.short(1000), is_other: random.is(25) },
+        3 => Step::Cancel { of: random.short(1000) },
+        4 => Step::Asker { of: random.short(1000), is_back: random.is(70) },
+        5 => Step::Greet {
+            process,
+            is_new: random.is(20),
+            resumes: random.is(80),
+            credit: random.byte(5),
+        },
+        6 => Step::HangUp { process },
+        7 => Step::Credit { process, messages: random.byte(5) },
+        8 => Step::Settle { process, which: random.byte(8), how: random.byte(10) },
+        9 => Step::Stale { process, which: random.byte(64), how: random.byte(10) },
+        10 => Step::Foreign { process, which: random.byte(64) },
+        11 => Step::Beat { process },
+        12 => Step::Die { process },
+        13 => Step::Stall { process },
+        14 => Step::Arrive { count: 1 + random.byte(4), order: random.short(1000) },
+        15 => Step::Lose { which: random.short(1000) },
+        16 => Step::Sync { count: 1 + random.byte(3) },
+        17 => Step::Disk {
+            fault: [
+                Fault::Full,
+                Fault::Unavailable,
+                Fault::UnknownStored,
+                Fault::UnknownLost,
+                Fault::Broken,
+            ][usize::from(random.byte(5))],
+        },
+        18 => Step::Room { is_left: random.is(60) },
+        19 => Step::Fold,
+        20 => Step::Pass {
+            millis: if random.is(80) { random.short(6_000) } else { random.short(40_000) },
+        },
+        21 => {
+            Step::Clock { seconds: [-3600, -30, -1, 1, 45, 90, 3600][usize::from(random.byte(7))] }
+        }
+        22 => Step::Crash {
+            is_stored: random.is(50),
+            millis: random.short(5_000),
+            loses_rows: random.is(15),
+        },
+        23 => Step::Stop,
+        _ => Step::TakeOver,
+    }
+}
