@@ -35,6 +35,7 @@ use crate::{
     service::{
         self, AgentLinkService, ConsultService, ContentService, DeadlineLayer, IdentityLayer,
         MessageService, RegistryService, ShedLayer, TraceLayer, Uploads, UsageService, Verify,
+        Watches,
     },
 };
 
@@ -273,7 +274,8 @@ async fn services(
         AgentLinkService { services: link_services.clone(), tasks: parts.tasks.clone() };
     let consult = ConsultService { intake: intake.clone(), slots, stop: parts.stop.clone() };
     let content = ContentService { intake: intake.clone(), journal: Arc::clone(&journal), uploads };
-    let message = MessageService { intake: intake.clone(), journal, stop: parts.stop.clone() };
+    let watches = Watches { engine: intake.engine.clone(), journal, stop: parts.stop.clone() };
+    let message = MessageService { intake: intake.clone(), watches };
     let registry = RegistryService {
         intake: intake.clone(),
         links: link_services.links,

@@ -18,6 +18,7 @@ mod providers;
 mod reasons;
 mod reflection;
 mod refusals;
+mod rings;
 mod secrets;
 mod streams;
 mod transcripts;

@@ -5,7 +5,8 @@ use broker_client::{
     link::{Agent, AgentOptions, Ended, Job, LinkState, Report, SettleError},
 };
 use broker_proto::{
-    AgentName, Delivery, Failure, FailureClass, ModelName, Part, SettleOutcome, StopReason,
+    AgentName, Delivery, Failure, FailureClass, ModelName, Part, RoleName, SettleOutcome,
+    StopReason,
 };
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -17,6 +18,7 @@ use crate::within;
 pub struct Plan {
     name: String,
     models: Vec<String>,
+    roles: Vec<String>,
     capacity: u32,
     is_exclusive: bool,
     byte_credit: u64,
@@ -29,10 +31,17 @@ impl Plan {
         Self {
             name: name.to_owned(),
             models: models.iter().map(|&model| model.to_owned()).collect(),
+            roles: Vec::new(),
             capacity: 1,
             is_exclusive: false,
             byte_credit: 8 << 20,
         }
+    }
+
+    #[must_use]
+    pub fn role(mut self, role: &str) -> Self {
+        self.roles.push(role.to_owned());
+        self
     }
 
     #[must_use]
@@ -79,7 +88,9 @@ impl ScriptedAgent {
         let name = AgentName::parse(&plan.name).expect("the test names an agent");
         let token = client.create_token(&name).await.expect("a token is made");
         let models = plan.models.iter().map(|m| ModelName::parse(m).expect("a model's name"));
+        let roles = plan.roles.iter().map(|r| RoleName::parse(r).expect("a role's name"));
         let options = AgentOptions {
+            roles: roles.collect(),
             is_exclusive: plan.is_exclusive,
             capacity: plan.capacity,
             byte_credit: plan.byte_credit,

@@ -44,6 +44,7 @@ pub async fn hello(endpoint: &Endpoint, name: &str, models: &[&str]) -> Hello {
         resume: Vec::new(),
         resume_token: None,
         resume_seen: 0,
+        roles: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use broker_proto::{
     AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Failure, MessageId, MessageState,
-    MessageType, ModelName, PassedOver, Priority, Recipient, Sender, WallTime,
+    MessageType, ModelName, PassedOver, Priority, Recipient, RoleName, Sender, WallTime,
 };
 
 use super::{
@@ -65,12 +65,69 @@ pub struct Finished {
     pub failure: Option<Failure>,
     /// The answer, or what arrived of it.
     pub reply: Option<Body>,
+    /// For a message to all agents of a model: how many got a copy.
+    pub copies: u32,
+}
+
+/// A message to all agents of a model: one event, so that every copy is in one commit, however many there are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FannedOut {
+    pub original: Accepted,
+    /// At most 256, numbered behind the original.
+    pub copies: Vec<Copied>,
+}
+
+/// One agent's copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    pub subject: Subject,
+    pub agent: AgentName,
+}
+
+impl FannedOut {
+    /// What it stands for: the original's acceptance and end, and between them each copy in its agent's mailbox.
+    fn steps(&self) -> impl Iterator<Item = Event> {
+        let original = &self.original;
+        let (subject, at) = (original.subject, original.at);
+        let copies = self.copies.iter().flat_map(move |copy| {
+            let to = Recipient::Agent(copy.agent.clone());
+            let correlation = Correlation {
+                root: original.correlation.root.or(Some(subject.id)),
+                parent: Some(subject.id),
+                ..original.correlation
+            };
+            let accepted =
+                Accepted { subject: copy.subject, to: to.clone(), correlation, ..original.clone() };
+            let routed = Event::Routed {
+                subject: copy.subject,
+                at,
+                queue: to,
+                candidate: 0,
+                wait_until: None,
+                passed_over: Vec::new(),
+                why: format!("copy of {}", subject.id),
+            };
+            [Event::Accepted(Box::new(accepted)), routed]
+        });
+        let end = Event::Finished(Box::new(Finished {
+            subject,
+            at,
+            state: MessageState::Done,
+            epoch: 0,
+            summary: None,
+            failure: None,
+            reply: None,
+            copies: u32::try_from(self.copies.len()).unwrap_or(u32::MAX),
+        }));
+        [Event::Accepted(Box::new(original.clone()))].into_iter().chain(copies).chain([end])
+    }
 }
 
 /// Journalled, in this order, for ever.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Accepted(Box<Accepted>),
+    FannedOut(Box<FannedOut>),
     /// Placed in a queue, or set to wait for it until a time.
     Routed {
         subject: Subject,
@@ -129,6 +186,11 @@ pub enum Event {
         at: WallTime,
         hash: Option<[u8; 32]>,
     },
+    /// An agent has greeted with this role.
+    RoleKnown {
+        role: RoleName,
+        at: WallTime,
+    },
     ContentStored {
         hash: ContentHash,
         at: WallTime,
@@ -142,6 +204,7 @@ impl Event {
     pub fn subject(&self) -> Option<Subject> {
         match self {
             Self::Accepted(accepted) => Some(accepted.subject),
+            Self::FannedOut(fanned) => Some(fanned.original.subject),
             Self::Finished(finished) => Some(finished.subject),
             Self::Routed { subject, .. }
             | Self::Held { subject, .. }
@@ -151,7 +214,16 @@ impl Event {
             Self::RouteChanged { .. }
             | Self::UsageChanged { .. }
             | Self::TokenChanged { .. }
+            | Self::RoleKnown { .. }
             | Self::ContentStored { .. } => None,
+        }
+    }
+
+    /// Hands out the steps that this event stands for: itself, unless it is one over a set.
+    pub fn each(&self, mut step: impl FnMut(&Self)) {
+        match self {
+            Self::FannedOut(fanned) => fanned.steps().for_each(|event| step(&event)),
+            _ => step(self),
         }
     }
 }
@@ -225,6 +297,11 @@ pub enum Note {
     /// What waited for this model's agent has been routed again.
     ToldAbsent {
         model: ModelName,
+    },
+    /// A link of a ring took a delivery: the next one is another's turn.
+    TookTurn {
+        queue: Recipient,
+        link: LinkId,
     },
     /// The broker runs since `at`; these models have no agent yet.
     Started {

@@ -23,7 +23,7 @@ pub use command::{
     Command, Delivered, Earlier, Effect, NewConsultation, NewMessage, Outcome, Query, Reply,
     Resumed, SettleCommand, View,
 };
-pub use event::{Accepted, Event, Finished, Note, Subject};
+pub use event::{Accepted, Copied, Event, FannedOut, Finished, Note, Subject};
 pub use policy::Policy;
 pub use refusal::Refusal;
 pub use time::{BootTime, Now};
@@ -79,10 +79,12 @@ pub fn decide(state: &mut State, command: Command, now: Now) -> Result<Decision,
 
 /// Applies an event that was decided earlier. Total: an event that was journalled cannot fail.
 pub fn apply(state: &mut State, event: &Event) {
-    state.queue.apply(event);
-    state.route.apply(event);
-    state.agent.apply(event);
-    state.usage.apply(event);
+    event.each(|event| {
+        state.queue.apply(event);
+        state.route.apply(event);
+        state.agent.apply(event);
+        state.usage.apply(event);
+    });
 }
 
 /// When the shell must come back with [`Command::Tick`], if nothing else happens.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::{MessageId, MessageType, Recipient};
+use broker_proto::{MessageId, MessageType, ModelName, Recipient, RoleName};
 
 /// A refusal says that surely nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,14 +11,24 @@ pub enum Refusal {
     UnknownModel { given: String, nearest: Vec<String> },
     #[error("no agent is called `{0}`: create its token first, or allow a future recipient")]
     UnknownAgent(String),
+    #[error(
+        "no agent has ever taken the role `{0}`: start one with it, or allow a future recipient"
+    )]
+    UnknownRole(RoleName),
+    #[error("{known} roles are known; use one of them")]
+    TooManyRoles { known: usize },
+    #[error("no agent serves {0} now, so nobody would get the message")]
+    NoRecipient(ModelName),
+    #[error("{count} agents serve {model}; one message goes to at most {limit}")]
+    TooManyRecipients { model: ModelName, count: usize, limit: usize },
     #[error("message id {0} was used before for another message")]
     IdReused(MessageId),
     #[error("the message expired before it arrived")]
     AlreadyExpired,
     #[error("queue `{queue}` is full ({limit})")]
     QueueFull { queue: Recipient, limit: String, retry_after: Duration },
-    #[error("a model's queue takes consultations, not a {0:?}")]
-    WrongType(MessageType),
+    #[error("{}", wrong_type(*.kind, .to))]
+    WrongType { kind: MessageType, to: Recipient },
     #[error("there is no message {0}")]
     UnknownMessage(MessageId),
     #[error("the lease on message {0} is lost")]
@@ -27,6 +37,19 @@ pub enum Refusal {
     UnknownToken(String),
     #[error("link {0} is not open")]
     LinkClosed(u64),
+}
+
+fn wrong_type(kind: MessageType, to: &Recipient) -> String {
+    let kind = kind.as_str();
+    match to {
+        Recipient::Model(_) if kind == "status" => {
+            format!("a status never reaches a model: send it to an agent or a role, not to {to}")
+        }
+        Recipient::Model(_) => format!("a model's queue takes consultations, not a {kind}"),
+        Recipient::Agent(_) | Recipient::Role(_) | Recipient::AgentsOf(_) => {
+            format!("a {kind} cannot go to {to}: ask a model, or one agent")
+        }
+    }
 }
 
 fn suggestion(nearest: &[String]) -> String {

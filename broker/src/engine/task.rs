@@ -422,6 +422,8 @@ impl Pending {
 fn name(event: &Event) -> &'static str {
     match event {
         Event::Accepted(_) => "accepted",
+        Event::FannedOut(_) => "fanned_out",
+        Event::RoleKnown { .. } => "role_known",
         Event::Routed { .. } => "routed",
         Event::Leased { .. } => "leased",
         Event::AttemptFailed { .. } => "attempt_failed",

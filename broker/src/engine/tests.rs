@@ -214,6 +214,7 @@ impl Bench {
             resumes: None,
             is_exclusive: true,
             models: vec![model("opus")],
+            roles: vec![],
             capacity: 4,
             since: WallTime(0),
             credit_messages: 0,

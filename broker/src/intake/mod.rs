@@ -97,8 +97,10 @@ impl Intake {
         allow_future_recipient: bool,
     ) -> Result<Receipt, Error> {
         let options = AskOptions { keep: true, ..AskOptions::default() };
-        let is_consultation = message.kind == MessageType::Consultation;
-        let options = is_consultation.then_some(options);
+        // In an agent's mailbox it is a message like any other: its agent asks the model it has.
+        let is_routed =
+            message.kind == MessageType::Consultation && matches!(message.to, Recipient::Model(_));
+        let options = is_routed.then_some(options);
         self.accept(from, message, options, allow_future_recipient).await
     }
 
@@ -234,9 +236,11 @@ impl Intake {
     }
 
     fn resolve(&self, message: &mut Message) -> Result<(), Error> {
-        if let Recipient::Model(given) = &message.to {
-            message.to = Recipient::Model(self.model(given)?);
-        }
+        message.to = match &message.to {
+            Recipient::Model(given) => Recipient::Model(self.model(given)?),
+            Recipient::AgentsOf(given) => Recipient::AgentsOf(self.model(given)?),
+            Recipient::Agent(_) | Recipient::Role(_) => return Ok(()),
+        };
         Ok(())
     }
 

@@ -216,7 +216,10 @@ async fn only_a_consultation_with_a_model_is_asked() {
     let refused = shell.intake.send(&local(), status, false).await;
     assert!(matches!(
         refused,
-        Err(Error::Engine(engine::Error::Refused(Refusal::WrongType(MessageType::Status))))
+        Err(Error::Engine(engine::Error::Refused(Refusal::WrongType {
+            kind: MessageType::Status,
+            ..
+        })))
     ));
 }
 

@@ -9,12 +9,12 @@ use prost::Message as _;
 use broker_proto::{
     AgentName, AnswerSummary, AskOptions, Attempt, ContentHash, Correlation, Failure, FailureClass,
     MessageId, MessageState, MessageType, ModelName, PassedOver, Priority, RateLimit, Recipient,
-    Sender, Usage, WallTime, convert::Stored,
+    RoleName, Sender, Usage, WallTime, convert::Stored,
 };
 
 use super::Record;
 use crate::core::{
-    Accepted, Event, Finished, NewConsultation, Subject,
+    Accepted, Copied, Event, FannedOut, Finished, NewConsultation, Subject,
     queue::{Body, BodyKey, Digest, Hold, Seq},
     route::{ModelRoute, Shut},
     usage::ModelTotals,
@@ -43,6 +43,25 @@ mod kind {
     pub(super) const TOKEN_CHANGED: u16 = 9;
     pub(super) const CONTENT_STORED: u16 = 10;
     pub(super) const HELD: u16 = 11;
+    pub(super) const ROLE_KNOWN: u16 = 20;
+    pub(super) const FANNED_OUT: u16 = 21;
+
+    /// Those this program knows.
+    pub(super) const ALL: &[u16] = &[
+        ACCEPTED,
+        ROUTED,
+        LEASED,
+        ATTEMPT_FAILED,
+        LEASE_LOST,
+        FINISHED,
+        ROUTE_CHANGED,
+        USAGE_CHANGED,
+        TOKEN_CHANGED,
+        CONTENT_STORED,
+        HELD,
+        ROLE_KNOWN,
+        FANNED_OUT,
+    ];
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -199,6 +218,8 @@ struct FinishedRecord {
     failure: Option<Bytes>,
     #[prost(message, optional, tag = "6")]
     reply: Option<BodyRecord>,
+    #[prost(uint32, tag = "7")]
+    copies: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -267,11 +288,42 @@ struct ContentRecord {
     body: Option<BodyRecord>,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct RoleRecord {
+    #[prost(string, tag = "1")]
+    role: String,
+    #[prost(uint64, tag = "2")]
+    at: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct FannedOutRecord {
+    #[prost(message, optional, tag = "1")]
+    original: Option<AcceptedRecord>,
+    #[prost(message, repeated, tag = "2")]
+    copies: Vec<CopiedRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct CopiedRecord {
+    #[prost(uint64, tag = "1")]
+    seq: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    id: Vec<u8>,
+    #[prost(string, tag = "3")]
+    agent: String,
+}
+
 /// The record of an event.
 #[must_use]
 pub fn encode(event: &Event) -> Record {
     let (kind, body) = match event {
-        Event::Accepted(accepted) => (kind::ACCEPTED, write_accepted(accepted)),
+        Event::Accepted(accepted) => (kind::ACCEPTED, write_accepted(accepted).encode_to_vec()),
+        Event::FannedOut(fanned) => (kind::FANNED_OUT, write_fanned_out(fanned)),
+        Event::RoleKnown { role, at } => {
+            let record = RoleRecord { role: role.to_string(), at: at.0 };
+            (kind::ROLE_KNOWN, record.encode_to_vec())
+        }
         Event::Routed { subject, at, queue, candidate, wait_until, passed_over, why } => {
             let passed_over = passed_over.iter().map(|passed| PassedOverRecord {
                 model: passed.model.to_string(),
@@ -331,6 +383,7 @@ pub fn encode(event: &Event) -> Record {
                 summary: finished.summary.clone().map(Stored::encode),
                 failure: finished.failure.clone().map(Stored::encode),
                 reply: finished.reply.as_ref().map(write_body),
+                copies: finished.copies,
             };
             (kind::FINISHED, record.encode_to_vec())
         }
@@ -396,7 +449,7 @@ pub fn decode(record: &Record) -> Result<Option<Event>, RecordError> {
     if record.kind == super::CLAIMED {
         return Ok(None);
     }
-    if record.version != VERSION || !(kind::ACCEPTED..=kind::HELD).contains(&record.kind) {
+    if record.version != VERSION || !kind::ALL.contains(&record.kind) {
         return Err(RecordError::TooNew { kind: record.kind, version: record.version });
     }
     read(record).map(Some).ok_or(RecordError::Damaged { kind: record.kind })
@@ -405,7 +458,16 @@ pub fn decode(record: &Record) -> Result<Option<Event>, RecordError> {
 fn read(record: &Record) -> Option<Event> {
     let body = record.body.clone();
     Some(match record.kind {
-        kind::ACCEPTED => Event::Accepted(Box::new(read_accepted(body)?)),
+        kind::ACCEPTED => {
+            let record = AcceptedRecord::decode(body).ok()?;
+            Event::Accepted(Box::new(read_accepted(record)?))
+        }
+        kind::FANNED_OUT => Event::FannedOut(Box::new(read_fanned_out(body)?)),
+        kind::ROLE_KNOWN => {
+            let record = RoleRecord::decode(body).ok()?;
+            let role = RoleName::parse(&record.role).ok()?;
+            Event::RoleKnown { role, at: WallTime(record.at) }
+        }
         kind::ROUTED => {
             let record = RoutedRecord::decode(body).ok()?;
             let (subject, at) = read_subject(record.subject)?;
@@ -465,6 +527,7 @@ fn read(record: &Record) -> Option<Event> {
                     Some(body) => Some(read_body(Some(body))?),
                     None => None,
                 },
+                copies: record.copies,
             }))
         }
         kind::ROUTE_CHANGED => {
@@ -569,7 +632,7 @@ fn read_body(record: Option<BodyRecord>) -> Option<Body> {
     rest.is_empty().then_some(Body { keys, size_bytes: record.size_bytes })
 }
 
-fn write_accepted(accepted: &Accepted) -> Vec<u8> {
+fn write_accepted(accepted: &Accepted) -> AcceptedRecord {
     AcceptedRecord {
         subject: Some(write_subject(accepted.subject, accepted.at)),
         sender: accepted.sender.to_string(),
@@ -593,11 +656,29 @@ fn write_accepted(accepted: &Accepted) -> Vec<u8> {
             max_output_tokens: new.max_output_tokens,
         }),
     }
-    .encode_to_vec()
 }
 
-fn read_accepted(body: Bytes) -> Option<Accepted> {
-    let record = AcceptedRecord::decode(body).ok()?;
+fn write_fanned_out(fanned: &FannedOut) -> Vec<u8> {
+    let copy = |copy: &Copied| CopiedRecord {
+        seq: copy.subject.seq.0,
+        id: write_id(Some(copy.subject.id)),
+        agent: copy.agent.to_string(),
+    };
+    let copies = fanned.copies.iter().map(copy).collect();
+    FannedOutRecord { original: Some(write_accepted(&fanned.original)), copies }.encode_to_vec()
+}
+
+fn read_fanned_out(body: Bytes) -> Option<FannedOut> {
+    let record = FannedOutRecord::decode(body).ok()?;
+    let copy = |copy: CopiedRecord| {
+        let subject = Subject { seq: Seq(copy.seq), id: read_id(&copy.id)? };
+        Some(Copied { subject, agent: AgentName::parse(&copy.agent).ok()? })
+    };
+    let copies = record.copies.into_iter().map(copy).collect::<Option<_>>()?;
+    Some(FannedOut { original: read_accepted(record.original?)?, copies })
+}
+
+fn read_accepted(record: AcceptedRecord) -> Option<Accepted> {
     let (subject, at) = read_subject(record.subject)?;
     let consultation = match record.consultation {
         None => None,
@@ -650,6 +731,30 @@ mod tests {
 
     fn body() -> Body {
         Body { keys: vec![BodyKey([3; 40]), BodyKey([4; 40])].into(), size_bytes: 99 }
+    }
+
+    fn fanned_out(at: WallTime) -> FannedOut {
+        let original = Accepted {
+            subject: subject(),
+            at,
+            sender: Sender::parse("local").unwrap(),
+            to: Recipient::AgentsOf(opus()),
+            kind: MessageType::Status,
+            priority: Priority::Low,
+            digest: Digest([9; 32]),
+            body: body(),
+            deadline: at,
+            session: None,
+            ordering_key: None,
+            correlation: Correlation::default(),
+            labels: std::collections::BTreeMap::new(),
+            consultation: None,
+        };
+        let copy = |n: u64| Copied {
+            subject: Subject { seq: Seq(7 + n), id: MessageId::from_u128(42 + u128::from(n)) },
+            agent: AgentName::parse(&format!("a{n}")).unwrap(),
+        };
+        FannedOut { original, copies: vec![copy(1), copy(2)] }
     }
 
     fn attempt() -> Attempt {
@@ -724,7 +829,11 @@ mod tests {
             summary: None,
             failure: Some(Failure::new(FailureClass::Timeout, "openai", "first byte")),
             reply: Some(body()),
+            copies: 3,
         })));
+        round_trip(&Event::FannedOut(Box::new(fanned_out(at))));
+        let role = RoleName::parse("reviewer").unwrap();
+        round_trip(&Event::RoleKnown { role, at });
         let shut = Some(Shut {
             until: Some(at),
             is_told: true,

@@ -22,8 +22,8 @@ use tonic::Status;
 use tracing::{Instrument, info, info_span, warn};
 
 use broker_proto::{
-    AgentName, AnswerFrame, Delivery, Down, Hello, Message, MessageId, Part, SettleOutcome,
-    Settlement, Up, Welcome,
+    AgentName, AnswerFrame, Delivery, Down, Hello, Message, MessageId, Part, Recipient,
+    SettleOutcome, Settlement, Up, Welcome,
     convert::{InvalidField, Stored as _},
 };
 
@@ -46,6 +46,8 @@ use crate::{
 const OUT: usize = 8192;
 /// The longest name a process may give itself.
 const INSTANCE: usize = 64;
+/// Roles that one agent takes at most.
+const ROLES: usize = 16;
 /// Settlements and sends of one link waiting for the engine at most, and their bytes; beyond that its frames wait on the
 /// wire, so that a store that stalls costs no more memory than this for each link.
 const SETTLING: usize = 4096;
@@ -163,6 +165,10 @@ async fn greet(
         let problem = format!("is longer than {INSTANCE} bytes");
         return Err(InvalidField::new("hello.instance", problem).into());
     }
+    if hello.roles.len() > ROLES {
+        let problem = format!("are more than {ROLES}");
+        return Err(InvalidField::new("hello.roles", problem).into());
+    }
     authenticate(services, &hello).await?;
     let resumes = resumes(services, &hello)?;
     let models = hello
@@ -260,6 +266,7 @@ impl LinkTask {
             resumes,
             is_exclusive: hello.is_exclusive,
             models,
+            roles: hello.roles.clone(),
             capacity: hello.capacity,
             since: self.services.clock.now().wall,
             credit_messages: 0,
@@ -361,6 +368,7 @@ impl LinkTask {
                 return None;
             }
         };
+        let message = self.as_delivered(id, message);
         self.held().insert(seq, Held { epoch, id });
         Some(Down::Deliver(Box::new(Delivery {
             lease: self.services.leases.token(seq, epoch),
@@ -372,6 +380,17 @@ impl LinkTask {
             time_left: deadline.since(self.services.clock.now().wall),
             max_output_tokens,
         })))
+    }
+
+    /// A copy has its original's body, which names the original.
+    fn as_delivered(&self, id: MessageId, mut message: Message) -> Message {
+        if message.id != id {
+            let original = std::mem::replace(&mut message.id, id);
+            message.to = Recipient::Agent(self.agent.clone());
+            message.correlation.root.get_or_insert(original);
+            message.correlation.parent = Some(original);
+        }
+        message
     }
 
     /// Takes what comes up, until the agent leaves. Gives the reason when it is the agent's fault.

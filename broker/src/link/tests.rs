@@ -119,6 +119,7 @@ async fn hello(shell: &Shell, instance: &str) -> Hello {
         is_exclusive: true,
         models: vec![model("opus")],
         capacity: 4,
+        roles: vec![],
         resume: vec![],
         resume_token: None,
         resume_seen: 0,

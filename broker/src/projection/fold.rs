@@ -10,6 +10,9 @@ use crate::{
     journal::{BatchNo, Frame, Record, record},
 };
 
+/// More than the steps of any event, so that each has a place of its own in its batch.
+const STEPS: usize = 1024;
+
 /// Folds frames in one transaction, and stores how far it has come with them.
 pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<(), Error> {
     let transaction = connection.transaction()?;
@@ -20,7 +23,7 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
             let event = record::decode(stored).map_err(|source| Error::Record { batch, source })?;
             if let Some(event) = event {
                 newest = newest.max(time_of(&event));
-                fold(&transaction, batch, place, stored, &event)?;
+                fold_steps(&transaction, batch, place, stored, &event)?;
             }
         }
     }
@@ -31,6 +34,27 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// Folds what an event stands for; each step of one over a set as if it had a record of its own.
+fn fold_steps(
+    transaction: &Transaction<'_>,
+    batch: BatchNo,
+    place: usize,
+    record: &Record,
+    event: &Event,
+) -> Result<(), Error> {
+    if !matches!(event, Event::FannedOut(_)) {
+        return fold(transaction, batch, place * STEPS, record, event);
+    }
+    let (mut step, mut folded) = (place * STEPS, Ok(()));
+    event.each(|event| {
+        if folded.is_ok() {
+            folded = fold(transaction, batch, step, &record::encode(event), event);
+            step += 1;
+        }
+    });
+    folded
 }
 
 fn fold(
@@ -81,6 +105,9 @@ fn fold(
         Event::RouteChanged { model, .. } => fact(transaction, &format!("route/{model}"), record)?,
         Event::UsageChanged { model, .. } => fact(transaction, &format!("usage/{model}"), record)?,
         Event::TokenChanged { agent, .. } => fact(transaction, &format!("token/{agent}"), record)?,
+        Event::RoleKnown { role, .. } => fact(transaction, &format!("role/{role}"), record)?,
+        // Folded step by step.
+        Event::FannedOut(_) => {}
         Event::ContentStored { hash, .. } => fact(transaction, &content_subject(*hash), record)?,
     }
     Ok(())
@@ -135,6 +162,7 @@ fn time_of(event: &Event) -> WallTime {
     match event {
         Event::Accepted(accepted) => accepted.at,
         Event::Finished(finished) => finished.at,
+        Event::FannedOut(fanned) => fanned.original.at,
         Event::Routed { at, .. }
         | Event::Held { at, .. }
         | Event::Leased { at, .. }
@@ -143,6 +171,7 @@ fn time_of(event: &Event) -> WallTime {
         | Event::RouteChanged { at, .. }
         | Event::UsageChanged { at, .. }
         | Event::TokenChanged { at, .. }
+        | Event::RoleKnown { at, .. }
         | Event::ContentStored { at, .. } => *at,
     }
 }

@@ -239,14 +239,8 @@ impl Row {
     #[must_use]
     pub fn info(self) -> MessageInfo {
         let Self { accepted, state, queue, finished } = self;
-        let queue = match queue.split_once('/') {
-            _ if finished.is_some() => None,
-            Some(("agent", name)) => {
-                broker_proto::AgentName::parse(name).ok().map(Recipient::Agent)
-            }
-            Some((_, name)) => broker_proto::ModelName::parse(name).ok().map(Recipient::Model),
-            None => None,
-        };
+        let queue = if finished.is_some() { None } else { Recipient::parse(&queue).ok() };
+        let copies = finished.as_ref().map_or(0, |done| done.copies);
         let (finished_at, summary, failure) =
             finished.map_or((None, None, None), |done| (Some(done.at), done.summary, done.failure));
         MessageInfo {
@@ -265,6 +259,8 @@ impl Row {
             failure,
             session: accepted.session,
             labels: accepted.labels,
+            copies,
+            correlation: accepted.correlation,
         }
     }
 }

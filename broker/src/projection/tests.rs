@@ -8,7 +8,7 @@ use super::{Error, Filter, FoldTask, Place, Projection, Row, open};
 use crate::{
     app::rehearsal::{agent, local, model, policy, soon},
     core::{
-        Accepted, Event, Finished, State, Subject, apply,
+        Accepted, Copied, Event, FannedOut, Finished, State, Subject, apply,
         queue::{Body, Digest, Seq},
         usage::ModelTotals,
     },
@@ -122,6 +122,7 @@ fn finished(seq: u64, state: MessageState) -> Event {
         summary: None,
         failure: None,
         reply: None,
+        copies: 0,
     }))
 }
 
@@ -280,6 +281,35 @@ async fn the_newest_message_of_an_id_is_found() {
 
     assert_eq!(row.accepted.subject.seq, Seq(2));
     assert!(projection.find(local(), subject(9).id, head).await.unwrap().is_none());
+}
+
+/// Each step of an event over a set is folded as if it had been written alone.
+#[tokio::test]
+async fn copies_of_a_message_to_all_have_rows_and_lives_of_their_own() {
+    let mut log = Log::new().await;
+    let Event::Accepted(original) = accepted(1, Recipient::AgentsOf(model("opus"))) else {
+        panic!("accepted")
+    };
+    let copy = |seq, name| Copied { subject: subject(seq), agent: agent(name) };
+    let copies = vec![copy(2, "opus-1"), copy(3, "opus-2")];
+    let fanned = FannedOut { original: *original, copies };
+    log.append(&[Event::FannedOut(Box::new(fanned)), leased(2)]).await;
+    let projection = log.folded().await;
+    let head = log.writer.head();
+
+    let page = projection.list(Filter { limit: 9, ..Filter::default() }, head).await.unwrap();
+    let want = [(3, MessageState::Queued), (2, MessageState::Leased), (1, MessageState::Done)];
+    assert_eq!(states(&page.rows), want);
+    let infos: Vec<_> = page.rows.into_iter().map(Row::info).collect();
+    assert_eq!(infos[0].to, Recipient::Agent(agent("opus-2")));
+    assert_eq!(infos[0].correlation.parent, Some(subject(1).id));
+    assert_eq!(infos[2].copies, 2);
+
+    let living = projection.living(head).await.unwrap();
+    let mut state = State::new(policy());
+    living.events.iter().for_each(|event| apply(&mut state, event));
+    assert_eq!(state.queue.living(), [Seq(2), Seq(3)]);
+    assert_eq!(state.queue.get(Seq(2)).unwrap().state(), MessageState::Leased);
 }
 
 /// I-7: the window, and the sender.

@@ -4,7 +4,6 @@ use futures::{
     StreamExt,
     stream::{BoxStream, unfold},
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
@@ -13,12 +12,15 @@ use broker_proto::{
     pb,
 };
 
-use super::{Caller, find, reason, status};
+use super::{
+    Caller, Watches, find, status,
+    told::told,
+    watch::{Seen, Start},
+};
 use crate::{
-    core::{Command, Event, Refusal, Reply, queue::Seq},
+    core::{Command, Refusal, Reply, queue::Seq},
     engine,
     intake::Intake,
-    journal::{BatchNo, Cursor, Frame, Journal, ReadError, Until, record},
     projection::{Filter, Row},
 };
 
@@ -29,9 +31,7 @@ const PAGE: u32 = 100;
 #[derive(Debug)]
 pub struct MessageService {
     pub intake: Intake,
-    pub journal: std::sync::Arc<dyn Journal>,
-    /// Fires when the broker stops; watches then end.
-    pub stop: CancellationToken,
+    pub watches: Watches,
 }
 
 impl MessageService {
@@ -47,19 +47,6 @@ impl MessageService {
         }
         Ok(payload)
     }
-
-    fn start(&self, cursor: &str) -> Result<(BatchNo, u32), Status> {
-        if cursor.is_empty() {
-            return Ok((self.intake.engine.head().next(), 0));
-        }
-        let cursor: Cursor = cursor
-            .parse()
-            .map_err(|_| InvalidField::new("cursor", "is not a cursor of a watch"))?;
-        let batch = self.journal.locate(cursor).map_err(|_| {
-            reason::CURSOR_ELSEWHERE.status("the cursor belongs to another broker's journal")
-        })?;
-        Ok((batch, cursor.index))
-    }
 }
 
 fn filter(request: &pb::ListMessagesRequest) -> Result<Filter, InvalidField> {
@@ -73,19 +60,14 @@ fn filter(request: &pb::ListMessagesRequest) -> Result<Filter, InvalidField> {
             .parse()
             .map_err(|_| InvalidField::new("page_token", "is not one that a list gave"))?)),
     };
-    let to = match request.to.split_once('/') {
-        None if request.to.is_empty() => None,
-        Some(("agent", name)) => Some(Recipient::Agent(
-            broker_proto::AgentName::parse(name)
+    let to = match request.to.as_str() {
+        "" => None,
+        text => Some(
+            Recipient::parse(text)
+                // A name alone is a model's.
+                .or_else(|_| Recipient::parse(&format!("model:{text}")))
                 .map_err(|invalid| InvalidField::new("to", invalid.to_string()))?,
-        )),
-        found => {
-            let name = found.map_or(request.to.as_str(), |(_, name)| name);
-            Some(Recipient::Model(
-                broker_proto::ModelName::parse(name)
-                    .map_err(|invalid| InvalidField::new("to", invalid.to_string()))?,
-            ))
-        }
+        ),
     };
     let limit = if request.page_size == 0 { PAGE } else { request.page_size };
     Ok(Filter { states: states.collect::<Result<_, _>>()?, to, before, limit })
@@ -177,20 +159,16 @@ impl pb::message_service_server::MessageService for MessageService {
                 Some(row.accepted.subject.seq)
             }
         };
-        let (from, skip) = match (only, request.cursor.as_str()) {
+        let start = match (only, request.cursor.as_str()) {
             // One message's whole life, which may have begun long ago.
-            (Some(_), "") => (BatchNo(1), 0),
-            (_, cursor) => self.start(cursor)?,
+            (Some(_), "") => Start::FIRST,
+            (None, "") => self.watches.now(),
+            (_, cursor) => self.watches.behind(cursor)?,
         };
-        let journal = self.journal.identity().journal;
-        let frames = self.journal.read(from, Until::Forever);
-        let changes = frames.flat_map(move |frame| {
-            let skip = if frame.as_ref().is_ok_and(|f| f.number == from) { skip } else { 0 };
-            futures::stream::iter(changes(frame, journal, skip, only))
-        });
-        // A watch that ends with the broker says so: its watcher goes on behind its cursor.
-        let stopping = futures::stream::iter([Err(reason::stopping())]);
-        let changes = changes.take_until(self.stop.clone().cancelled_owned()).chain(stopping);
+        let changes = self
+            .watches
+            .from(start)
+            .filter_map(move |seen| futures::future::ready(change(seen, only)));
         // A watch of one message ends with it, not with what might come behind it.
         let changes = unfold(Some(changes.boxed()), move |watch| async move {
             let mut watch = watch?;
@@ -213,84 +191,22 @@ fn is_last(change: &Change) -> bool {
     }
 }
 
-/// The changes of one frame behind the first `skip` records, of one message only when it is given; a gap is a change
-/// too (I-30).
-fn changes(
-    frame: Result<Frame, ReadError>,
-    journal: crate::journal::JournalId,
-    skip: u32,
-    only: Option<Seq>,
-) -> Vec<Change> {
+/// One step in the life of a message, of this one only when it is given.
+fn change(seen: Result<Seen, Status>, only: Option<Seq>) -> Option<Change> {
     use pb::watch_messages_response::Change as Wire;
-    let frame = match frame {
-        Ok(frame) => frame,
-        Err(ReadError::Gap { first }) => {
-            let first_cursor = Cursor { journal, batch: first, index: 0 }.to_string();
-            let change = Some(Wire::Gap(pb::WatchGap { first_cursor: first_cursor.clone() }));
-            return vec![Ok(pb::WatchMessagesResponse { cursor: first_cursor, change })];
+    let (cursor, change) = match seen {
+        Ok(Seen::Gap { first_cursor }) => {
+            (first_cursor.clone(), Wire::Gap(pb::WatchGap { first_cursor }))
         }
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a watch cannot read on");
-            return vec![Err(reason::STORE_FAILED.status("the journal cannot be read"))];
+        Ok(Seen::Event { cursor, event }) => {
+            let told = told(&event)?;
+            let (subject, state) =
+                told.message.filter(|(subject, _)| only.is_none_or(|only| only == subject.seq))?;
+            let (at, change, detail) = (told.at, told.kind.into(), told.detail);
+            let change = MessageChange { id: subject.id, at, change, detail, state };
+            (cursor, Wire::Message(change.into()))
         }
+        Err(status) => return Some(Err(status)),
     };
-    let mut changes = Vec::new();
-    for (place, stored) in (0u32..).zip(&frame.records).skip(skip as usize) {
-        let change = match record::decode(stored) {
-            Ok(event) => event
-                .filter(|event| only.is_none_or(|only| is_about(event, only)))
-                .as_ref()
-                .and_then(change),
-            Err(error) => {
-                changes.push(Err(reason::STORE_FAILED.status(error.to_string())));
-                break;
-            }
-        };
-        let Some(change) = change else { continue };
-        let cursor = Cursor { journal, batch: frame.number, index: place + 1 }.to_string();
-        changes.push(Ok(pb::WatchMessagesResponse {
-            cursor,
-            change: Some(Wire::Message(change.into())),
-        }));
-    }
-    changes
-}
-
-fn is_about(event: &Event, only: Seq) -> bool {
-    event.subject().is_some_and(|subject| subject.seq == only)
-}
-
-/// One step in a message's life, in words.
-fn change(event: &Event) -> Option<MessageChange> {
-    let subject = event.subject()?;
-    let (at, change, detail, state) = match event {
-        Event::Accepted(accepted) => {
-            (accepted.at, "accepted", format!("to {}", accepted.to), MessageState::Queued)
-        }
-        Event::Routed { at, queue, wait_until, why, .. } => {
-            let state =
-                if wait_until.is_some() { MessageState::Waiting } else { MessageState::Queued };
-            (*at, "routed", format!("to {queue}: {why}"), state)
-        }
-        Event::Leased { at, epoch, agent, .. } => {
-            (*at, "leased", format!("attempt {epoch} by {agent}"), MessageState::Leased)
-        }
-        Event::AttemptFailed { at, attempt, .. } => {
-            let class = attempt.failure.as_ref().map_or("", |failure| failure.class.as_str());
-            (*at, "attempt_failed", format!("{}: {class}", attempt.model), MessageState::Queued)
-        }
-        Event::Held { at, why, .. } => (*at, "held", why.clone(), MessageState::Waiting),
-        Event::LeaseLost { at, why, .. } => (*at, "lease_lost", why.clone(), MessageState::Queued),
-        Event::Finished(finished) => {
-            let detail = finished.failure.as_ref().map_or(String::new(), |failure| {
-                format!("{}: {}", failure.class.as_str(), failure.detail)
-            });
-            (finished.at, "finished", detail, finished.state)
-        }
-        Event::RouteChanged { .. }
-        | Event::UsageChanged { .. }
-        | Event::TokenChanged { .. }
-        | Event::ContentStored { .. } => return None,
-    };
-    Some(MessageChange { id: subject.id, at, change: change.into(), detail, state })
+    Some(Ok(pb::WatchMessagesResponse { cursor, change: Some(change) }))
 }

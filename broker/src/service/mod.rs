@@ -13,7 +13,9 @@ pub(crate) mod reason;
 mod registry;
 mod server;
 pub(crate) mod status;
+mod told;
 mod usage;
+mod watch;
 
 pub use agent_link::AgentLinkService;
 pub use consult::ConsultService;
@@ -25,6 +27,7 @@ pub use reason::{REASONS, Reason};
 pub use registry::RegistryService;
 pub use server::DESCRIPTORS;
 pub use usage::UsageService;
+pub use watch::Watches;
 
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,7 @@ reasons! {
     AMBIGUOUS_MESSAGE = InvalidArgument, false;
     UNKNOWN_MODEL = NotFound, false;
     UNKNOWN_AGENT = NotFound, false;
+    UNKNOWN_ROLE = NotFound, false;
     UNKNOWN_MESSAGE = NotFound, false;
     UNKNOWN_CONTENT = NotFound, false;
     UNKNOWN_TOKEN = NotFound, false;
@@ -47,10 +48,14 @@ reasons! {
     UPLOAD_OUT_OF_ORDER = FailedPrecondition, false;
     NOT_A_CONSULTATION = FailedPrecondition, false;
     CURSOR_ELSEWHERE = FailedPrecondition, false;
+    CURSOR_AHEAD = FailedPrecondition, false;
+    NO_RECIPIENT = FailedPrecondition, true;
+    TOO_MANY_RECIPIENTS = FailedPrecondition, false;
     QUEUE_FULL = ResourceExhausted, true;
     STORE_FULL = ResourceExhausted, true;
     TOO_MANY_CALLS = ResourceExhausted, true;
     TOO_MANY_UPLOADS = ResourceExhausted, true;
+    TOO_MANY_ROLES = ResourceExhausted, false;
     NOT_READING = ResourceExhausted, true;
     TOKEN_REJECTED = Unauthenticated, false;
     NOT_ALLOWED = PermissionDenied, false;

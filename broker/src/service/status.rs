@@ -15,10 +15,14 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
             reason::UNKNOWN_MODEL.with(text, HashMap::from([("nearest".to_owned(), nearest)]))
         }
         Refusal::UnknownAgent(_) => reason::UNKNOWN_AGENT.status(text),
+        Refusal::UnknownRole(_) => reason::UNKNOWN_ROLE.status(text),
+        Refusal::TooManyRoles { .. } => reason::TOO_MANY_ROLES.status(text),
+        Refusal::NoRecipient(_) => reason::NO_RECIPIENT.status(text),
+        Refusal::TooManyRecipients { .. } => reason::TOO_MANY_RECIPIENTS.status(text),
         Refusal::IdReused(_) => reason::ID_REUSED.status(text),
         Refusal::AlreadyExpired => reason::ALREADY_EXPIRED.status(text),
         Refusal::QueueFull { retry_after, .. } => reason::QUEUE_FULL.after(text, *retry_after),
-        Refusal::WrongType(_) => reason::WRONG_TYPE.status(text),
+        Refusal::WrongType { .. } => reason::WRONG_TYPE.status(text),
         Refusal::UnknownMessage(_) => reason::UNKNOWN_MESSAGE.status(text),
         Refusal::LeaseLost(_) => reason::LEASE_LOST.status(text),
         Refusal::UnknownToken(_) => reason::UNKNOWN_TOKEN.status(text),

@@ -14,7 +14,9 @@ use broker_proto::{
     },
 };
 
-use super::{Caller, ConsultService, ContentService, MessageService, Uploads, find, reason};
+use super::{
+    Caller, ConsultService, ContentService, MessageService, Uploads, Watches, find, reason,
+};
 use crate::{
     app::rehearsal::{Shell, letter, local, question, send, soon},
     core::{Command, NewMessage},
@@ -43,8 +45,12 @@ fn consults(shell: &Shell) -> ConsultService {
 }
 
 fn messages(shell: &Shell) -> MessageService {
-    MessageService {
-        intake: shell.intake.clone(),
+    MessageService { intake: shell.intake.clone(), watches: watches(shell) }
+}
+
+fn watches(shell: &Shell) -> Watches {
+    Watches {
+        engine: shell.engine.clone(),
         journal: Arc::clone(&shell.journal),
         stop: shell.stop.clone(),
     }
@@ -257,6 +263,10 @@ async fn a_watch_begins_only_at_a_place_of_this_journal() {
     let elsewhere = Cursor { journal: JournalId([1; 16]), batch, index: 0 };
     assert_eq!(watch(elsewhere.to_string()).await.as_deref(), Some("CURSOR_ELSEWHERE"));
     assert_eq!(watch("7".into()).await.as_deref(), Some("INVALID_FIELD"));
+    let journal = shell.journal.identity().journal;
+    let batch = crate::journal::BatchNo(shell.engine.head().0 + 2);
+    let ahead = Cursor { journal, batch, index: 0 };
+    assert_eq!(watch(ahead.to_string()).await.as_deref(), Some("CURSOR_AHEAD"));
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ impl Process {
             instance: self.instance(),
             is_exclusive,
             models: models.iter().map(|name| model(name)).collect(),
+            roles: Vec::new(),
             capacity: 4,
             since: WallTime(0),
             credit_messages: credit,

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use broker_proto::{AgentName, ModelName};
+use broker_proto::{AgentName, ModelName, RoleName};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -44,6 +44,8 @@ pub struct AgentOptions {
     pub is_exclusive: bool,
     /// The models whose queues this agent serves.
     pub models: Vec<ModelName>,
+    /// The roles whose queues it takes from.
+    pub roles: Vec<RoleName>,
     /// Deliveries it works on at once; at least one.
     pub capacity: u32,
     /// Bytes of deliveries it has in hand at once.
@@ -69,6 +71,7 @@ impl AgentOptions {
             token,
             is_exclusive: false,
             models,
+            roles: Vec::new(),
             capacity: 1,
             byte_credit: 8 * 1024 * 1024,
             reconnect_min: Duration::from_millis(200),

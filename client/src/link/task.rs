@@ -192,6 +192,7 @@ impl LinkTask {
             resume: self.work.leases(),
             resume_token: self.resume.as_ref().map(|(token, _)| token.clone()),
             resume_seen: self.resume.as_ref().map_or(0, |(_, seen)| *seen),
+            roles: self.options.roles.clone(),
         };
         self.phase = Phase::Dialing(Box::pin(Connection::dial(self.client.clone(), hello)));
     }

@@ -9,7 +9,7 @@ use crate::{
     AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Entry, Failure, FailureClass,
     FailureScope, Generation, Message, MessageId, MessageState, MessageType, ModelName, Part,
     PartRef, PassedOver, Payload, Priority, Provenance, RateLimit, Receipt, Recipient, Role,
-    Sender, StopReason, Tool, ToolChoice, Usage, WallTime, pb,
+    RoleName, Sender, StopReason, Tool, ToolChoice, Usage, WallTime, pb,
 };
 
 /// Tool results nest parts; deeper than this nobody means.
@@ -89,6 +89,11 @@ pub(super) fn model(text: &str, field: &'static str) -> Result<ModelName, Invali
 
 pub(super) fn agent(text: &str, field: &'static str) -> Result<AgentName, InvalidField> {
     AgentName::parse(text).map_err(|invalid| InvalidField::new(field, invalid.to_string()))
+}
+
+pub(super) fn role(text: &str, field: &'static str) -> Result<RoleName, InvalidField> {
+    RoleName::parse(text)
+        .map_err(|_| InvalidField::new(field, "is not a role: 1 to 64 of a-z, 0-9, `_`, `-` are"))
 }
 
 fn optional<T>(
@@ -173,7 +178,10 @@ impl TryFrom<pb::Recipient> for Recipient {
             // Names are lower case; people also write GPT-4o.
             Wire::Model(name) => Ok(Self::Model(model(&name.to_lowercase(), "to.model")?)),
             Wire::Agent(name) => Ok(Self::Agent(agent(&name, "to.agent")?)),
-            Wire::Role(_) => Err(InvalidField::new("to.role", "is not served by this broker yet")),
+            Wire::Role(name) => Ok(Self::Role(role(&name, "to.role")?)),
+            Wire::AgentsOf(name) => {
+                Ok(Self::AgentsOf(model(&name.to_lowercase(), "to.agents_of")?))
+            }
             Wire::Topic(_) => {
                 Err(InvalidField::new("to.topic", "is not served by this broker yet"))
             }
@@ -187,6 +195,8 @@ impl From<Recipient> for pb::Recipient {
         let recipient = match to {
             Recipient::Model(name) => Wire::Model(name.to_string()),
             Recipient::Agent(name) => Wire::Agent(name.to_string()),
+            Recipient::Role(name) => Wire::Role(name.to_string()),
+            Recipient::AgentsOf(name) => Wire::AgentsOf(name.to_string()),
         };
         Self { recipient: Some(recipient) }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     InvalidField,
-    common::{agent, message_id, model, optional_model, span, text_of, time, wire_span},
+    common::{agent, message_id, model, optional_model, role, span, text_of, time, wire_span},
     each, required,
 };
 use crate::{
@@ -15,6 +15,7 @@ impl TryFrom<pb::Hello> for Hello {
 
     fn try_from(wire: pb::Hello) -> Result<Self, InvalidField> {
         let models = wire.models.iter().map(|name| model(name, "hello.models"));
+        let roles = wire.roles.iter().map(|name| role(name, "hello.roles"));
         Ok(Self {
             agent: agent(&wire.agent, "hello.agent")?,
             token: wire.token,
@@ -25,6 +26,7 @@ impl TryFrom<pb::Hello> for Hello {
             resume: wire.resume,
             resume_token: Some(wire.resume_token).filter(|token| !token.is_empty()),
             resume_seen: wire.resume_seen,
+            roles: roles.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -41,6 +43,7 @@ impl From<Hello> for pb::Hello {
             resume: hello.resume,
             resume_token: hello.resume_token.unwrap_or_default(),
             resume_seen: hello.resume_seen,
+            roles: hello.roles.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -29,21 +29,19 @@ impl TryFrom<pb::MessageInfo> for MessageInfo {
             failure: wire.failure.map(TryInto::try_into).transpose()?,
             session: (!wire.session.is_empty()).then_some(wire.session),
             labels: wire.labels,
+            copies: wire.copies,
+            correlation: wire.correlation.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }
 
 /// A queue is written as its recipient's kind and name: `model/opus`, `agent/reviewer`.
 fn queue(text: &str) -> Result<Option<crate::Recipient>, InvalidField> {
-    use super::common::{agent, model};
     if text.is_empty() {
         return Ok(None);
     }
-    match text.split_once('/') {
-        Some(("model", name)) => Ok(Some(crate::Recipient::Model(model(name, "info.queue")?))),
-        Some(("agent", name)) => Ok(Some(crate::Recipient::Agent(agent(name, "info.queue")?))),
-        _ => Err(InvalidField::new("info.queue", "is not kind/name")),
-    }
+    let queue = crate::Recipient::parse(text);
+    queue.map(Some).map_err(|_| InvalidField::new("info.queue", "is not kind/name"))
 }
 
 impl From<MessageInfo> for pb::MessageInfo {
@@ -64,6 +62,8 @@ impl From<MessageInfo> for pb::MessageInfo {
             failure: info.failure.map(Into::into),
             session: info.session.unwrap_or_default(),
             labels: info.labels,
+            copies: info.copies,
+            correlation: Some(info.correlation.into()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     InvalidField,
-    common::{agent, model, optional_agent, span, text_of, time, wire_span},
+    common::{agent, model, optional_agent, role, span, text_of, time, wire_span},
     required,
 };
 use crate::{AgentInfo, ModelInfo, ModelName, Pong, TokenInfo, pb};
@@ -63,6 +63,7 @@ impl TryFrom<pb::AgentInfo> for AgentInfo {
     type Error = InvalidField;
 
     fn try_from(wire: pb::AgentInfo) -> Result<Self, InvalidField> {
+        let roles = wire.roles.iter().map(|name| role(name, "agent.roles"));
         Ok(Self {
             name: agent(&wire.name, "agent.name")?,
             is_connected: wire.connected,
@@ -73,6 +74,7 @@ impl TryFrom<pb::AgentInfo> for AgentInfo {
             free_credit: wire.free_credit,
             since: required(time(wire.since, "agent.since")?, "agent.since")?,
             instance: wire.instance,
+            roles: roles.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -89,6 +91,7 @@ impl From<AgentInfo> for pb::AgentInfo {
             free_credit: info.free_credit,
             since: Some(info.since.into()),
             instance: info.instance,
+            roles: info.roles.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     AgentName, AnswerFrame, Failure, Message, MessageId, ModelName, Part, RateLimit, Receipt,
-    StopReason, Usage, WallTime,
+    RoleName, StopReason, Usage, WallTime,
 };
 
 /// The first frame up.
@@ -25,6 +25,8 @@ pub struct Hello {
     pub resume_token: Option<String>,
     /// The last frame seen on the link of that token.
     pub resume_seen: u64,
+    /// The roles whose queues it takes from.
+    pub roles: Vec<RoleName>,
 }
 
 /// The token stays out of every log.
@@ -35,6 +37,7 @@ impl std::fmt::Debug for Hello {
             .field("instance", &self.instance)
             .field("is_exclusive", &self.is_exclusive)
             .field("models", &self.models)
+            .field("roles", &self.roles)
             .field("capacity", &self.capacity)
             .finish_non_exhaustive()
     }

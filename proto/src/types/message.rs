@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{AgentName, AnswerSummary, Failure, MessageId, ModelName, Payload, Sender, WallTime};
+use super::{
+    AgentName, AnswerSummary, Failure, MessageId, ModelName, Payload, RoleName, Sender, WallTime,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MessageType {
@@ -10,6 +12,19 @@ pub enum MessageType {
     Consultation,
     Delegation,
     Status,
+}
+
+impl MessageType {
+    /// The type's word, as people and scripts read it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Handoff => "handoff",
+            Self::Consultation => "consultation",
+            Self::Delegation => "delegation",
+            Self::Status => "status",
+        }
+    }
 }
 
 /// Share of a backlogged queue.
@@ -22,11 +37,38 @@ pub enum Priority {
     Urgent,
 }
 
-/// Whom a message is for. Models have queues that several agents share; an agent has its own mailbox.
+/// Whom a message is for. Models and roles have queues that several agents share; an agent has its own mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Recipient {
     Model(ModelName),
     Agent(AgentName),
+    /// The agents whose hello names this role, in turn.
+    Role(RoleName),
+    /// Every agent that serves this model now: one copy each. Never the name of a queue.
+    AgentsOf(ModelName),
+}
+
+/// A text that names no recipient.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("is not a recipient: agent:NAME, role:NAME, agents:MODEL and model:NAME are")]
+pub struct InvalidRecipient;
+
+impl Recipient {
+    /// Reads a recipient as people write it, `agent:reviewer`, or as [`fmt::Display`] does, `agent/reviewer`.
+    ///
+    /// # Errors
+    /// [`InvalidRecipient`] when the kind is none of model, agent, role and agents, or the name is none.
+    pub fn parse(text: &str) -> Result<Self, InvalidRecipient> {
+        let (kind, name) = text.split_once([':', '/']).ok_or(InvalidRecipient)?;
+        let recipient = match kind {
+            "model" => ModelName::parse(name).map(Self::Model),
+            "agent" => AgentName::parse(name).map(Self::Agent),
+            "role" => RoleName::parse(name).map(Self::Role),
+            "agents" => ModelName::parse(name).map(Self::AgentsOf),
+            _ => return Err(InvalidRecipient),
+        };
+        recipient.map_err(|_| InvalidRecipient)
+    }
 }
 
 impl fmt::Display for Recipient {
@@ -34,6 +76,8 @@ impl fmt::Display for Recipient {
         match self {
             Self::Model(name) => write!(f, "model/{name}"),
             Self::Agent(name) => write!(f, "agent/{name}"),
+            Self::Role(name) => write!(f, "role/{name}"),
+            Self::AgentsOf(name) => write!(f, "agents/{name}"),
         }
     }
 }
@@ -171,6 +215,9 @@ pub struct MessageInfo {
     pub failure: Option<Failure>,
     pub session: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// For a message to all agents of a model: how many got a copy.
+    pub copies: u32,
+    pub correlation: Correlation,
 }
 
 /// One step in the life of a message.
@@ -182,4 +229,21 @@ pub struct MessageChange {
     pub change: String,
     pub detail: String,
     pub state: MessageState,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipient_reads_back_as_it_is_shown_and_as_it_is_typed() {
+        for text in ["model/opus", "agent/reviewer.1", "role/code-review", "agents/gpt-4o"] {
+            let read = Recipient::parse(text).unwrap();
+            assert_eq!(read.to_string(), text);
+            assert_eq!(Recipient::parse(&text.replace('/', ":")), Ok(read));
+        }
+        for text in ["", "opus", "model:", "role:a.b", "agents:../x", "topic:news", "agent:a/b"] {
+            assert_eq!(Recipient::parse(text), Err(InvalidRecipient), "{text:?}");
+        }
+    }
 }

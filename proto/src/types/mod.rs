@@ -25,10 +25,10 @@ pub use link::{
     Delivery, Down, Hello, RefusedFrame, SettleOutcome, SettledFrame, Settlement, Up, Welcome,
 };
 pub use message::{
-    Correlation, Message, MessageChange, MessageInfo, MessageState, MessageType, Priority, Receipt,
-    Recipient,
+    Correlation, InvalidRecipient, Message, MessageChange, MessageInfo, MessageState, MessageType,
+    Priority, Receipt, Recipient,
 };
-pub use names::{AgentName, InvalidName, MessageId, MessageName, ModelName, Sender};
+pub use names::{AgentName, InvalidName, MessageId, MessageName, ModelName, RoleName, Sender};
 pub use registry::{AgentInfo, ModelInfo, Pong, TokenInfo};
 pub use time::WallTime;
 pub use usage::{ModelUsage, Provenance, RateLimit, Usage, UsageWindow};

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct InvalidName;
 
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident) => {
+    ($(#[$doc:meta])* $type:ident: $is_name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(std::sync::Arc<str>);
@@ -17,9 +17,9 @@ macro_rules! name {
             /// Reads a name.
             ///
             /// # Errors
-            /// [`InvalidName`] when `text` is not 1 to 64 of `a-z0-9._-`, or starts with a dot.
+            /// [`InvalidName`] when `text` is not 1 to 64 of `a-z0-9._-`, or starts with a dot; a role has no dot.
             pub fn parse(text: &str) -> Result<Self, InvalidName> {
-                is_name(text).then(|| Self(text.into())).ok_or(InvalidName)
+                $is_name(text).then(|| Self(text.into())).ok_or(InvalidName)
             }
 
             /// The name as text.
@@ -39,20 +39,28 @@ macro_rules! name {
 
 name! {
     /// A model as the configuration names it, such as `opus`.
-    ModelName
+    ModelName: is_name
 }
 name! {
     /// An agent's durable name; its links come and go.
-    AgentName
+    AgentName: is_name
 }
 name! {
     /// Who sent a message, as the broker authenticated it.
-    Sender
+    Sender: is_name
+}
+name! {
+    /// What several agents do alike; they share one queue under it.
+    RoleName: is_role
 }
 
 fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
     !text.starts_with('.') && (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn is_role(text: &str) -> bool {
+    is_name(text) && !text.contains('.')
 }
 
 /// A ULID: 26 characters of Crockford's base 32, upper case.
@@ -140,6 +148,15 @@ mod tests {
         assert_eq!(
             ModelName::parse("gpt-4.1_x").map(|name| name.to_string()),
             Ok("gpt-4.1_x".into())
+        );
+    }
+
+    #[test]
+    fn a_role_has_no_dot() {
+        assert_eq!(RoleName::parse("re.viewer"), Err(InvalidName));
+        assert_eq!(
+            RoleName::parse("code-review_1").map(|role| role.to_string()),
+            Ok("code-review_1".into())
         );
     }
 

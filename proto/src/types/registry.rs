@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AgentName, ModelName, WallTime};
+use super::{AgentName, ModelName, RoleName, WallTime};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelInfo {
@@ -38,6 +38,7 @@ pub struct AgentInfo {
     pub free_credit: u32,
     pub since: WallTime,
     pub instance: String,
+    pub roles: Vec<RoleName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use broker_proto::{AgentName, ModelName, Recipient, WallTime};
+use broker_proto::{AgentName, ModelName, Recipient, RoleName, WallTime};
 
 use super::{BootTime, Event, Note};
 
@@ -27,6 +27,7 @@ pub struct Link {
     pub resumes: Option<LinkId>,
     pub is_exclusive: bool,
     pub models: Vec<ModelName>,
+    pub roles: Vec<RoleName>,
     pub capacity: u32,
     pub since: WallTime,
     pub credit_messages: u32,
@@ -44,6 +45,10 @@ pub struct State {
     links: BTreeMap<LinkId, Link>,
     serving: BTreeMap<Recipient, BTreeSet<LinkId>>,
     tokens: BTreeMap<AgentName, Token>,
+    /// Every role that an agent has ever greeted with.
+    roles: BTreeSet<RoleName>,
+    /// Whose turn it was last in each ring.
+    turns: BTreeMap<Recipient, LinkId>,
     /// The processes that greeted last under each name, newest last.
     greeted: BTreeMap<AgentName, Vec<String>>,
     /// Since when a model that was served is not.
@@ -83,21 +88,46 @@ impl State {
         self.greeted.get(agent).is_some_and(|all| all.iter().any(|known| known == instance))
     }
 
+    /// Whether an agent has ever greeted with this role.
+    #[must_use]
+    pub fn knows_role(&self, role: &RoleName) -> bool {
+        self.roles.contains(role)
+    }
+
+    /// Roles that agents have greeted with.
+    #[must_use]
+    pub fn roles(&self) -> usize {
+        self.roles.len()
+    }
+
+    /// The agents that serve a queue now, each once, in the order of their names.
+    #[must_use]
+    pub fn names_serving(&self, queue: &Recipient) -> BTreeSet<AgentName> {
+        let links = self.serving.get(queue).into_iter().flatten();
+        links.filter_map(|id| self.links.get(id)).map(|link| link.agent.clone()).collect()
+    }
+
     /// How many links serve a queue.
     #[must_use]
     pub fn serving(&self, queue: &Recipient) -> usize {
         self.serving.get(queue).map_or(0, BTreeSet::len)
     }
 
-    /// The link that takes the next message of this size from a queue: the one with the most free credit.
+    /// The link that takes the next message of this size from a queue: the one with the most free credit; in a ring
+    /// the next one behind the last that took, so that all who have credit take in turn.
     #[must_use]
     pub fn taker(&self, queue: &Recipient, size_bytes: u64) -> Option<LinkId> {
-        self.serving
+        let able = self
+            .serving
             .get(queue)?
             .iter()
             .filter_map(|id| self.links.get(id).map(|link| (*id, link)))
-            .filter(|(_, link)| link.credit_messages > 0 && link.credit_bytes >= size_bytes)
-            .max_by_key(|(id, link)| (link.credit_messages, std::cmp::Reverse(*id)))
+            .filter(|(_, link)| link.credit_messages > 0 && link.credit_bytes >= size_bytes);
+        if let Recipient::Role(_) = queue {
+            let last = self.turns.get(queue).copied().unwrap_or(LinkId(0));
+            return able.min_by_key(|(id, _)| (*id <= last, *id)).map(|(id, _)| id);
+        }
+        able.max_by_key(|(id, link)| (link.credit_messages, std::cmp::Reverse(*id)))
             .map(|(id, _)| id)
     }
 
@@ -133,6 +163,9 @@ impl State {
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
+        if let Event::RoleKnown { role, .. } = event {
+            self.roles.insert(role.clone());
+        }
         if let Event::TokenChanged { agent, at, hash } = event {
             match hash {
                 Some(hash) => {
@@ -170,6 +203,7 @@ impl State {
                     left.remove(link);
                     if left.is_empty() {
                         self.serving.remove(&queue);
+                        self.turns.remove(&queue);
                         if let Recipient::Model(model) = queue {
                             self.absent.insert(model, *at);
                         }
@@ -187,6 +221,9 @@ impl State {
                     link.credit_messages = link.credit_messages.saturating_sub(1);
                     link.credit_bytes = link.credit_bytes.saturating_sub(*size_bytes);
                 }
+            }
+            Note::TookTurn { queue, link } => {
+                self.turns.insert(queue.clone(), *link);
             }
             Note::Started { at, grace, models } => {
                 self.started = *at;
@@ -209,8 +246,9 @@ impl State {
     }
 }
 
-/// The queues a link takes from: its models', and its own mailbox.
+/// The queues a link takes from: its models', its roles', and its own mailbox.
 pub(super) fn queues(link: &Link) -> impl Iterator<Item = Recipient> + use<> {
     let own = Recipient::Agent(link.agent.clone());
-    link.models.clone().into_iter().map(Recipient::Model).chain([own])
+    let models = link.models.clone().into_iter().map(Recipient::Model);
+    models.chain(link.roles.clone().into_iter().map(Recipient::Role)).chain([own])
 }

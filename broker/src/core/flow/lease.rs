@@ -37,7 +37,7 @@ impl Run<'_> {
         }
         let gate = match queue {
             Recipient::Model(model) => self.state.route.gate(model, self.now),
-            Recipient::Agent(_) => Gate::Open,
+            Recipient::Agent(_) | Recipient::Role(_) | Recipient::AgentsOf(_) => Gate::Open,
         };
         let room = self.state.agent.room(queue)?;
         let fits = |seq| self.state.queue.get(seq).is_some_and(|m| m.body.size_bytes <= room);
@@ -110,6 +110,9 @@ impl Run<'_> {
             cap: Some(boot.after(self.state.policy.lease_cap)),
         });
         self.note(&Note::Spent { link, size_bytes });
+        if let Recipient::Role(_) = queue {
+            self.note(&Note::TookTurn { queue: queue.clone(), link });
+        }
         if let (Some(model), Recipient::Model(_)) = (model, queue)
             && self.state.route.gate(&model, self.now) == Gate::Due
         {

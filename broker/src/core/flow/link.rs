@@ -1,6 +1,8 @@
 //! Links: who greets, what they still hold, what they may be given; and the state after a start.
 
-use broker_proto::{AgentName, Attempt, FailureClass, ModelName, Recipient};
+use std::collections::BTreeSet;
+
+use broker_proto::{AgentName, Attempt, FailureClass, ModelName, Recipient, RoleName};
 
 use super::Run;
 use crate::core::{
@@ -10,9 +12,21 @@ use crate::core::{
     route,
 };
 
+/// Roles that are remembered at most: they are kept for ever.
+const MAX_ROLES: usize = 4096;
+
 impl Run<'_> {
     /// A greeting. A newer link of an exclusive name takes over; a new process of it ends what the old one held.
-    pub(super) fn link_up(&mut self, link: LinkId, up: Link, resume: &[(Seq, u32)]) -> Reply {
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyRoles`] when it brings more new ones than there is room for.
+    pub(super) fn link_up(
+        &mut self,
+        link: LinkId,
+        up: Link,
+        resume: &[(Seq, u32)],
+    ) -> Result<Reply, Refusal> {
+        self.learn_roles(&up)?;
         let takes_over: Vec<LinkId> = self
             .state
             .agent
@@ -39,7 +53,21 @@ impl Run<'_> {
         for queue in queues {
             self.dispatch(&queue);
         }
-        Reply::Resumed(resumed)
+        Ok(Reply::Resumed(resumed))
+    }
+
+    /// Whoever proves a name may take any role; it is known from then on, so that messages may wait for its ring.
+    fn learn_roles(&mut self, up: &Link) -> Result<(), Refusal> {
+        let new: BTreeSet<&RoleName> =
+            up.roles.iter().filter(|role| !self.state.agent.knows_role(role)).collect();
+        let known = self.state.agent.roles();
+        if !new.is_empty() && known + new.len() > MAX_ROLES {
+            return Err(Refusal::TooManyRoles { known });
+        }
+        for role in new {
+            self.event(Event::RoleKnown { role: role.clone(), at: self.now.wall });
+        }
+        Ok(())
     }
 
     /// Keeps what the greeting process still works on, and ends what it cannot know of or has lost.

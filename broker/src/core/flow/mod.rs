@@ -3,6 +3,7 @@
 //! A command is decided step by step: each event is applied as soon as it is decided, so that the next step sees it,
 //! and all of them are one commit. A handler refuses before its first event or not at all.
 
+mod fan_out;
 mod lease;
 mod link;
 mod query;
@@ -44,7 +45,7 @@ impl<'a> Run<'a> {
                 self.renew(&agent, &leases);
                 Ok(Reply::None)
             }
-            Command::LinkUp { link, up, resume } => Ok(self.link_up(link, *up, &resume)),
+            Command::LinkUp { link, up, resume } => self.link_up(link, *up, &resume),
             Command::LinkDown { link } => {
                 self.note(&Note::LinkDown { link, at: self.now.boot });
                 Ok(Reply::None)

@@ -114,6 +114,7 @@ impl Run<'_> {
             is_connected: true,
             is_exclusive: link.is_exclusive,
             models: link.models.clone(),
+            roles: link.roles.clone(),
             capacity: link.capacity,
             leased: u32::try_from(self.state.queue.leased_by(&link.agent).len())
                 .unwrap_or(u32::MAX),

@@ -335,6 +335,7 @@ impl Run<'_> {
             summary: summary.clone(),
             failure: failure.clone(),
             reply,
+            copies: 0,
         })));
         if let Some(model) = model {
             self.end_probe(&model, seq);

@@ -15,7 +15,11 @@ impl Run<'_> {
         }
         self.check_recipient(&new)?;
         let deadline = self.deadline(&new)?;
-        self.check_room(&new)?;
+        if let Recipient::AgentsOf(model) = &new.to {
+            let model = model.clone();
+            return self.fan_out(new, &model, deadline);
+        }
+        self.check_room(&new.to, new.body.size_bytes)?;
 
         let seq = self.state.queue.next_seq();
         let subject = Subject { seq, id: new.id };
@@ -27,22 +31,8 @@ impl Run<'_> {
         };
         let (to, sender) = (new.to.clone(), new.sender.clone());
         let is_consultation = new.consultation.is_some();
-        self.event(Event::Accepted(Box::new(Accepted {
-            subject,
-            at: self.now.wall,
-            sender: new.sender,
-            to: new.to,
-            kind: new.kind,
-            priority: new.priority,
-            digest: new.digest,
-            body: new.body,
-            deadline,
-            session: new.session,
-            ordering_key: new.ordering_key,
-            correlation: new.correlation,
-            labels: new.labels,
-            consultation: new.consultation,
-        })));
+        let accepted = self.accepted(new, seq, deadline);
+        self.event(Event::Accepted(Box::new(accepted)));
         if is_consultation {
             let receipt = receipt.clone();
             let id = subject.id;
@@ -64,6 +54,26 @@ impl Run<'_> {
         Ok(Reply::Receipt(receipt))
     }
 
+    /// The message as it is accepted now, under this number.
+    pub(super) fn accepted(&self, new: NewMessage, seq: Seq, deadline: WallTime) -> Accepted {
+        Accepted {
+            subject: Subject { seq, id: new.id },
+            at: self.now.wall,
+            sender: new.sender,
+            to: new.to,
+            kind: new.kind,
+            priority: new.priority,
+            digest: new.digest,
+            body: new.body,
+            deadline,
+            session: new.session,
+            ordering_key: new.ordering_key,
+            correlation: new.correlation,
+            labels: new.labels,
+            consultation: new.consultation,
+        }
+    }
+
     /// The first receipt, when this message was accepted before (I-7).
     fn duplicate(&self, new: &NewMessage) -> Result<Option<Receipt>, Refusal> {
         let known = self.state.queue.known(&new.sender, new.id).map(|(d, r)| (d, r.clone()));
@@ -79,7 +89,7 @@ impl Run<'_> {
         match &new.to {
             Recipient::Model(name) => {
                 if new.kind != MessageType::Consultation {
-                    return Err(Refusal::WrongType(new.kind));
+                    return Err(Refusal::WrongType { kind: new.kind, to: new.to.clone() });
                 }
                 if self.model(name).is_none() {
                     let given = name.to_string();
@@ -89,6 +99,23 @@ impl Run<'_> {
             Recipient::Agent(name) => {
                 if self.state.agent.token(name).is_none() && !new.allow_future_recipient {
                     return Err(Refusal::UnknownAgent(name.to_string()));
+                }
+            }
+            // Who asks there names no model, so nobody could say which one answers.
+            Recipient::Role(_) | Recipient::AgentsOf(_)
+                if new.kind == MessageType::Consultation =>
+            {
+                return Err(Refusal::WrongType { kind: new.kind, to: new.to.clone() });
+            }
+            Recipient::Role(role) => {
+                if !self.state.agent.knows_role(role) && !new.allow_future_recipient {
+                    return Err(Refusal::UnknownRole(role.clone()));
+                }
+            }
+            Recipient::AgentsOf(name) => {
+                if self.model(name).is_none() {
+                    let given = name.to_string();
+                    return Err(Refusal::UnknownModel { given, nearest: Vec::new() });
                 }
             }
         }
@@ -110,17 +137,17 @@ impl Run<'_> {
         if deadline <= self.now.wall { Err(Refusal::AlreadyExpired) } else { Ok(deadline) }
     }
 
-    fn check_room(&self, new: &NewMessage) -> Result<(), Refusal> {
+    pub(super) fn check_room(&self, to: &Recipient, size_bytes: u64) -> Result<(), Refusal> {
         let policy = &self.state.policy;
-        let (messages, leased, bytes) = self.state.queue.load(&new.to);
+        let (messages, leased, bytes) = self.state.queue.load(to);
         let limit = if messages + leased >= policy.queue_messages {
             format!("{} messages", policy.queue_messages)
-        } else if bytes.saturating_add(new.body.size_bytes) > policy.queue_bytes {
+        } else if bytes.saturating_add(size_bytes) > policy.queue_bytes {
             format!("{} bytes", policy.queue_bytes)
         } else {
             return Ok(());
         };
-        Err(Refusal::QueueFull { queue: new.to.clone(), limit, retry_after: RETRY_FULL })
+        Err(Refusal::QueueFull { queue: to.clone(), limit, retry_after: RETRY_FULL })
     }
 
     /// Nobody is known to listen yet: the usual time to come, or what the asker was promised if that is longer.

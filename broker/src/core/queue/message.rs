@@ -181,7 +181,7 @@ impl Message {
     pub fn model(&self) -> Option<&ModelName> {
         match self.queue() {
             Recipient::Model(name) => Some(name),
-            Recipient::Agent(_) => None,
+            Recipient::Agent(_) | Recipient::Role(_) | Recipient::AgentsOf(_) => None,
         }
     }
 

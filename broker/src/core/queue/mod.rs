@@ -277,7 +277,10 @@ impl State {
             Event::RouteChanged { .. }
             | Event::UsageChanged { .. }
             | Event::TokenChanged { .. }
-            | Event::ContentStored { .. } => {}
+            | Event::RoleKnown { .. }
+            | Event::ContentStored { .. }
+            // Its steps are applied, one by one.
+            | Event::FannedOut(_) => {}
         }
     }
 
@@ -338,6 +341,7 @@ impl State {
             | Note::LinkDown { .. }
             | Note::Credit { .. }
             | Note::Spent { .. }
+            | Note::TookTurn { .. }
             | Note::Probing { .. }
             | Note::Sweep { .. }
             | Note::ToldAbsent { .. } => {}

@@ -129,7 +129,8 @@ impl State {
             | Note::LinkUp { .. }
             | Note::LinkDown { .. }
             | Note::Credit { .. }
-            | Note::Spent { .. } => {}
+            | Note::Spent { .. }
+            | Note::TookTurn { .. } => {}
         }
     }
 }

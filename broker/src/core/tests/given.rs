@@ -135,6 +135,7 @@ pub(super) fn link(name: &str, instance: &str, messages: u32) -> Link {
         resumes: None,
         is_exclusive: true,
         models: vec![model(name)],
+        roles: vec![],
         capacity: messages,
         since: WallTime(START),
         credit_messages: messages,

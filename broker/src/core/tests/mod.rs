@@ -15,6 +15,7 @@ mod link;
 mod order;
 mod publish;
 mod restart;
+mod rings;
 mod settle;
 mod shut;
 mod world;

@@ -57,7 +57,9 @@ fn a_model_takes_consultations_only() {
     let mut world = World::new();
     let wrong = NewMessage { kind: MessageType::Handoff, ..world.message("opus") };
 
-    assert_eq!(refused(&mut world, wrong), Refusal::WrongType(MessageType::Handoff));
+    let kind = MessageType::Handoff;
+    let to = Recipient::Model(model("opus"));
+    assert_eq!(refused(&mut world, wrong), Refusal::WrongType { kind, to });
 }
 
 // I-7

@@ -172,7 +172,9 @@ impl World {
             assert_eq!(next_deadline(twin, now), next_deadline(&self.state, now), "{said}");
         }
         let Decision { events, effects, reply } = decided?;
-        self.journal.extend(events);
+        for event in &events {
+            event.each(|step| self.journal.push(step.clone()));
+        }
         for effect in &effects {
             match effect {
                 Effect::Deliver(delivered) => {

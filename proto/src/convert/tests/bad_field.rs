@@ -114,7 +114,8 @@ fn a_recipient_names_its_bad_field() {
     for (recipient, field) in [
         (Wire::Model(BAD_NAME.into()), "to.model"),
         (Wire::Agent(String::new()), "to.agent"),
-        (Wire::Role("reviewer".into()), "to.role"),
+        (Wire::Role("re.viewer".into()), "to.role"),
+        (Wire::AgentsOf("a b".into()), "to.agents_of"),
         (Wire::Topic("news".into()), "to.topic"),
     ] {
         let wire = pb::Recipient { recipient: Some(recipient) };
@@ -244,7 +245,7 @@ fn a_row_of_a_list_names_its_bad_field() {
     info(|i| i.deadline = None, "info.deadline");
     info(|i| i.finished_at = bad_time(), "info.finished_at");
     info(|i| i.queue = "opus".into(), "info.queue");
-    info(|i| i.queue = "role/opus".into(), "info.queue");
+    info(|i| i.queue = "topic/opus".into(), "info.queue");
     info(|i| i.queue = "model/".into(), "info.queue");
     let change = |spoil: fn(&mut pb::MessageChange), field| {
         check::<MessageChange, _>(sample::change(), spoil, field);
@@ -314,6 +315,7 @@ fn a_frame_up_names_its_bad_field() {
     };
     hello(|h| h.agent.clear(), "hello.agent");
     hello(|h| h.models.push(BAD_NAME.into()), "hello.models");
+    hello(|h| h.roles.push("re.viewer".into()), "hello.roles");
     let settlement = |outcome, spoil: fn(&mut pb::Settlement), field| {
         check::<Settlement, _>(sample::settlement(outcome), spoil, field);
     };

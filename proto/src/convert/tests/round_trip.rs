@@ -41,6 +41,8 @@ fn messages_survive_the_wire() {
     check::<pb::Recipient, Recipient>([
         Recipient::Model(sample::model("opus")),
         Recipient::Agent(sample::agent("eve")),
+        Recipient::Role(sample::role("reviewer")),
+        Recipient::AgentsOf(sample::model("opus")),
     ]);
     check::<pb::Receipt, Receipt>([sample::receipt()]);
     check::<pb::MessageInfo, MessageInfo>([sample::info(), sample::bare_info()]);

@@ -14,6 +14,10 @@ pub(super) fn agent(name: &str) -> AgentName {
     AgentName::parse(name).unwrap()
 }
 
+pub(super) fn role(name: &str) -> RoleName {
+    RoleName::parse(name).unwrap()
+}
+
 pub(super) fn id() -> MessageId {
     MessageId::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap()
 }
@@ -273,6 +277,7 @@ pub(super) fn hello() -> Hello {
         resume: vec!["7.3.abc".into()],
         resume_token: Some("1.def".into()),
         resume_seen: 12,
+        roles: vec![role("reviewer")],
     }
 }
 
@@ -306,6 +311,8 @@ pub(super) fn info() -> MessageInfo {
         failure: Some(failure()),
         session: Some("s".into()),
         labels: map(),
+        copies: 3,
+        correlation: message().correlation,
     }
 }
 
@@ -317,6 +324,8 @@ pub(super) fn bare_info() -> MessageInfo {
         failure: None,
         session: None,
         labels: BTreeMap::new(),
+        copies: 0,
+        correlation: Correlation::default(),
         ..info()
     }
 }
@@ -361,6 +370,7 @@ pub(super) fn agent_info() -> AgentInfo {
         free_credit: 3,
         since: AT,
         instance: "i".into(),
+        roles: vec![role("reviewer")],
     }
 }
 

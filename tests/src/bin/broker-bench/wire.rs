@@ -81,6 +81,7 @@ impl Link {
             is_exclusive: false,
             models: Vec::new(),
             capacity: 1,
+            roles: Vec::new(),
             resume: Vec::new(),
             resume_token: None,
             resume_seen: 0,

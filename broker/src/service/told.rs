@@ -1,0 +1,113 @@
+//! Events in words, for people and scripts. No content: names, numbers, and why.
+
+use broker_proto::{AgentName, MessageState, ModelName, Recipient, WallTime};
+
+use crate::core::{Event, Subject};
+
+/// One event in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) kind: &'static str,
+    pub(super) at: WallTime,
+    pub(super) detail: String,
+    /// The message it is about, and its state from then on.
+    pub(super) message: Option<(Subject, MessageState)>,
+    /// The model it names first: the queue, the one that was called, the one that changed.
+    pub(super) model: Option<ModelName>,
+    pub(super) agent: Option<AgentName>,
+}
+
+impl Told {
+    fn new(kind: &'static str, at: WallTime, detail: impl Into<String>) -> Self {
+        Self { kind, at, detail: detail.into(), message: None, model: None, agent: None }
+    }
+
+    fn of(self, subject: Subject, state: MessageState) -> Self {
+        Self { message: Some((subject, state)), ..self }
+    }
+
+    fn queue(self, queue: &Recipient) -> Self {
+        match queue {
+            Recipient::Model(model) | Recipient::AgentsOf(model) => {
+                Self { model: Some(model.clone()), ..self }
+            }
+            Recipient::Agent(agent) => Self { agent: Some(agent.clone()), ..self },
+            Recipient::Role(_) => self,
+        }
+    }
+
+    fn model(self, model: Option<&ModelName>) -> Self {
+        Self { model: model.cloned(), ..self }
+    }
+
+    fn agent(self, agent: Option<&AgentName>) -> Self {
+        Self { agent: agent.cloned(), ..self }
+    }
+}
+
+/// What an event says; `None` for one over a set, whose steps are told instead.
+pub(super) fn told(event: &Event) -> Option<Told> {
+    Some(match event {
+        Event::FannedOut(_) => return None,
+        Event::Accepted(accepted) => {
+            let detail = format!("{} to {}", accepted.kind.as_str(), accepted.to);
+            Told::new("accepted", accepted.at, detail)
+                .of(accepted.subject, MessageState::Queued)
+                .queue(&accepted.to)
+        }
+        Event::Routed { subject, at, queue, wait_until, why, .. } => {
+            let state =
+                if wait_until.is_some() { MessageState::Waiting } else { MessageState::Queued };
+            Told::new("routed", *at, format!("to {queue}: {why}")).of(*subject, state).queue(queue)
+        }
+        Event::Held { subject, at, queue, why, .. } => {
+            Told::new("held", *at, why).of(*subject, MessageState::Waiting).queue(queue)
+        }
+        Event::Leased { subject, at, epoch, agent, .. } => {
+            Told::new("leased", *at, format!("attempt {epoch} by {agent}"))
+                .of(*subject, MessageState::Leased)
+                .agent(Some(agent))
+        }
+        Event::AttemptFailed { subject, at, attempt, .. } => {
+            let why = attempt.failure.as_ref().map_or(String::new(), |failure| {
+                format!("{}: {}", failure.class.as_str(), failure.detail)
+            });
+            Told::new("attempt_failed", *at, format!("{}: {why}", attempt.model))
+                .of(*subject, MessageState::Queued)
+                .model(Some(&attempt.model))
+                .agent(attempt.agent.as_ref())
+        }
+        Event::LeaseLost { subject, at, why, .. } => {
+            Told::new("lease_lost", *at, why).of(*subject, MessageState::Queued)
+        }
+        Event::Finished(finished) => {
+            let summary = finished.summary.as_ref();
+            let detail = match (&finished.failure, summary.and_then(|done| done.model.as_ref())) {
+                (Some(failure), _) => format!("{}: {}", failure.class.as_str(), failure.detail),
+                (None, Some(model)) => format!("answered by {model}"),
+                (None, None) if finished.copies > 0 => format!("{} copies", finished.copies),
+                (None, None) => String::new(),
+            };
+            Told::new("finished", finished.at, detail)
+                .of(finished.subject, finished.state)
+                .model(summary.and_then(|done| done.model.as_ref()))
+                .agent(summary.and_then(|done| done.agent.as_ref()))
+        }
+        Event::RouteChanged { model, at, route } => match &route.shut {
+            Some(shut) => Told::new("model_unavailable", *at, &shut.reason).model(Some(model)),
+            None => Told::new("model_available", *at, "").model(Some(model)),
+        },
+        Event::UsageChanged { model, at, totals } => {
+            let detail = format!("{} calls, {} failed", totals.calls, totals.failures);
+            Told::new("usage_changed", *at, detail).model(Some(model))
+        }
+        Event::TokenChanged { agent, at, hash } => {
+            let kind = if hash.is_some() { "token_created" } else { "token_revoked" };
+            Told::new(kind, *at, agent.as_str()).agent(Some(agent))
+        }
+        Event::RoleKnown { role, at } => Told::new("role_known", *at, role.as_str()),
+        Event::ContentStored { hash, at, body } => {
+            Told::new("content_stored", *at, format!("{hash}: {} bytes", body.size_bytes))
+        }
+    })
+}
