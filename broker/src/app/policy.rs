@@ -28,6 +28,10 @@ pub(super) fn policy(config: &Config) -> Policy {
         return_window: config.streams.return_window,
         queue_messages: config.broker.queue_messages,
         queue_bytes: config.broker.queue_bytes,
+        store_reserve: policy::Reserve {
+            bytes: config.broker.store_reserve,
+            percent: config.broker.store_reserve_percent,
+        },
         routing: policy::Routing {
             patience: routing.patience,
             max_attempts: routing.max_attempts,

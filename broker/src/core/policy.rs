@@ -19,8 +19,25 @@ pub struct Policy {
     pub return_window: Duration,
     pub queue_messages: u64,
     pub queue_bytes: u64,
+    pub store_reserve: Reserve,
     pub routing: Routing,
     pub thresholds: Thresholds,
+}
+
+/// What the store keeps free for settling and expiry: whichever is more (I-28).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserve {
+    pub bytes: u64,
+    /// Of the whole disk.
+    pub percent: u8,
+}
+
+impl Reserve {
+    /// Bytes kept free on a disk of `whole` bytes.
+    #[must_use]
+    pub fn of(self, whole: u64) -> u64 {
+        self.bytes.max(whole / 100 * u64::from(self.percent))
+    }
 }
 
 /// How attempts, waits and chains are bounded.

@@ -29,6 +29,10 @@ pub enum Refusal {
     QueueFull { queue: Recipient, limit: String, retry_after: Duration },
     #[error("{}", wrong_type(*.kind, .to))]
     WrongType { kind: MessageType, to: Recipient },
+    #[error(
+        "this sender fills its tenth of queue `{queue}` as urgent ({limit}): send it as high, or later"
+    )]
+    UrgentShare { queue: Recipient, limit: String, retry_after: Duration },
     #[error("there is no message {0}")]
     UnknownMessage(MessageId),
     #[error("the lease on message {0} is lost")]

@@ -34,8 +34,6 @@ const TAKEN: usize = 1024;
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// How often a full store is looked at again.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
-/// Below this much room nothing new is accepted; settling and expiry go on (I-31).
-const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 /// How long an ended message is still known in memory after the projection knows it: longer than any look-up takes.
 const REMEMBER: Duration = Duration::from_secs(60);
 
@@ -366,8 +364,10 @@ impl EngineTask {
         }
     }
 
+    /// Below its reserve the store takes nothing new; settling and expiry go on (I-28, I-31).
     fn has_room(&self) -> bool {
-        self.writer.room().bytes >= RESERVE_BYTES
+        let room = self.writer.room();
+        room.bytes >= self.state.policy.store_reserve.of(room.whole)
     }
 
     /// Nothing new is accepted until there is room again.

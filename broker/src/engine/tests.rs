@@ -63,7 +63,7 @@ impl Writer for Roomy {
     }
 
     fn room(&self) -> Room {
-        Room { bytes: self.room.load(Ordering::SeqCst) }
+        Room { bytes: self.room.load(Ordering::SeqCst), whole: 0 }
     }
 }
 

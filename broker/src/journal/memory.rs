@@ -263,7 +263,7 @@ impl Log for Shared {
     }
 
     fn room(&self) -> Room {
-        Room { bytes: self.capacity - self.state().used }
+        Room { bytes: self.capacity - self.state().used, whole: self.capacity }
     }
 }
 

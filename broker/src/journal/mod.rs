@@ -147,6 +147,8 @@ pub enum Until {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     pub bytes: u64,
+    /// The whole disk, or whatever holds the store.
+    pub whole: u64,
 }
 
 /// One snapshot: what the state was after `batch`, in `format`, as contents in order, with the digest of the whole.

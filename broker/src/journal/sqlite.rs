@@ -187,12 +187,17 @@ impl Log for Shared {
 
     fn room(&self) -> Room {
         // A disk that cannot be asked has no room: refusing sends is the safe side.
-        let disk = rustix::fs::statvfs(&self.directory)
-            .map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let (left, whole) = rustix::fs::statvfs(&self.directory).map_or((0, 0), |disk| {
+            let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+            (bytes(disk.f_bavail), bytes(disk.f_blocks))
+        });
         // Every byte passes through the WAL, so pages that are free in the file are of no use without room for that.
-        let Some(disk) = disk.checked_sub(store::WAL_LIMIT) else { return Room { bytes: 0 } };
-        let growth = self.space.growth.load(Ordering::Relaxed).min(disk);
-        Room { bytes: growth.saturating_add(self.space.free.load(Ordering::Relaxed)) }
+        let Some(left) = left.checked_sub(store::WAL_LIMIT) else {
+            return Room { bytes: 0, whole };
+        };
+        let growth = self.space.growth.load(Ordering::Relaxed).min(left);
+        let bytes = growth.saturating_add(self.space.free.load(Ordering::Relaxed));
+        Room { bytes, whole }
     }
 }
 

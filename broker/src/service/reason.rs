@@ -52,6 +52,7 @@ reasons! {
     NO_RECIPIENT = FailedPrecondition, true;
     TOO_MANY_RECIPIENTS = FailedPrecondition, false;
     QUEUE_FULL = ResourceExhausted, true;
+    URGENT_SHARE = ResourceExhausted, true;
     STORE_FULL = ResourceExhausted, true;
     TOO_MANY_CALLS = ResourceExhausted, true;
     TOO_MANY_UPLOADS = ResourceExhausted, true;

@@ -23,6 +23,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
         Refusal::AlreadyExpired => reason::ALREADY_EXPIRED.status(text),
         Refusal::QueueFull { retry_after, .. } => reason::QUEUE_FULL.after(text, *retry_after),
         Refusal::WrongType { .. } => reason::WRONG_TYPE.status(text),
+        Refusal::UrgentShare { retry_after, .. } => reason::URGENT_SHARE.after(text, *retry_after),
         Refusal::UnknownMessage(_) => reason::UNKNOWN_MESSAGE.status(text),
         Refusal::LeaseLost(_) => reason::LEASE_LOST.status(text),
         Refusal::UnknownToken(_) => reason::UNKNOWN_TOKEN.status(text),

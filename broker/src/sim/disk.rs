@@ -167,6 +167,6 @@ impl Writer for SimWriter {
     }
 
     fn room(&self) -> Room {
-        Room { bytes: self.arm.state().room }
+        Room { bytes: self.arm.state().room, whole: 0 }
     }
 }

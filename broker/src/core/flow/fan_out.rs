@@ -29,7 +29,7 @@ impl Run<'_> {
             return Err(Refusal::TooManyRecipients { model: model.clone(), count, limit });
         }
         for agent in &agents {
-            self.check_room(&Recipient::Agent(agent.clone()), new.body.size_bytes)?;
+            self.check_room(&Recipient::Agent(agent.clone()), &new)?;
         }
         let id = new.id;
         let seq = self.state.queue.next_seq();

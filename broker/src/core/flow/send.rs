@@ -1,12 +1,20 @@
 //! Accepting a message.
 
-use broker_proto::{MessageType, Receipt, Recipient, WallTime};
+use broker_proto::{MessageType, Priority, Receipt, Recipient, WallTime};
 
 use super::Run;
-use crate::core::{Accepted, Effect, Event, NewMessage, Note, Refusal, Reply, Subject, queue::Seq};
+use crate::core::{
+    Accepted, Effect, Event, NewMessage, Note, Refusal, Reply, Subject,
+    queue::{Ready, Seq},
+};
 
 /// How long a sender waits before it offers a message to a full queue again.
 const RETRY_FULL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What of a cap is for anybody: a tenth is kept for replies, so that two full queues cannot block each other.
+fn kept(cap: u64) -> u64 {
+    cap - cap / 10
+}
 
 impl Run<'_> {
     pub(super) fn send(&mut self, new: NewMessage) -> Result<Reply, Refusal> {
@@ -19,7 +27,7 @@ impl Run<'_> {
             let model = model.clone();
             return self.fan_out(new, &model, deadline);
         }
-        self.check_room(&new.to, new.body.size_bytes)?;
+        self.check_room(&new.to, &new)?;
 
         let seq = self.state.queue.next_seq();
         let subject = Subject { seq, id: new.id };
@@ -137,17 +145,38 @@ impl Run<'_> {
         if deadline <= self.now.wall { Err(Refusal::AlreadyExpired) } else { Ok(deadline) }
     }
 
-    pub(super) fn check_room(&self, to: &Recipient, size_bytes: u64) -> Result<(), Refusal> {
+    /// A queue holds everything alive in it, moved here or sent here (I-28).
+    pub(super) fn check_room(&self, to: &Recipient, new: &NewMessage) -> Result<(), Refusal> {
         let policy = &self.state.policy;
-        let (messages, leased, bytes) = self.state.queue.load(to);
-        let limit = if messages + leased >= policy.queue_messages {
-            format!("{} messages", policy.queue_messages)
-        } else if bytes.saturating_add(size_bytes) > policy.queue_bytes {
-            format!("{} bytes", policy.queue_bytes)
+        let alive = self.state.queue.ready(to).map(Ready::alive).unwrap_or_default();
+        let (messages, bytes) = (kept(policy.queue_messages), kept(policy.queue_bytes));
+        let limit = if alive.messages >= messages {
+            format!("{messages} messages")
+        } else if alive.size_bytes.saturating_add(new.body.size_bytes) > bytes {
+            format!("{bytes} bytes")
+        } else {
+            return self.check_urgent(to, new);
+        };
+        Err(Refusal::QueueFull { queue: to.clone(), limit, retry_after: RETRY_FULL })
+    }
+
+    /// One sender fills a tenth of a queue's caps as urgent, and no more (I-12).
+    fn check_urgent(&self, to: &Recipient, new: &NewMessage) -> Result<(), Refusal> {
+        if new.priority != Priority::Urgent {
+            return Ok(());
+        }
+        let policy = &self.state.policy;
+        let ready = self.state.queue.ready(to);
+        let urgent = ready.map(|ready| ready.urgent_of(&new.sender)).unwrap_or_default();
+        let (messages, bytes) = ((policy.queue_messages / 10).max(1), policy.queue_bytes / 10);
+        let limit = if urgent.messages >= messages {
+            format!("{messages} messages")
+        } else if urgent.size_bytes.saturating_add(new.body.size_bytes) > bytes {
+            format!("{bytes} bytes")
         } else {
             return Ok(());
         };
-        Err(Refusal::QueueFull { queue: to.clone(), limit, retry_after: RETRY_FULL })
+        Err(Refusal::UrgentShare { queue: to.clone(), limit, retry_after: RETRY_FULL })
     }
 
     /// Nobody is known to listen yet: the usual time to come, or what the asker was promised if that is longer.

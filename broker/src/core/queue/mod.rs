@@ -16,7 +16,7 @@ use broker_proto::{MessageId, Receipt, Recipient, Sender, WallTime};
 
 pub(super) use message::Answered;
 pub use message::{Consultation, Hold, Lease, Message, Place};
-pub use ready::{Line, Ready};
+pub use ready::{Line, Load, Ready};
 use strict::Strict;
 
 use super::{BootTime, Event, Note, Now};
@@ -386,6 +386,7 @@ impl State {
             self.strict.enter(line, message);
         }
         let ready = self.queues.entry(message.queue().clone()).or_default();
+        ready.count(message);
         match &message.place {
             Place::Ready { .. } => {
                 ready.push(message, |seq| is_held_back(&self.messages, &self.strict, seq));
@@ -407,16 +408,23 @@ impl State {
         if let Some(line) = message.strict_line() {
             self.strict.leave(line, seq);
         }
+        // A new message is nowhere yet.
+        let (Place::Ready { queue }
+        | Place::Leased { queue, .. }
+        | Place::Waiting { queue, .. }
+        | Place::Closing { queue }
+        | Place::Held { queue, .. }) = &message.place
+        else {
+            return;
+        };
+        let Some(ready) = self.queues.get_mut(queue) else { return };
+        ready.discount(message);
         match &message.place {
-            Place::Ready { queue } => {
-                if let Some(ready) = self.queues.get_mut(queue) {
-                    ready.remove(message, |seq| is_held_back(&self.messages, &self.strict, seq));
-                }
+            Place::Ready { .. } => {
+                ready.remove(message, |seq| is_held_back(&self.messages, &self.strict, seq));
             }
-            Place::Leased { queue, lease } => {
-                if let Some(ready) = self.queues.get_mut(queue) {
-                    ready.unlease();
-                }
+            Place::Leased { lease, .. } => {
+                ready.unlease();
                 self.leases.remove(&(lease.ends, seq));
             }
             Place::Waiting { .. } => {

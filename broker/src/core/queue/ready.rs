@@ -1,12 +1,12 @@
 //! The ready messages of one queue: four priorities, each in the order of its numbers.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     num::NonZeroU64,
 };
 
-use broker_proto::{Priority, Recipient};
+use broker_proto::{Priority, Recipient, Sender};
 
 use super::Seq;
 
@@ -28,6 +28,25 @@ impl Line {
         let mut hasher = DefaultHasher::new();
         (to, key).hash(&mut hasher);
         Self(NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    pub messages: u64,
+    pub size_bytes: u64,
+}
+
+impl Load {
+    fn add(&mut self, size_bytes: u64) {
+        self.messages += 1;
+        self.size_bytes += size_bytes;
+    }
+
+    fn take(&mut self, size_bytes: u64) {
+        self.messages = self.messages.saturating_sub(1);
+        self.size_bytes = self.size_bytes.saturating_sub(size_bytes);
     }
 }
 
@@ -69,6 +88,10 @@ pub struct Ready {
     passed_low: i64,
     leased: u64,
     size_bytes: u64,
+    /// Everything alive in this queue, wherever it is: what its caps count (I-28).
+    alive: Load,
+    /// Of that what is urgent, by sender (I-12).
+    urgent: BTreeMap<Sender, Load>,
 }
 
 impl Ready {
@@ -93,6 +116,18 @@ impl Ready {
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// Everything alive in this queue: ready, waiting, held, leased or between two attempts.
+    #[must_use]
+    pub fn alive(&self) -> Load {
+        self.alive
+    }
+
+    /// What this sender has alive in this queue as urgent.
+    #[must_use]
+    pub fn urgent_of(&self, sender: &Sender) -> Load {
+        self.urgent.get(sender).copied().unwrap_or_default()
     }
 
     /// Messages whose turn may be now, in the order in which they are to be considered: the lane that is owed most
@@ -186,6 +221,26 @@ impl Ready {
     pub(super) fn forget_turns(&mut self) {
         self.owed = [0; 4];
         self.passed_low = 0;
+    }
+
+    pub(super) fn count(&mut self, message: &super::Message) {
+        self.alive.add(message.body.size_bytes);
+        if message.priority == Priority::Urgent {
+            let urgent = self.urgent.entry(message.sender.clone()).or_default();
+            urgent.add(message.body.size_bytes);
+        }
+    }
+
+    pub(super) fn discount(&mut self, message: &super::Message) {
+        self.alive.take(message.body.size_bytes);
+        if let Some(urgent) = self.urgent.get_mut(&message.sender)
+            && message.priority == Priority::Urgent
+        {
+            urgent.take(message.body.size_bytes);
+            if urgent.messages == 0 {
+                self.urgent.remove(&message.sender);
+            }
+        }
     }
 
     pub(super) fn lease(&mut self) {

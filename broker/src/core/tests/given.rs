@@ -11,7 +11,7 @@ use proptest::prelude::ProptestConfig;
 use crate::core::{
     Command, NewConsultation, NewMessage, Outcome, Policy,
     agent::Link,
-    policy::{Model, Prices, Routing, Thresholds},
+    policy::{Model, Prices, Reserve, Routing, Thresholds},
     queue::{Body, Digest},
 };
 
@@ -89,6 +89,7 @@ pub(super) fn policy() -> Policy {
         return_window: RETURN,
         queue_messages: 10_000,
         queue_bytes: 256 * MIB,
+        store_reserve: Reserve { bytes: 32 * MIB, percent: 0 },
         routing: Routing {
             patience: PATIENCE,
             max_attempts: 8,

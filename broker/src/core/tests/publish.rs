@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use broker_proto::{MessageState, MessageType, Recipient, Sender};
+use broker_proto::{FailureClass, MessageState, MessageType, Priority, Recipient, Sender};
 
 use super::world::*;
 use crate::core::{
-    Command, Earlier, Event, NewMessage, Refusal,
-    queue::{Body, Digest, Seq},
+    Command, Earlier, Event, NewMessage, Outcome, Refusal,
+    policy::Reserve,
+    queue::{Body, Digest, Hold, Seq},
 };
 
 #[track_caller]
@@ -162,7 +163,7 @@ fn numbers_rise_over_a_restart_and_are_never_used_again() {
     assert!(next > last, "{next:?} after {last:?}");
 }
 
-// I-28, as far as it holds now
+// I-28
 #[test]
 fn a_full_queue_refuses_and_says_when_to_come_back() {
     let mut world = World::empty(policy());
@@ -180,7 +181,115 @@ fn a_full_queue_refuses_and_says_when_to_come_back() {
     assert_eq!((limit.as_str(), retry_after), ("2 messages", Duration::from_secs(1)));
 }
 
-// I-28, as far as it holds now
+// I-28
+#[test]
+fn a_tenth_of_a_cap_is_not_for_everybody() {
+    let mut world = World::empty(policy());
+    world.state.policy.queue_messages = 10;
+    for _ in 0..9 {
+        let letter = world.letter("scribe");
+        world.send(letter).unwrap();
+    }
+
+    let tenth = world.letter("scribe");
+
+    let refusal = refused(&mut world, tenth);
+    assert!(matches!(refusal, Refusal::QueueFull { limit, .. } if limit == "9 messages"));
+}
+
+// I-28
+#[test]
+fn everything_alive_counts_wherever_in_the_queue_it_is() {
+    let mut world = World::empty(policy()).with_agent("scribe", 3);
+    world.state.policy.queue_messages = 5;
+    let letters: Vec<Seq> = (0..5)
+        .map(|_| {
+            let letter = world.letter("scribe");
+            world.ask_this(letter)
+        })
+        .collect();
+    let (retried, held) = (letters[0], letters[1]);
+    world.settle(retried, Outcome::Retry { after: secs(60), shown: false }).unwrap();
+    let message = world.state.queue.get(held).unwrap();
+    let event = Event::Held {
+        subject: message.subject(),
+        at: world.wall(),
+        queue: message.to.clone(),
+        hold: Hold::Suspended,
+        why: String::new(),
+    };
+    crate::core::apply(&mut world.state, &event);
+
+    let sixth = world.letter("scribe");
+    assert!(matches!(refused(&mut world, sixth), Refusal::QueueFull { .. }));
+    let scribe = Recipient::Agent(agent("scribe"));
+    let alive = world.state.queue.ready(&scribe).unwrap().alive();
+    assert_eq!((alive.messages, alive.size_bytes), (5, 5 * 400));
+
+    world.done(letters[2]);
+    let sixth = world.letter("scribe");
+    world.send(sixth).unwrap();
+}
+
+// I-28
+#[test]
+fn what_fallback_moved_here_counts_here() {
+    let mut world = World::new();
+    world.state.policy.queue_messages = 2;
+    let opus = Recipient::Model(model("opus"));
+    let sonnet = Recipient::Model(model("sonnet"));
+    let first = world.ask("opus");
+    world.fail(first, FailureClass::CreditExhausted);
+    world.ask("opus");
+    let alive = |queue| world.state.queue.ready(queue).map_or(0, |ready| ready.alive().messages);
+    assert_eq!((alive(&opus), alive(&sonnet)), (0, 0), "one account's credit");
+    let there = Recipient::Model(model("gpt-4o"));
+    assert_eq!(alive(&there), 2);
+
+    let third = world.message("gpt-4o");
+
+    assert!(matches!(refused(&mut world, third), Refusal::QueueFull { .. }));
+}
+
+// I-12
+#[test]
+fn one_sender_fills_a_tenth_of_a_queue_as_urgent_and_no_more() {
+    let mut world = World::empty(policy()).with_agent("scribe", 1);
+    world.state.policy.queue_messages = 20;
+    world.state.policy.queue_bytes = 10_000;
+    let urgent =
+        |world: &mut World| NewMessage { priority: Priority::Urgent, ..world.letter("scribe") };
+    let first = urgent(&mut world);
+    let first = world.ask_this(first);
+    let second = urgent(&mut world);
+    world.send(second).unwrap();
+
+    let third = urgent(&mut world);
+    let refusal = refused(&mut world, third.clone());
+    assert!(matches!(refusal, Refusal::UrgentShare { limit, .. } if limit == "2 messages"));
+    let other = NewMessage { sender: Sender::parse("other").unwrap(), ..third.clone() };
+    world.send(other).unwrap();
+    world.send(NewMessage { priority: Priority::High, ..third }).unwrap();
+
+    world.done(first);
+    let large = Body { size_bytes: 601, ..Body::default() };
+    let large = NewMessage { body: large, ..urgent(&mut world) };
+    let refusal = refused(&mut world, large);
+    assert!(matches!(refusal, Refusal::UrgentShare { limit, .. } if limit == "1000 bytes"));
+    let again = urgent(&mut world);
+    world.send(again).unwrap();
+}
+
+// I-28
+#[test]
+fn the_store_keeps_the_greater_of_bytes_and_share() {
+    let reserve = Reserve { bytes: 256 * MIB, percent: 5 };
+
+    assert_eq!(reserve.of(1024 * MIB), 256 * MIB);
+    assert_eq!(reserve.of(100 * 1024 * MIB), 5 * 1024 * MIB);
+}
+
+// I-28
 #[test]
 fn a_queue_is_full_by_bytes_too() {
     let mut world = World::empty(policy());
@@ -198,7 +307,7 @@ fn an_answer_and_the_end_of_its_question_are_one_event() {
     let seq = world.ask("opus");
     let reply = Body { size_bytes: 77, ..Body::default() };
 
-    let outcome = crate::core::Outcome::Done { reply: reply.clone(), stop_reason: None };
+    let outcome = Outcome::Done { reply: reply.clone(), stop_reason: None };
     world.settle(seq, outcome).unwrap();
 
     let ends: Vec<_> = world
