@@ -60,6 +60,27 @@ async fn a_silent_agents_lease_ends_and_its_late_settlement_is_fenced() {
     assert_eq!(poll.parts, [Part::text("in time")]);
 }
 
+/// I-14, I-20
+#[tokio::test]
+async fn a_stale_token_takes_nothing_from_the_answer_of_the_new_lease() {
+    let settings = "[links]\nlease = \"1s\"\nheartbeat = \"200ms\"\n";
+    let broker = TestBroker::with(Place::Memory, settings).await;
+    let mut link = RawLink::greeted(&broker.endpoint(), "forgetful").await;
+    link.grant(2).await;
+    let asked = question("opus", "hi");
+    let mut reader = Reader::ask(&broker.client(), asked, AskOptions::default()).await;
+    let lost = link.delivery().await;
+    let held = link.delivery().await;
+    assert_eq!(held.attempt, lost.attempt + 1);
+
+    link.settle(&lost.lease, "stale").await;
+    assert_eq!(link.settled().await.refused.unwrap().reason, "LEASE_LOST");
+    link.settle(&held.lease, "fresh").await;
+
+    assert!(matches!(reader.end().await, Terminal::Done(_)));
+    assert_eq!(reader.text(), "fresh");
+}
+
 /// I-15
 #[tokio::test]
 async fn a_heartbeat_keeps_a_lease_over_its_first_length() {

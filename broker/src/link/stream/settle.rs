@@ -28,9 +28,9 @@ impl LinkTask {
             let settled = Down::Settled(SettledFrame { lease, refused });
             return async move { Some(settled) }.boxed();
         };
-        let held = self.held().remove(&seq);
+        let held = self.release(seq, epoch);
         let id = held.map_or(broker_proto::MessageId::from_u128(0), |held| held.id);
-        let is_held = held.is_some_and(|held| held.epoch == epoch);
+        let is_held = held.is_some();
         let outcome = self.close_stream(seq, epoch, outcome, is_held);
         let limits = bound::limits(limits);
         let (services, agent) = (self.services.clone(), self.agent.clone());
@@ -61,6 +61,13 @@ impl LinkTask {
         }
         .instrument(span)
         .boxed()
+    }
+
+    /// Takes a delivery out of what this link holds. A stale token takes nothing from the lease that followed it (I-14).
+    fn release(&self, seq: Seq, epoch: u32) -> Option<Held> {
+        let mut held = self.held();
+        let is_current = held.get(&seq).is_some_and(|held| held.epoch == epoch);
+        is_current.then(|| held.remove(&seq))?
     }
 
     /// Ends the live stream of an attempt: completed when it is done, sealed when it is not.
