@@ -32,6 +32,16 @@ bench *ARGS:
     .ci/nats || echo "SKIP: nats-server cannot be installed; nothing stands beside JetStream" >&2
     target/release/broker-bench {{ARGS}}
 
+# Real brokers hurt under load, judged by an outside recorder and checker. `just faults --list` names the cases.
+faults *ARGS:
+    cargo build --workspace --bins
+    target/debug/broker-faults {{ARGS}}
+
+# The same, as often and as long as a night allows.
+faults-long *ARGS:
+    cargo build --workspace --bins
+    target/debug/broker-faults --long {{ARGS}}
+
 # The whole house at work, offline.
 demo:
     cargo build --workspace

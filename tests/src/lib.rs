@@ -4,10 +4,17 @@
 //! `brokerctl up --simulated` starts. [`ScriptedAgent`] answers as a test wants, [`RawLink`] speaks an agent's wire
 //! frame by frame, [`Reader`] reads an answer, [`Control`] drives the simulator.
 //!
+//! [`recorder`] is the outside world of a run: senders and agents that write a [`history`]; [`checker`] reads only that
+//! and says which promises of the broker were broken.
+//!
 //! Invariant: every wait has an end, and none is for a time: each is for the value that the test needs.
 //! Invariant: nothing outlives its test, whether that passes or not.
 
 #![expect(clippy::expect_used, reason = "a failed set-up is a failed test, said with its reason")]
+
+pub mod checker;
+pub mod history;
+pub mod recorder;
 
 mod agent;
 mod answer;
