@@ -194,6 +194,7 @@ async fn serve(
         settings: link::Settings {
             heartbeat: config.links.heartbeat,
             lease: config.links.lease,
+            pull_lease: config.links.pull_lease,
             hello_deadline: config.links.hello_deadline,
             heartbeat_deadline: config.links.heartbeat_deadline,
         },
@@ -258,12 +259,12 @@ async fn services(
         usize::try_from(config.broker.max_frame).unwrap_or(usize::MAX).saturating_add(64 * 1024);
     let verify = Verify { engine: intake.engine.clone() };
     let stop = parts.stop.clone();
-    let drain = async move {
+    let stopping = async move {
         stop.cancelled().await;
         info!("stopping: links drain, streams end");
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         let open = links.len();
-        links.send_each(|link| Down::Drain {
+        links.send_each(None, |link| Down::Drain {
             reason: "the broker is stopping".to_owned(),
             until: None,
             reconnect_after: Some(leases.reconnect_after(link, open)),
@@ -276,7 +277,16 @@ async fn services(
     let content = ContentService { intake: intake.clone(), journal: Arc::clone(&journal), uploads };
     let watches = Watches { engine: intake.engine.clone(), journal, stop: parts.stop.clone() };
     let message = MessageService { intake: intake.clone(), watches };
+    let drain = link::Drain {
+        engine: intake.engine.clone(),
+        links: link_services.links.clone(),
+        leases: link_services.leases.clone(),
+        clock: Arc::clone(&link_services.clock),
+        stop: parts.stop.clone(),
+        tasks: parts.tasks.clone(),
+    };
     let registry = RegistryService {
+        drain,
         intake: intake.clone(),
         links: link_services.links,
         nonce: AtomicU64::new(1),
@@ -304,7 +314,7 @@ async fn services(
         .add_service(message.server(frame))
         .add_service(registry.server(frame))
         .add_service(usage.server(frame))
-        .serve_with_incoming_shutdown(listen::incoming(listener, limits.connections), drain)
+        .serve_with_incoming_shutdown(listen::incoming(listener, limits.connections), stopping)
         .await?;
     Ok(())
 }

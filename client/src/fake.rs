@@ -235,6 +235,27 @@ impl pb::agent_link_service_server::AgentLinkService for Service {
         self.links.send(link).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(frames)))
     }
+
+    async fn pull_messages(
+        &self,
+        _: Request<pb::PullMessagesRequest>,
+    ) -> Result<Response<pb::PullMessagesResponse>, Status> {
+        Err(Status::unimplemented("links only"))
+    }
+
+    async fn settle_messages(
+        &self,
+        _: Request<pb::SettleMessagesRequest>,
+    ) -> Result<Response<pb::SettleMessagesResponse>, Status> {
+        Err(Status::unimplemented("links only"))
+    }
+
+    async fn extend_lease(
+        &self,
+        _: Request<pb::ExtendLeaseRequest>,
+    ) -> Result<Response<pb::ExtendLeaseResponse>, Status> {
+        Err(Status::unimplemented("links only"))
+    }
 }
 
 #[tonic::async_trait]

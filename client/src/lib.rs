@@ -20,9 +20,10 @@ mod tests;
 use std::{pin::Pin, time::Duration};
 
 use broker_proto::{
-    AgentInfo, AgentName, AskOptions, Failure, Message, MessageChange, MessageInfo, MessageName,
-    MessageState, ModelInfo, ModelName, ModelUsage, Part, Payload, Pong, RateLimit, Receipt,
-    RouteExplanation, TokenInfo, Usage, convert::InvalidField, pb,
+    AgentInfo, AgentName, AskOptions, Delivery, Drain, Draining, Extension, Failure, Message,
+    MessageChange, MessageInfo, MessageName, MessageState, ModelInfo, ModelName, ModelUsage, Part,
+    Payload, Pong, Pull, RateLimit, Receipt, RouteExplanation, SettleOutcome, SettledFrame,
+    Settlement, TokenInfo, Usage, convert::InvalidField, pb,
 };
 use futures::{Stream, StreamExt};
 use secrecy::{ExposeSecret, SecretString};
@@ -398,6 +399,60 @@ impl Client {
         let request = self.unary_request(pb::RevokeTokenRequest { name: name.to_string() })?;
         self.reply(self.registry().revoke_token(request).await)?;
         Ok(())
+    }
+
+    /// Gives nothing new to an agent, or to nobody, or ends that. Repeat it until nothing runs any more.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the caller may not.
+    pub async fn drain(&self, drain: Drain) -> Result<Draining, Error> {
+        let request = self.unary_request(pb::DrainRequest::from(drain))?;
+        Ok(self.reply(self.registry().drain(request).await)?.into())
+    }
+
+    /// Takes deliveries without a link; [`Client::with_token`] says for which agent. Parts that came by hash are inline.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] without an agent's token, and what every call may meet.
+    pub async fn pull(&self, pull: Pull) -> Result<Vec<Delivery>, Error> {
+        let request = self.unary_request(pb::PullMessagesRequest::from(pull))?;
+        let reply = self.agent_link().pull_messages(request).await;
+        let mut deliveries: Vec<Delivery> = each(self.reply(reply)?.deliveries)?;
+        for delivery in &mut deliveries {
+            let payload = std::mem::take(&mut delivery.message.payload);
+            delivery.message.payload = self.inline_payload(payload).await?;
+        }
+        Ok(deliveries)
+    }
+
+    /// Settles deliveries that were pulled; each has its own answer, in this order. Saying it again is safe.
+    ///
+    /// # Errors
+    /// What every call may meet; then nothing is known of any of them.
+    pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<SettledFrame>, Error> {
+        let mut wire = Vec::new();
+        for mut settlement in settlements {
+            if let SettleOutcome::Done { parts, .. }
+            | SettleOutcome::Failed { partial: parts, .. } = &mut settlement.outcome
+            {
+                *parts = self.offload_parts(std::mem::take(parts)).await?;
+            }
+            wire.push(settlement.into());
+        }
+        let request = self.unary_request(pb::SettleMessagesRequest { settlements: wire })?;
+        let reply = self.reply(self.agent_link().settle_messages(request).await)?;
+        Ok(reply.results.into_iter().map(Into::into).collect())
+    }
+
+    /// Lets a lease that was pulled run for `by` from now; gives how long it runs.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `LEASE_LOST` when it is another's by now.
+    pub async fn extend(&self, lease: String, by: Duration) -> Result<Duration, Error> {
+        let request = self.unary_request(pb::ExtendLeaseRequest::from(Extension { lease, by }))?;
+        let reply = self.agent_link().extend_lease(request).await;
+        let left = required(self.reply(reply)?.time_left, "time_left")?;
+        Ok(left.try_into().unwrap_or_default())
     }
 
     /// What every model has used and has left.

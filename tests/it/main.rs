@@ -15,6 +15,7 @@ mod leases;
 mod links;
 mod mail;
 mod providers;
+mod pulls;
 mod reasons;
 mod reflection;
 mod refusals;

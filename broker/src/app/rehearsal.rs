@@ -181,6 +181,7 @@ impl Shell {
             settings: link::Settings {
                 heartbeat: Duration::from_secs(5),
                 lease: Duration::from_secs(15),
+                pull_lease: Duration::from_secs(120),
                 hello_deadline: Duration::from_secs(10),
                 heartbeat_deadline: Duration::from_secs(20),
             },

@@ -103,6 +103,18 @@ pub enum Command {
         agent: AgentName,
         leases: Vec<(Seq, u32)>,
     },
+    /// Lets one lease run on for `by` from now, at most up to its cap.
+    Extend {
+        agent: AgentName,
+        seq: Seq,
+        epoch: u32,
+        by: Duration,
+    },
+    /// Gives nothing new to this agent, or to nobody, until it is over.
+    Drain {
+        agent: Option<AgentName>,
+        is_over: bool,
+    },
     LinkUp {
         link: LinkId,
         up: Box<Link>,
@@ -167,6 +179,10 @@ pub enum Query {
     Message(Sender, MessageId),
     /// Whose token this hash is.
     Token([u8; 32]),
+    /// Who holds which lease on a message.
+    Lease(Seq),
+    /// What is still out, of this agent or of all.
+    Drain(Option<AgentName>),
 }
 
 /// Where a message stands that is not finished.
@@ -191,6 +207,26 @@ pub enum Reply {
     Agent(Option<AgentName>),
     /// Leases of the hello that still hold.
     Resumed(Vec<Resumed>),
+    /// How long a lease runs from now.
+    Extended(Duration),
+    Lease(Option<Holder>),
+    Drain(Draining),
+}
+
+/// Who holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub agent: AgentName,
+    pub epoch: u32,
+    pub id: MessageId,
+}
+
+/// How far a drain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draining {
+    pub is_draining: bool,
+    /// Leases that are still out.
+    pub running: usize,
 }
 
 /// A lease that a greeting agent still holds.

@@ -153,6 +153,8 @@ pub enum Event {
         epoch: u32,
         agent: AgentName,
         instance: String,
+        /// Its length when it was pulled; on a link it is the policy's.
+        pulled: Option<Duration>,
     },
     AttemptFailed {
         subject: Subject,
@@ -278,6 +280,12 @@ pub enum Note {
     Spent {
         link: LinkId,
         size_bytes: u64,
+    },
+    /// Nothing is leased, or nothing to this agent, until it is over.
+    Drain {
+        agent: Option<AgentName>,
+        at: BootTime,
+        is_over: bool,
     },
     /// The one message that may try a model whose return is in question.
     Probing {

@@ -212,6 +212,7 @@ impl Bench {
             agent: agent("reviewer"),
             instance: "i".into(),
             resumes: None,
+            pull: None,
             is_exclusive: true,
             models: vec![model("opus")],
             roles: vec![],

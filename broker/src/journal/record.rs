@@ -3,6 +3,8 @@
 //! A kind, a version and a field number are never used again. Types that the wire has too are stored in the wire's
 //! encoding, which keeps the same promise.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -180,6 +182,8 @@ struct LeasedRecord {
     agent: String,
     #[prost(string, tag = "4")]
     instance: String,
+    #[prost(uint64, optional, tag = "5")]
+    pulled_ms: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -349,12 +353,14 @@ pub fn encode(event: &Event) -> Record {
             };
             (kind::HELD, record.encode_to_vec())
         }
-        Event::Leased { subject, at, epoch, agent, instance } => {
+        Event::Leased { subject, at, epoch, agent, instance, pulled } => {
             let record = LeasedRecord {
                 subject: Some(write_subject(*subject, *at)),
                 epoch: *epoch,
                 agent: agent.to_string(),
                 instance: instance.clone(),
+                pulled_ms: pulled
+                    .map(|length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX)),
             };
             (kind::LEASED, record.encode_to_vec())
         }
@@ -499,7 +505,14 @@ fn read(record: &Record) -> Option<Event> {
             let record = LeasedRecord::decode(body).ok()?;
             let (subject, at) = read_subject(record.subject)?;
             let agent = AgentName::parse(&record.agent).ok()?;
-            Event::Leased { subject, at, epoch: record.epoch, agent, instance: record.instance }
+            Event::Leased {
+                subject,
+                at,
+                epoch: record.epoch,
+                agent,
+                instance: record.instance,
+                pulled: record.pulled_ms.map(Duration::from_millis),
+            }
         }
         kind::ATTEMPT_FAILED => {
             let record = AttemptFailedRecord::decode(body).ok()?;
@@ -812,7 +825,17 @@ mod tests {
         });
         let agent = AgentName::parse("opus").unwrap();
         let instance = "i1".to_owned();
-        round_trip(&Event::Leased { subject: subject(), at, epoch: 3, agent, instance });
+        for pulled in [None, Some(Duration::from_secs(120))] {
+            let (agent, instance) = (agent.clone(), instance.clone());
+            round_trip(&Event::Leased {
+                subject: subject(),
+                at,
+                epoch: 3,
+                agent,
+                instance,
+                pulled,
+            });
+        }
         let attempt = Box::new(attempt());
         round_trip(&Event::AttemptFailed { subject: subject(), at, attempt, shown: true });
         for hold in [Hold::Parked, Hold::Suspended, Hold::InputRequired] {

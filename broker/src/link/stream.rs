@@ -1,6 +1,6 @@
 //! One link: its hello, its frames up, and its frames down.
 
-mod settle;
+pub(super) mod settle;
 
 use std::{
     collections::HashMap,
@@ -63,6 +63,8 @@ pub type Wire = mpsc::Sender<Result<Down, Status>>;
 pub struct Settings {
     pub heartbeat: Duration,
     pub lease: Duration,
+    /// Of a pull that names none.
+    pub pull_lease: Duration,
     pub hello_deadline: Duration,
     /// A link without a heartbeat for so long is closed.
     pub heartbeat_deadline: Duration,
@@ -241,9 +243,57 @@ fn resumes(services: &Services, hello: &Hello) -> Result<Option<LinkId>, Status>
     Ok(Some(before))
 }
 
+/// A copy has its original's body, which names the original.
+fn as_delivered(agent: &AgentName, id: MessageId, mut message: Message) -> Message {
+    if message.id != id {
+        let original = std::mem::replace(&mut message.id, id);
+        message.to = Recipient::Agent(agent.clone());
+        message.correlation.root.get_or_insert(original);
+        message.correlation.parent = Some(original);
+    }
+    message
+}
+
 impl Services {
+    /// A lease with its message, or nothing when its bytes are not what was acknowledged (I-5).
+    pub(super) async fn delivery(
+        &self,
+        agent: &AgentName,
+        delivered: Delivered,
+    ) -> Option<Delivery> {
+        let Delivered { seq, id, epoch, body, model, deadline, max_output_tokens, .. } = delivered;
+        let message = match self.bodies.load(&body).await {
+            Ok(bytes) => Message::decode(bytes).map_err(|_| context::Error::Corrupt),
+            Err(error) => Err(error),
+        };
+        let message = match message {
+            Ok(message) => message,
+            Err(context::Error::Corrupt) => {
+                warn!("the stored message is not what was acknowledged; it is quarantined");
+                self.engine.tell(Command::Corrupt { seq, epoch }).await;
+                return None;
+            }
+            Err(error) => {
+                // The lease runs out and the message is delivered again.
+                warn!(%error, "cannot read a message");
+                return None;
+            }
+        };
+        let message = as_delivered(agent, id, message);
+        Some(Delivery {
+            lease: self.leases.token(seq, epoch),
+            number: seq.0,
+            size_bytes: body.size_bytes,
+            message,
+            attempt: epoch,
+            model,
+            time_left: deadline.since(self.clock.now().wall),
+            max_output_tokens,
+        })
+    }
+
     /// The number of a new link.
-    fn number(&self) -> LinkId {
+    pub(super) fn number(&self) -> LinkId {
         LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -264,6 +314,7 @@ impl LinkTask {
             agent: hello.agent.clone(),
             instance: hello.instance.clone(),
             resumes,
+            pull: None,
             is_exclusive: hello.is_exclusive,
             models,
             roles: hello.roles.clone(),
@@ -348,49 +399,12 @@ impl LinkTask {
         }
     }
 
-    /// A lease with its message, or nothing when its bytes are not what was acknowledged (I-5).
+    /// What goes out for a lease; from then on this link speaks for it.
     async fn delivery(&self, delivered: Delivered) -> Option<Down> {
-        let Delivered { seq, id, epoch, body, model, deadline, max_output_tokens, .. } = delivered;
-        let message = match self.services.bodies.load(&body).await {
-            Ok(bytes) => Message::decode(bytes).map_err(|_| context::Error::Corrupt),
-            Err(error) => Err(error),
-        };
-        let message = match message {
-            Ok(message) => message,
-            Err(context::Error::Corrupt) => {
-                warn!("the stored message is not what was acknowledged; it is quarantined");
-                self.services.engine.tell(Command::Corrupt { seq, epoch }).await;
-                return None;
-            }
-            Err(error) => {
-                // The lease runs out and the message is delivered again.
-                warn!(%error, "cannot read a message");
-                return None;
-            }
-        };
-        let message = self.as_delivered(id, message);
+        let Delivered { seq, id, epoch, .. } = delivered;
+        let delivery = self.services.delivery(&self.agent, delivered).await?;
         self.held().insert(seq, Held { epoch, id });
-        Some(Down::Deliver(Box::new(Delivery {
-            lease: self.services.leases.token(seq, epoch),
-            number: seq.0,
-            size_bytes: body.size_bytes,
-            message,
-            attempt: epoch,
-            model,
-            time_left: deadline.since(self.services.clock.now().wall),
-            max_output_tokens,
-        })))
-    }
-
-    /// A copy has its original's body, which names the original.
-    fn as_delivered(&self, id: MessageId, mut message: Message) -> Message {
-        if message.id != id {
-            let original = std::mem::replace(&mut message.id, id);
-            message.to = Recipient::Agent(self.agent.clone());
-            message.correlation.root.get_or_insert(original);
-            message.correlation.parent = Some(original);
-        }
-        message
+        Some(Down::Deliver(Box::new(delivery)))
     }
 
     /// Takes what comes up, until the agent leaves. Gives the reason when it is the agent's fault.

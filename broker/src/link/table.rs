@@ -71,9 +71,11 @@ impl Links {
         }
     }
 
-    /// Hands each link a frame of its own.
-    pub fn send_each(&self, frame: impl Fn(LinkId) -> Down) {
-        let links: Vec<LinkId> = self.open.iter().map(|open| *open.key()).collect();
+    /// Hands each link, or each of one agent, a frame of its own.
+    pub fn send_each(&self, agent: Option<&AgentName>, frame: impl Fn(LinkId) -> Down) {
+        let is_its = |open: &Open| agent.is_none_or(|agent| open.agent == *agent);
+        let links: Vec<LinkId> =
+            self.open.iter().filter(|open| is_its(open)).map(|open| *open.key()).collect();
         for link in links {
             self.send(link, Out::Frame(Box::new(frame(link))));
         }

@@ -110,7 +110,7 @@ fn routed(seq: u64, wait_until: Option<WallTime>) -> Event {
 
 fn leased(seq: u64) -> Event {
     let (agent, instance) = (agent("reviewer"), "i".into());
-    Event::Leased { subject: subject(seq), at: AT, epoch: 1, agent, instance }
+    Event::Leased { subject: subject(seq), at: AT, epoch: 1, agent, instance, pulled: None }
 }
 
 fn finished(seq: u64, state: MessageState) -> Event {

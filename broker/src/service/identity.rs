@@ -34,6 +34,16 @@ impl Caller {
         request.extensions().get().cloned().unwrap_or(Self::Local)
     }
 
+    /// The agent that calls; whoever else does must show an agent's token.
+    pub(crate) fn agent(self) -> Result<AgentName, Status> {
+        match self {
+            Self::Agent(name) => Ok(name),
+            Self::Local => Err(reason::TOKEN_REJECTED.status(
+                "only an agent takes deliveries: show the token of `brokerctl token create NAME`",
+            )),
+        }
+    }
+
     /// The name that messages of this caller carry.
     pub(crate) fn sender(&self) -> Result<Sender, Status> {
         let name = match self {

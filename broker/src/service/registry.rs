@@ -7,23 +7,27 @@ use std::{
 
 use tonic::{Request, Response, Status};
 
-use broker_proto::{AgentName, ModelName, Pong, convert::InvalidField, pb};
+use broker_proto::{AgentName, Drain, ModelName, Pong, convert::InvalidField, pb};
 
 use super::{reason, status};
 use crate::{
     core::{Command, Query, Reply},
     engine,
     intake::Intake,
-    link::{AgentToken, Links},
+    link::{self, AgentToken, Links},
 };
 
 /// How long a ping waits for an agent.
 const PONG: Duration = Duration::from_secs(5);
 
+/// The longest a drain's answer waits.
+const LONGEST_WAIT: Duration = Duration::from_secs(25);
+
 /// Models, agents and tokens.
 #[derive(Debug)]
 pub struct RegistryService {
     pub intake: Intake,
+    pub drain: link::Drain,
     pub links: Links,
     pub nonce: AtomicU64,
     pub journal: &'static str,
@@ -129,5 +133,14 @@ impl pb::registry_service_server::RegistryService for RegistryService {
         self.intake.engine.command(command).await.map_err(status::engine)?;
         self.links.close_agent(&agent, &reason::token_rejected(&agent));
         Ok(Response::new(pb::RevokeTokenResponse {}))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<pb::DrainRequest>,
+    ) -> Result<Response<pb::DrainResponse>, Status> {
+        let drain = Drain::try_from(request.into_inner())?;
+        let draining = self.drain.run(drain, LONGEST_WAIT).await.map_err(status::engine)?;
+        Ok(Response::new(draining.into()))
     }
 }

@@ -82,6 +82,7 @@ impl Process {
             credit_messages: credit,
             credit_bytes: bytes,
             resumes: None,
+            pull: None,
         }
     }
 

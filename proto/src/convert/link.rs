@@ -1,13 +1,15 @@
 //! `link.proto`.
 
+use std::time::Duration;
+
 use super::{
     InvalidField,
     common::{agent, message_id, model, optional_model, role, span, text_of, time, wire_span},
     each, required,
 };
 use crate::{
-    AnswerFrame, Delivery, Down, Failure, Hello, ModelName, RefusedFrame, SettleOutcome,
-    SettledFrame, Settlement, Stamp, StopReason, Up, Welcome, pb,
+    AnswerFrame, Delivery, Down, Extension, Failure, Hello, ModelName, Pull, RefusedFrame,
+    SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, Up, Welcome, pb,
 };
 
 impl TryFrom<pb::Hello> for Hello {
@@ -194,6 +196,95 @@ impl From<Up> for pb::ConnectRequest {
     }
 }
 
+/// What a lease that is pulled may be.
+const PULL_LEASE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(5)..=Duration::from_secs(30 * 60);
+const PULL_MESSAGES: u32 = 100;
+/// One answer must fit what clients of gRPC read by default, 4 MiB.
+const PULL_BYTES: u64 = 3 * 1024 * 1024;
+
+/// The length of a lease that is pulled or extended.
+fn pull_lease(
+    wire: Option<prost_types::Duration>,
+    field: &'static str,
+) -> Result<Option<Duration>, InvalidField> {
+    let lease = span(wire, field)?;
+    match lease.filter(|lease| !PULL_LEASE.contains(lease)) {
+        Some(_) => Err(InvalidField::new(field, "is not between 5 s and 30 min")),
+        None => Ok(lease),
+    }
+}
+
+impl TryFrom<pb::PullMessagesRequest> for Pull {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::PullMessagesRequest) -> Result<Self, InvalidField> {
+        let models = wire.models.iter().map(|name| model(name, "models"));
+        if wire.max_messages > PULL_MESSAGES {
+            return Err(InvalidField::new("max_messages", "is over 100"));
+        }
+        if wire.max_bytes > PULL_BYTES {
+            return Err(InvalidField::new("max_bytes", "is over 3 MiB"));
+        }
+        Ok(Self {
+            models: models.collect::<Result<_, _>>()?,
+            messages: wire.max_messages.max(1),
+            size_bytes: if wire.max_bytes == 0 { PULL_BYTES } else { wire.max_bytes },
+            lease: pull_lease(wire.lease, "lease")?,
+            wait: span(wire.wait, "wait")?.unwrap_or_default(),
+        })
+    }
+}
+
+impl TryFrom<pb::ExtendLeaseRequest> for Extension {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::ExtendLeaseRequest) -> Result<Self, InvalidField> {
+        let by = required(pull_lease(wire.duration, "duration")?, "duration")?;
+        Ok(Self { lease: wire.lease, by })
+    }
+}
+
+impl From<Extension> for pb::ExtendLeaseRequest {
+    fn from(extension: Extension) -> Self {
+        Self { lease: extension.lease, duration: Some(wire_span(extension.by)) }
+    }
+}
+
+impl From<Duration> for pb::ExtendLeaseResponse {
+    fn from(left: Duration) -> Self {
+        Self { time_left: Some(wire_span(left)) }
+    }
+}
+
+impl From<Pull> for pb::PullMessagesRequest {
+    fn from(pull: Pull) -> Self {
+        Self {
+            models: pull.models.iter().map(ToString::to_string).collect(),
+            max_messages: pull.messages,
+            max_bytes: pull.size_bytes,
+            lease: pull.lease.map(wire_span),
+            wait: Some(wire_span(pull.wait)),
+        }
+    }
+}
+
+impl From<SettledFrame> for pb::SettleResult {
+    fn from(settled: SettledFrame) -> Self {
+        let ok = settled.refused.is_none();
+        let (reason, detail) =
+            settled.refused.map(|refused| (refused.reason, refused.detail)).unwrap_or_default();
+        Self { lease: settled.lease, ok, reason, detail }
+    }
+}
+
+impl From<pb::SettleResult> for SettledFrame {
+    fn from(wire: pb::SettleResult) -> Self {
+        let refused = (!wire.ok).then(|| refused(wire.reason, wire.detail));
+        Self { lease: wire.lease, refused }
+    }
+}
+
 impl TryFrom<pb::Deliver> for Delivery {
     type Error = InvalidField;
 
@@ -261,10 +352,7 @@ impl TryFrom<pb::ConnectResponse> for Down {
                 reconnect_after: span(drain.reconnect_after, "drain.reconnect_after")?,
                 is_over: drain.over,
             },
-            Wire::SettleResult(result) => Self::Settled(SettledFrame {
-                lease: result.lease,
-                refused: (!result.ok).then(|| refused(result.reason, result.detail)),
-            }),
+            Wire::SettleResult(result) => Self::Settled(result.into()),
             Wire::SendResult(sent) => Self::Sent {
                 message: message_id(&sent.message_id, "send_result.message_id")?,
                 result: match sent.receipt {
@@ -301,14 +389,7 @@ impl From<Down> for pb::ConnectResponse {
                 reconnect_after: reconnect_after.map(wire_span),
                 over: is_over,
             }),
-            Down::Settled(settled) => {
-                let ok = settled.refused.is_none();
-                let (reason, detail) = settled
-                    .refused
-                    .map(|refused| (refused.reason, refused.detail))
-                    .unwrap_or_default();
-                Wire::SettleResult(pb::SettleResult { lease: settled.lease, ok, reason, detail })
-            }
+            Down::Settled(settled) => Wire::SettleResult(settled.into()),
             Down::Sent { message, result } => {
                 let (receipt, reason, detail) = match result {
                     Ok(receipt) => (Some(receipt.into()), String::new(), String::new()),

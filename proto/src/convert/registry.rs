@@ -1,11 +1,13 @@
 //! `registry.proto`.
 
+use std::time::Duration;
+
 use super::{
     InvalidField,
     common::{agent, model, optional_agent, role, span, text_of, time, wire_span},
     required,
 };
-use crate::{AgentInfo, ModelInfo, ModelName, Pong, TokenInfo, pb};
+use crate::{AgentInfo, Drain, Draining, ModelInfo, ModelName, Pong, TokenInfo, pb};
 
 fn models(names: &[String], field: &'static str) -> Result<Vec<ModelName>, InvalidField> {
     names.iter().map(|name| model(name, field)).collect()
@@ -134,5 +136,50 @@ impl From<Pong> for pb::PingResponse {
             agent: text_of(pong.agent),
             journal: pong.journal,
         }
+    }
+}
+
+/// What a drain tells agents when it names no time.
+const DRAIN: Duration = Duration::from_secs(60);
+
+impl TryFrom<pb::DrainRequest> for Drain {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::DrainRequest) -> Result<Self, InvalidField> {
+        let agent = optional_agent(&wire.agent, "agent")?;
+        if wire.stop && (agent.is_some() || wire.undo) {
+            return Err(InvalidField::new("stop", "goes neither with `agent` nor with `undo`"));
+        }
+        Ok(Self {
+            agent,
+            deadline: span(wire.deadline, "deadline")?.unwrap_or(DRAIN),
+            is_undone: wire.undo,
+            stops: wire.stop,
+            wait: span(wire.wait, "wait")?.unwrap_or_default(),
+        })
+    }
+}
+
+impl From<Drain> for pb::DrainRequest {
+    fn from(drain: Drain) -> Self {
+        Self {
+            agent: text_of(drain.agent),
+            deadline: Some(wire_span(drain.deadline)),
+            undo: drain.is_undone,
+            stop: drain.stops,
+            wait: Some(wire_span(drain.wait)),
+        }
+    }
+}
+
+impl From<pb::DrainResponse> for Draining {
+    fn from(wire: pb::DrainResponse) -> Self {
+        Self { is_draining: wire.draining, running: wire.running }
+    }
+}
+
+impl From<Draining> for pb::DrainResponse {
+    fn from(draining: Draining) -> Self {
+        Self { draining: draining.is_draining, running: draining.running }
     }
 }

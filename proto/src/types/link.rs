@@ -133,6 +133,26 @@ pub struct Settlement {
     pub first_token: Option<Duration>,
 }
 
+/// What one call takes of queues, for who cannot hold a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pull {
+    /// The models whose queues it takes from, besides the agent's mailbox.
+    pub models: Vec<ModelName>,
+    pub messages: u32,
+    pub size_bytes: u64,
+    /// `None`: what the broker's configuration says.
+    pub lease: Option<Duration>,
+    /// How long it waits for a first message.
+    pub wait: Duration,
+}
+
+/// How long a lease that was pulled is to run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extension {
+    pub lease: String,
+    pub by: Duration,
+}
+
 /// What an agent says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Up {

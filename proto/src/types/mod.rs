@@ -22,13 +22,14 @@ pub use content::{ContentHash, Entry, Generation, Part, PartRef, Payload, Role, 
 pub use failure::{Failure, FailureClass, FailureScope};
 pub use frames::{FrameCounter, FrameGap, Stamp};
 pub use link::{
-    Delivery, Down, Hello, RefusedFrame, SettleOutcome, SettledFrame, Settlement, Up, Welcome,
+    Delivery, Down, Extension, Hello, Pull, RefusedFrame, SettleOutcome, SettledFrame, Settlement,
+    Up, Welcome,
 };
 pub use message::{
     Correlation, InvalidRecipient, Message, MessageChange, MessageInfo, MessageState, MessageType,
     Priority, Receipt, Recipient,
 };
 pub use names::{AgentName, InvalidName, MessageId, MessageName, ModelName, RoleName, Sender};
-pub use registry::{AgentInfo, ModelInfo, Pong, TokenInfo};
+pub use registry::{AgentInfo, Drain, Draining, ModelInfo, Pong, TokenInfo};
 pub use time::WallTime;
 pub use usage::{ModelUsage, Provenance, RateLimit, Usage, UsageWindow};

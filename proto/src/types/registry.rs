@@ -57,3 +57,25 @@ pub struct Pong {
     /// The journal's kind.
     pub journal: String,
 }
+
+/// Whom to give nothing new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// `None`: every agent.
+    pub agent: Option<AgentName>,
+    pub deadline: Duration,
+    /// It is to end instead.
+    pub is_undone: bool,
+    /// The broker stops once it is drained, at the latest at the deadline.
+    pub stops: bool,
+    /// How long the answer may wait for the end.
+    pub wait: Duration,
+}
+
+/// How far a drain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draining {
+    pub is_draining: bool,
+    /// Leases that are still out.
+    pub running: u64,
+}

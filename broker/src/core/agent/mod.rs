@@ -25,6 +25,8 @@ pub struct Link {
     pub instance: String,
     /// The link it goes on from, when it has proved that it does.
     pub resumes: Option<LinkId>,
+    /// The length of its leases, when it is a pull: one call that takes what there is and goes.
+    pub pull: Option<Duration>,
     pub is_exclusive: bool,
     pub models: Vec<ModelName>,
     pub roles: Vec<RoleName>,
@@ -51,6 +53,10 @@ pub struct State {
     turns: BTreeMap<Recipient, LinkId>,
     /// The processes that greeted last under each name, newest last.
     greeted: BTreeMap<AgentName, Vec<String>>,
+    /// Nothing is leased to anybody.
+    drains: bool,
+    /// Nothing is leased to these.
+    draining: BTreeSet<AgentName>,
     /// Since when a model that was served is not.
     absent: BTreeMap<ModelName, BootTime>,
     started: BootTime,
@@ -105,6 +111,12 @@ impl State {
     pub fn names_serving(&self, queue: &Recipient) -> BTreeSet<AgentName> {
         let links = self.serving.get(queue).into_iter().flatten();
         links.filter_map(|id| self.links.get(id)).map(|link| link.agent.clone()).collect()
+    }
+
+    /// Whether nothing is leased: to anybody, or to this agent.
+    #[must_use]
+    pub fn is_draining(&self, agent: Option<&AgentName>) -> bool {
+        self.drains || agent.is_some_and(|agent| self.draining.contains(agent))
     }
 
     /// How many links serve a queue.
@@ -182,11 +194,12 @@ impl State {
     pub(super) fn note(&mut self, note: &Note) {
         match note {
             Note::LinkUp { link, up } => {
-                for queue in queues(up) {
-                    if let Recipient::Model(model) = &queue {
-                        self.absent.remove(model);
-                    }
-                    self.serving.entry(queue).or_default().insert(*link);
+                if !self.draining.contains(&up.agent) {
+                    self.serve(*link, up);
+                }
+                self.links.insert(*link, (**up).clone());
+                if up.pull.is_some() {
+                    return;
                 }
                 let greeted = self.greeted.entry(up.agent.clone()).or_default();
                 greeted.retain(|known| *known != up.instance);
@@ -194,19 +207,27 @@ impl State {
                 if greeted.len() > REMEMBERED {
                     greeted.remove(0);
                 }
-                self.links.insert(*link, (**up).clone());
             }
             Note::LinkDown { link, at } => {
-                let Some(gone) = self.links.remove(link) else { return };
-                for queue in queues(&gone) {
-                    let Some(left) = self.serving.get_mut(&queue) else { continue };
-                    left.remove(link);
-                    if left.is_empty() {
-                        self.serving.remove(&queue);
-                        self.turns.remove(&queue);
-                        if let Recipient::Model(model) = queue {
-                            self.absent.insert(model, *at);
-                        }
+                if let Some(gone) = self.links.remove(link) {
+                    self.unserve(*link, &gone, *at);
+                }
+            }
+            Note::Drain { agent: None, is_over, .. } => self.drains = !is_over,
+            // To its models' queues it is as good as gone: after the grace they go elsewhere.
+            Note::Drain { agent: Some(agent), at, is_over } => {
+                if *is_over {
+                    self.draining.remove(agent);
+                } else {
+                    self.draining.insert(agent.clone());
+                }
+                let links: Vec<(LinkId, Link)> =
+                    self.links_of(agent).map(|(id, link)| (id, link.clone())).collect();
+                for (id, link) in links {
+                    if *is_over {
+                        self.serve(id, &link);
+                    } else {
+                        self.unserve(id, &link, *at);
                     }
                 }
             }
@@ -242,6 +263,31 @@ impl State {
             | Note::Projected { .. }
             | Note::Probing { .. }
             | Note::Sweep { .. } => {}
+        }
+    }
+}
+
+impl State {
+    fn serve(&mut self, id: LinkId, link: &Link) {
+        for queue in queues(link) {
+            if let Recipient::Model(model) = &queue {
+                self.absent.remove(model);
+            }
+            self.serving.entry(queue).or_default().insert(id);
+        }
+    }
+
+    fn unserve(&mut self, id: LinkId, link: &Link, at: BootTime) {
+        for queue in queues(link) {
+            let Some(left) = self.serving.get_mut(&queue) else { continue };
+            left.remove(&id);
+            if left.is_empty() {
+                self.serving.remove(&queue);
+                self.turns.remove(&queue);
+                if let Recipient::Model(model) = queue {
+                    self.absent.insert(model, at);
+                }
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Giving out leases, and renewing them.
 
-use broker_proto::{AgentName, Recipient, Routed};
+use std::time::Duration;
+
+use broker_proto::{AgentName, MessageId, Recipient, Routed};
 
 use super::Run;
 use crate::core::{
-    Delivered, Effect, Event, Note,
+    Delivered, Effect, Event, Note, Refusal, Reply,
     agent::LinkId,
-    queue::{Place, Seq},
+    queue::{Message, Place, Seq},
     route::{self, Gate},
 };
 
@@ -32,7 +34,7 @@ impl Run<'_> {
 
     fn next_lease(&self, queue: &Recipient) -> Option<(Seq, LinkId)> {
         let ready = self.state.queue.ready(queue)?;
-        if ready.is_empty() {
+        if ready.is_empty() || self.state.agent.is_draining(None) {
             return None;
         }
         let gate = match queue {
@@ -79,7 +81,7 @@ impl Run<'_> {
     fn lease(&mut self, seq: Seq, link: LinkId, queue: &Recipient) {
         let Some(message) = self.state.queue.get(seq) else { return };
         let Some(to) = self.state.agent.link(link) else { return };
-        let (agent, instance) = (to.agent.clone(), to.instance.clone());
+        let (agent, instance, pulled) = (to.agent.clone(), to.instance.clone(), to.pull);
         let (subject, epoch, size_bytes) =
             (message.subject(), message.epoch + 1, message.body.size_bytes);
         let model = message.model().cloned();
@@ -102,11 +104,11 @@ impl Run<'_> {
             max_output_tokens: cap,
         };
         let to = agent.clone();
-        self.event(Event::Leased { subject, at: self.now.wall, epoch, agent, instance });
+        self.event(Event::Leased { subject, at: self.now.wall, epoch, agent, instance, pulled });
         let boot = self.now.boot;
         self.note(&Note::LeaseRuns {
             seq,
-            ends: boot.after(self.state.policy.lease),
+            ends: boot.after(pulled.unwrap_or(self.state.policy.lease)),
             cap: Some(boot.after(self.state.policy.lease_cap)),
         });
         self.note(&Note::Spent { link, size_bytes });
@@ -150,6 +152,26 @@ impl Run<'_> {
         })
     }
 
+    /// Lets one lease run on; never cuts it short (I-16).
+    pub(super) fn extend(
+        &mut self,
+        agent: &AgentName,
+        seq: Seq,
+        epoch: u32,
+        by: Duration,
+    ) -> Result<Reply, Refusal> {
+        let message = self.state.queue.get(seq).filter(|message| message.epoch == epoch);
+        let lease = message.and_then(Message::lease).filter(|lease| lease.agent == *agent);
+        let Some(lease) = lease else {
+            let id = message.map_or(MessageId::from_u128(0), |message| message.id);
+            return Err(Refusal::LeaseLost(id));
+        };
+        let boot = self.now.boot;
+        let ends = boot.after(by).min(lease.cap).max(lease.ends);
+        self.note(&Note::LeaseRuns { seq, ends, cap: None });
+        Ok(Reply::Extended(ends.0.saturating_sub(boot.0)))
+    }
+
     /// Lets leases run on from now, up to their cap (I-15).
     pub(super) fn renew(&mut self, agent: &AgentName, leases: &[(Seq, u32)]) {
         for (seq, epoch) in leases {
@@ -158,7 +180,8 @@ impl Run<'_> {
             if message.epoch != *epoch || lease.agent != *agent {
                 continue;
             }
-            let ends = self.now.boot.after(self.state.policy.lease).min(lease.cap);
+            let length = lease.pulled.unwrap_or(self.state.policy.lease);
+            let ends = self.now.boot.after(length).min(lease.cap).max(lease.ends);
             self.note(&Note::LeaseRuns { seq: *seq, ends, cap: None });
         }
     }

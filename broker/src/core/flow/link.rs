@@ -6,7 +6,7 @@ use broker_proto::{AgentName, Attempt, FailureClass, ModelName, Recipient, RoleN
 
 use super::Run;
 use crate::core::{
-    Effect, Event, Note, Refusal, Reply, Resumed,
+    Draining, Effect, Event, Note, Refusal, Reply, Resumed,
     agent::{self, Link, LinkId},
     queue::{Message, Place, Seq},
     route,
@@ -27,10 +27,18 @@ impl Run<'_> {
         resume: &[(Seq, u32)],
     ) -> Result<Reply, Refusal> {
         self.learn_roles(&up)?;
+        let queues: Vec<Recipient> = agent::queues(&up).collect();
+        if up.pull.is_some() {
+            // One call beside whatever links there are: it takes over nothing, and nothing takes it over.
+            self.note(&Note::LinkUp { link, up: Box::new(up) });
+            queues.iter().for_each(|queue| self.dispatch(queue));
+            return Ok(Reply::Resumed(Vec::new()));
+        }
         let takes_over: Vec<LinkId> = self
             .state
             .agent
             .links_of(&up.agent)
+            .filter(|(_, old)| old.pull.is_none())
             .filter(|(_, old)| old.is_exclusive || up.is_exclusive || old.instance == up.instance)
             .map(|(id, _)| id)
             .collect();
@@ -38,9 +46,13 @@ impl Run<'_> {
             self.note(&Note::LinkDown { link: old, at: self.now.boot });
             self.effect(Effect::Supersede { link: old });
         }
-        let queues: Vec<Recipient> = agent::queues(&up).collect();
         let is_new_process =
             up.resumes.is_none() && !self.state.agent.has_greeted(&up.agent, &up.instance);
+        if is_new_process {
+            // What was drained has been started again.
+            let agent = Some(up.agent.clone());
+            self.note(&Note::Drain { agent, at: self.now.boot, is_over: true });
+        }
         let models = up.models.clone();
         let resumed = self.take_over_leases(&up, resume);
         self.note(&Note::LinkUp { link, up: Box::new(up) });
@@ -84,7 +96,7 @@ impl Run<'_> {
             } else if is_same_process {
                 // Its delivery never arrived, so nobody worked on it.
                 self.lose_lease(seq, "its delivery was lost with the link", false);
-            } else if up.is_exclusive {
+            } else if up.is_exclusive && lease.pulled.is_none() {
                 self.lose_lease(seq, "a new process of its agent took over", true);
             }
         }
@@ -140,6 +152,29 @@ impl Run<'_> {
         Ok(Reply::None)
     }
 
+    /// Begins or ends a drain; running attempts go on (I-16).
+    pub(super) fn drain(&mut self, agent: Option<&AgentName>, is_over: bool) -> Reply {
+        let queues: Vec<Recipient> = match agent {
+            None => self.state.queue.waiting_queues().cloned().collect(),
+            Some(name) => {
+                let links = self.state.agent.links_of(name);
+                links.flat_map(|(_, link)| agent::queues(link)).collect()
+            }
+        };
+        self.note(&Note::Drain { agent: agent.cloned(), at: self.now.boot, is_over });
+        if is_over {
+            self.route_absent();
+            queues.iter().for_each(|queue| self.dispatch(queue));
+        }
+        Reply::Drain(self.draining(agent))
+    }
+
+    pub(super) fn draining(&self, agent: Option<&AgentName>) -> Draining {
+        let queue = &self.state.queue;
+        let running = agent.map_or_else(|| queue.leased(), |name| queue.leased_by(name).len());
+        Draining { is_draining: self.state.agent.is_draining(agent), running }
+    }
+
     pub(super) fn set_token(
         &mut self,
         agent: AgentName,
@@ -156,7 +191,7 @@ impl Run<'_> {
     pub(super) fn recovered(&mut self) {
         let boot = self.now.boot;
         let policy = &self.state.policy;
-        let (lease, cap) = (policy.lease, policy.lease_cap);
+        let (shortest, cap) = (policy.lease, policy.lease_cap);
         let models = policy.models.keys().cloned().collect();
         self.note(&Note::Started {
             at: boot,
@@ -167,8 +202,9 @@ impl Run<'_> {
             let Some(message) = self.state.queue.get(seq) else { continue };
             let epoch = message.epoch;
             match &message.place {
-                Place::Leased { .. } => {
-                    let (ends, cap) = (boot.after(lease), Some(boot.after(cap)));
+                Place::Leased { lease, .. } => {
+                    let length = lease.pulled.unwrap_or(shortest);
+                    let (ends, cap) = (boot.after(length), Some(boot.after(cap)));
                     self.note(&Note::LeaseRuns { seq, ends, cap });
                 }
                 Place::Waiting { until, .. } => {

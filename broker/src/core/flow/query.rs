@@ -6,7 +6,7 @@ use broker_proto::{
 
 use super::Run;
 use crate::core::{
-    NewConsultation, Query, Reply, View,
+    Holder, NewConsultation, Query, Reply, View,
     policy::Model,
     queue::Seq,
     route::{self, Bounds, Choice, Gate, Judgement, Needs, Presence},
@@ -33,6 +33,11 @@ impl Run<'_> {
                 let owner = self.state.agent.tokens().find(|(_, token)| token.hash == hash);
                 Reply::Agent(owner.map(|(name, _)| name.clone()))
             }
+            Query::Lease(seq) => Reply::Lease(self.state.queue.get(seq).and_then(|message| {
+                let agent = message.lease()?.agent.clone();
+                Some(Holder { agent, epoch: message.epoch, id: message.id })
+            })),
+            Query::Drain(agent) => Reply::Drain(self.draining(agent.as_ref())),
             Query::Message(sender, id) => {
                 Reply::Message(self.state.queue.find(&sender, id).map(|message| View {
                     seq: message.seq,
@@ -122,7 +127,7 @@ impl Run<'_> {
             since: link.since,
             instance: link.instance.clone(),
         };
-        self.state.agent.links().map(info).collect()
+        self.state.agent.links().filter(|(_, link)| link.pull.is_none()).map(info).collect()
     }
 
     /// Where a consultation would go, sent to nobody.

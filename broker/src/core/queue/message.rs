@@ -1,5 +1,7 @@
 //! One living message.
 
+use std::time::Duration;
+
 use broker_proto::{
     AgentName, AnswerSummary, AskOptions, Attempt, MessageId, MessageState, MessageType, ModelName,
     PassedOver, Priority, Recipient, Sender, StopReason, Usage, WallTime,
@@ -82,6 +84,8 @@ pub enum Hold {
 pub struct Lease {
     pub agent: AgentName,
     pub instance: String,
+    /// Its length, when it was pulled.
+    pub pulled: Option<Duration>,
     pub since: WallTime,
     pub ends: BootTime,
     /// No renewal goes beyond this.

@@ -158,6 +158,17 @@ impl State {
         leased
     }
 
+    /// How many leases are out.
+    #[must_use]
+    pub fn leased(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// The queues in which something is ready, in their order.
+    pub fn waiting_queues(&self) -> impl Iterator<Item = &Recipient> {
+        self.queues.iter().filter(|(_, ready)| !ready.is_empty()).map(|(queue, _)| queue)
+    }
+
     /// Whether this lease is older than the broker's last start and its agent has not been heard of since: what
     /// ended it may have been the broker's stop.
     #[must_use]
@@ -239,7 +250,7 @@ impl State {
                 message.ready_at = *at;
                 Place::Held { queue: queue.clone(), hold: *hold }
             }),
-            Event::Leased { subject, at, epoch, agent, instance } => {
+            Event::Leased { subject, at, epoch, agent, instance, pulled } => {
                 self.charge(subject.seq);
                 self.place(subject.seq, |message| {
                     message.epoch = *epoch;
@@ -248,6 +259,7 @@ impl State {
                         lease: Lease {
                             agent: agent.clone(),
                             instance: instance.clone(),
+                            pulled: *pulled,
                             since: *at,
                             ends: BootTime::default(),
                             cap: BootTime::default(),
@@ -339,6 +351,7 @@ impl State {
             }
             Note::LinkUp { .. }
             | Note::LinkDown { .. }
+            | Note::Drain { .. }
             | Note::Credit { .. }
             | Note::Spent { .. }
             | Note::TookTurn { .. }

@@ -128,6 +128,7 @@ impl State {
             | Note::Projected { .. }
             | Note::LinkUp { .. }
             | Note::LinkDown { .. }
+            | Note::Drain { .. }
             | Note::Credit { .. }
             | Note::Spent { .. }
             | Note::TookTurn { .. } => {}

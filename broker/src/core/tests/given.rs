@@ -134,6 +134,7 @@ pub(super) fn link(name: &str, instance: &str, messages: u32) -> Link {
         agent: agent(name),
         instance: instance.into(),
         resumes: None,
+        pull: None,
         is_exclusive: true,
         models: vec![model(name)],
         roles: vec![],

@@ -14,6 +14,7 @@ mod lease;
 mod link;
 mod order;
 mod publish;
+mod pull;
 mod restart;
 mod rings;
 mod settle;

@@ -6,16 +6,17 @@ use tonic::Status;
 use tracing::{Instrument, info_span};
 
 use broker_proto::{
-    Down, Failure, FailureClass, Part, Payload, SettleOutcome, SettledFrame, Settlement, Usage,
-    convert::Stored as _,
+    AgentName, Down, Failure, FailureClass, Part, Payload, SettleOutcome, SettledFrame, Settlement,
+    Usage, convert::Stored as _,
 };
 
 use super::{Answering, Held, LinkTask, Services};
 use crate::{
     context::Stored,
-    core::{Command, Outcome, Refusal, SettleCommand, queue::Seq},
+    core::{Command, Outcome, Query, Refusal, Reply, SettleCommand, queue::Seq},
     engine,
     intake::bound,
+    reply::Slots,
     service::{self, reason},
 };
 
@@ -31,23 +32,23 @@ impl LinkTask {
         let held = self.release(seq, epoch);
         let id = held.map_or(broker_proto::MessageId::from_u128(0), |held| held.id);
         let is_held = held.is_some();
-        let outcome = self.close_stream(seq, epoch, outcome, is_held);
+        let outcome = close_stream(&self.services.slots, seq, epoch, outcome, is_held);
         let limits = bound::limits(limits);
         let (services, agent) = (self.services.clone(), self.agent.clone());
         let (links, link) = (services.links.clone(), self.link);
         let span = info_span!("message", %id, attempt = epoch);
+        let settle = SettleCommand {
+            agent,
+            seq,
+            epoch,
+            id,
+            outcome: Outcome::Release { shown: false },
+            usage,
+            limits,
+            first_token,
+            earlier: None,
+        };
         async move {
-            let settle = |outcome| SettleCommand {
-                agent,
-                seq,
-                epoch,
-                id,
-                outcome,
-                usage,
-                limits,
-                first_token,
-                earlier: None,
-            };
             let refused = match commit(&services, outcome, settle).await {
                 Ok(()) => None,
                 Err(status) if is_passing(&status) => {
@@ -68,36 +69,6 @@ impl LinkTask {
         let mut held = self.held();
         let is_current = held.get(&seq).is_some_and(|held| held.epoch == epoch);
         is_current.then(|| held.remove(&seq))?
-    }
-
-    /// Ends the live stream of an attempt: completed when it is done, sealed when it is not.
-    fn close_stream(&self, seq: Seq, epoch: u32, outcome: SettleOutcome, is_held: bool) -> Sealed {
-        let slot = self.services.slots.get(seq).filter(|_| is_held);
-        let seal = || slot.as_ref().is_some_and(|slot| slot.seal(epoch));
-        match outcome {
-            SettleOutcome::Done { parts, stop_reason } => {
-                let completed = slot.as_ref().map_or(Ok(()), |slot| slot.complete(epoch, &parts));
-                match completed {
-                    Ok(()) => Sealed::Done { parts, stop_reason },
-                    Err(too_large) => Sealed::Failed {
-                        failure: malformed(too_large.to_string()),
-                        partial: Vec::new(),
-                        shown: seal(),
-                    },
-                }
-            }
-            SettleOutcome::Failed { failure, partial } => {
-                Sealed::Failed { failure: bound::failure(failure), partial, shown: seal() }
-            }
-            SettleOutcome::Retry { after } => {
-                Sealed::Other(Outcome::Retry { after, shown: seal() })
-            }
-            SettleOutcome::Reject { reason } => {
-                seal();
-                Sealed::Other(Outcome::Reject { reason: bound::text(reason) })
-            }
-            SettleOutcome::Release => Sealed::Other(Outcome::Release { shown: seal() }),
-        }
     }
 
     /// Ends an attempt whose answer nobody can hold, and tells its agent to stop.
@@ -127,6 +98,73 @@ impl LinkTask {
     }
 }
 
+/// Ends the live stream of an attempt: completed when it is done, sealed when it is not.
+fn close_stream(
+    slots: &Slots,
+    seq: Seq,
+    epoch: u32,
+    outcome: SettleOutcome,
+    is_held: bool,
+) -> Sealed {
+    let slot = slots.get(seq).filter(|_| is_held);
+    let seal = || slot.as_ref().is_some_and(|slot| slot.seal(epoch));
+    match outcome {
+        SettleOutcome::Done { parts, stop_reason } => {
+            let completed = slot.as_ref().map_or(Ok(()), |slot| slot.complete(epoch, &parts));
+            match completed {
+                Ok(()) => Sealed::Done { parts, stop_reason },
+                Err(too_large) => Sealed::Failed {
+                    failure: malformed(too_large.to_string()),
+                    partial: Vec::new(),
+                    shown: seal(),
+                },
+            }
+        }
+        SettleOutcome::Failed { failure, partial } => {
+            Sealed::Failed { failure: bound::failure(failure), partial, shown: seal() }
+        }
+        SettleOutcome::Retry { after } => Sealed::Other(Outcome::Retry { after, shown: seal() }),
+        SettleOutcome::Reject { reason } => {
+            seal();
+            Sealed::Other(Outcome::Reject { reason: bound::text(reason) })
+        }
+        SettleOutcome::Release => Sealed::Other(Outcome::Release { shown: seal() }),
+    }
+}
+
+/// Settles a lease that was pulled, for the agent that holds it.
+pub(in crate::link) async fn settle_pulled(
+    services: &Services,
+    agent: AgentName,
+    settlement: Settlement,
+) -> SettledFrame {
+    let Settlement { lease, outcome, usage, limits, first_token } = settlement;
+    let settled = async {
+        let (seq, epoch) = services.leases.read(&lease).ok_or_else(reason::lease_lost)?;
+        let holder = services.engine.query(Query::Lease(seq)).await;
+        let Reply::Lease(holder) = holder.map_err(service::status::engine)? else {
+            return Err(reason::lease_lost());
+        };
+        let is_held = holder.as_ref().is_some_and(|h| h.epoch == epoch && h.agent == agent);
+        let id = holder.map_or(broker_proto::MessageId::from_u128(0), |holder| holder.id);
+        let outcome = close_stream(&services.slots, seq, epoch, outcome, is_held);
+        let settle = SettleCommand {
+            agent,
+            seq,
+            epoch,
+            id,
+            outcome: Outcome::Release { shown: false },
+            usage,
+            limits: bound::limits(limits),
+            first_token,
+            earlier: None,
+        };
+        commit(services, outcome, settle).await
+    };
+    let refused = settled.await.err().map(|status| reason::frame(&status));
+    SettledFrame { lease, refused }
+}
+
 /// What may be different a moment later.
 fn is_passing(status: &Status) -> bool {
     use tonic::Code;
@@ -144,11 +182,11 @@ fn malformed(detail: String) -> Failure {
     Failure::new(FailureClass::MalformedReply, "broker", detail)
 }
 
-/// Stores the reply and ends the lease in one commit (I-20).
+/// Stores the reply and ends the lease in one commit (I-20); the command's outcome is the one given here.
 async fn commit(
     services: &Services,
     outcome: Sealed,
-    settle: impl FnOnce(Outcome) -> SettleCommand,
+    mut command: SettleCommand,
 ) -> Result<(), Status> {
     let (outcome, contents) = match outcome {
         Sealed::Done { parts, stop_reason } => {
@@ -165,7 +203,7 @@ async fn commit(
         }
         Sealed::Other(outcome) => (outcome, Vec::new()),
     };
-    let command = settle(outcome);
+    command.outcome = outcome;
     let (seq, epoch) = (command.seq, command.epoch);
     let settled = services.engine.with_contents(Command::Settle(Box::new(command)), contents).await;
     match settled {

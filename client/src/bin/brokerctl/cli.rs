@@ -174,6 +174,26 @@ pub(crate) enum Command {
         after_help = "Examples:\n  brokerctl token create reviewer\n  brokerctl token revoke reviewer"
     )]
     Token(TokenCommand),
+    /// Work as an agent from a shell: pull deliveries, settle them, extend their leases
+    ///
+    /// For what need not stream: a script takes a message, works, and settles it with the lease it was given. The agent's
+    /// token comes from the variable BROKER_AGENT_TOKEN. A delivery that is not settled before its lease ends goes to
+    /// somebody else, and settling it then exits 1 with LEASE_LOST.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  export BROKER_AGENT_TOKEN=$(brokerctl token create reviewer)\n  brokerctl agent pull --wait 20s | while read -r job; do\n    lease=$(printf '%s' \"$job\" | jq -r .lease)\n    printf '%s' \"$job\" | jq -r .text | wc -w | brokerctl agent settle \"$lease\" --text -\n  done"
+    )]
+    Agent(AgentCommand),
+    /// Let running work end and give out nothing new, before a restart
+    ///
+    /// Accepting goes on; what waits is delivered afterwards. Without --wait it returns at once. With --stop the broker
+    /// exits with 0 once nothing runs, or at the deadline: what is still leased then is kept for its agents, who come back
+    /// to the next broker with it. Under `brokerctl up` the broker is started again. Exits 7 when --wait saw the deadline
+    /// pass first.
+    #[command(
+        after_help = "Examples:\n  brokerctl drain --wait --stop\n  brokerctl drain --agent opus --wait --deadline 2m\n  brokerctl drain --undo"
+    )]
+    Drain(DrainArgs),
     /// Check everything the house needs, with a remedy for what is not right
     ///
     /// Configuration, keys, providers, Ollama and its models, the clock, how long the disk takes to sync, the broker and
@@ -374,6 +394,88 @@ pub(crate) enum TokenCommand {
         #[arg(value_parser = agent_name)]
         name: AgentName,
     },
+}
+
+/// `brokerctl drain ...`
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// Only this agent; it takes work again when it is started anew
+    #[arg(long, value_name = "NAME", value_parser = agent_name)]
+    pub(crate) agent: Option<AgentName>,
+    /// How long running work is given
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Duration,
+    /// Stay until nothing runs any more, or the deadline has passed
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// The broker exits when it is drained
+    #[arg(long, conflicts_with = "agent")]
+    pub(crate) stop: bool,
+    /// Give out deliveries again
+    #[arg(long, conflicts_with_all = ["wait", "stop"])]
+    pub(crate) undo: bool,
+}
+
+/// `brokerctl agent ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Take deliveries, one JSON object a line; nothing when none came in time
+    Pull {
+        /// A model whose queue to take from, besides the agent's mailbox; may be given again
+        #[arg(long, short, value_name = "MODEL")]
+        model: Vec<String>,
+        /// The most deliveries
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+        max: u32,
+        /// How long to wait for the first; at most 25s
+        #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+        wait: Duration,
+        /// How long they are this agent's, 5s to 30m [default: the broker's, 2m]
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        lease: Option<Duration>,
+    },
+    /// Settle a delivery, or with - one from each line of stdin
+    ///
+    /// A line is a JSON object with `lease` and one of `text`, `failed` (a class) with `detail`, `retry_ms`, `reject` or
+    /// `release`: true. Every settlement is answered by a line; exits 1 if one was refused. Saying it again is safe.
+    #[command(
+        after_help = "Examples:\n  brokerctl agent settle \"$lease\" --text \"looks good\"\n  make review | brokerctl agent settle \"$lease\" --text -\n  brokerctl agent settle \"$lease\" --failed OVERLOADED --detail \"try later\"\n  jq -c '{lease, text: .answer}' done.jsonl | brokerctl agent settle -"
+    )]
+    Settle(SettleArgs),
+    /// Let a lease run on from now
+    Extend {
+        /// The lease, as pull printed it
+        lease: String,
+        /// For how long, 5s to 30m
+        #[arg(long = "for", value_name = "TIME", default_value = "2m", value_parser = humantime::parse_duration)]
+        by: Duration,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("outcome").args(["text", "failed", "retry", "reject", "release"]))]
+pub(crate) struct SettleArgs {
+    /// The lease, as pull printed it; `-` reads settlements from stdin
+    #[arg(value_name = "LEASE|-")]
+    pub(crate) lease: String,
+    /// Done, with this answer; `-` reads it from stdin
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+    /// Failed, in this class of docs/errors.md
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) failed: Option<String>,
+    /// What went wrong
+    #[arg(long, requires = "failed", value_name = "TEXT", default_value = "")]
+    pub(crate) detail: String,
+    /// Give it back, to be delivered again after this long
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) retry: Option<Duration>,
+    /// Never deliver it again: a dead letter, for this reason
+    #[arg(long, value_name = "REASON")]
+    pub(crate) reject: Option<String>,
+    /// Give it back unworked
+    #[arg(long)]
+    pub(crate) release: bool,
 }
 
 fn message_id(text: &str) -> Result<MessageId, String> {

@@ -207,7 +207,7 @@ fn kind(kind: MessageType) -> &'static str {
     }
 }
 
-fn role(entry: &Entry) -> &'static str {
+pub(super) fn role(entry: &Entry) -> &'static str {
     match entry.role {
         Role::System => "system",
         Role::User => "user",

@@ -1,8 +1,10 @@
 //! One file per noun; each command is a thin face over the broker's services.
 
+mod agent;
 pub(crate) mod consult;
 mod demo;
 mod doctor;
+mod drain;
 mod folder;
 mod message;
 mod registry;
@@ -40,6 +42,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Message(command) => message::run(global, command).await,
         Command::Usage(crate::cli::UsageCommand::Status) => usage::status(global).await,
         Command::Token(command) => token::run(global, command).await,
+        Command::Agent(command) => agent::run(global, command).await,
+        Command::Drain(args) => drain::run(global, &args).await,
         Command::Doctor(args) => doctor::run(global, &args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
