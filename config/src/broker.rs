@@ -51,6 +51,10 @@ section! {
         store_reserve: u64 = mib(256), size(0..=mib(1 << 20));
         /// As much of the whole disk, in percent, when that is more than `store_reserve`.
         store_reserve_percent: u8 = 5, count(0..=50);
+        /// Dead letters of one recipient before the next is parked in its queue instead.
+        dead_letters: u64 = 10_000, count(1..=100_000_000);
+        /// Bytes of one recipient's dead letters before the next is parked in its queue instead.
+        dead_letter_bytes: u64 = mib(256), size(kib(64)..=mib(1 << 20));
         /// The longest a message may live, whatever its own expiry says.
         max_lifetime: Duration = hours(24 * 7), duration(secs(1)..=YEAR);
         /// The deadline of a request that names none. At most `max_lifetime`.

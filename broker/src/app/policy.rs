@@ -32,6 +32,8 @@ pub(super) fn policy(config: &Config) -> Policy {
             bytes: config.broker.store_reserve,
             percent: config.broker.store_reserve_percent,
         },
+        dead_letters: config.broker.dead_letters,
+        dead_letter_bytes: config.broker.dead_letter_bytes,
         routing: policy::Routing {
             patience: routing.patience,
             max_attempts: routing.max_attempts,

@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use broker_proto::{
-    AgentInfo, AgentName, AnswerSummary, AskOptions, ContentHash, Correlation, Failure, MessageId,
-    MessageState, MessageType, ModelInfo, ModelName, ModelUsage, Priority, RateLimit, Receipt,
-    Recipient, RouteExplanation, Routed, Sender, StopReason, Terminal, TokenInfo, Usage, WallTime,
+    AgentInfo, AgentName, AnswerSummary, AskOptions, ContentHash, Correlation, Counters, Failure,
+    MessageId, MessageState, MessageType, ModelInfo, ModelName, ModelUsage, Priority, QueueInfo,
+    RateLimit, Receipt, Recipient, RouteExplanation, Routed, Sender, StopReason, Terminal,
+    TokenInfo, Usage, WallTime,
 };
 
 use super::{
+    Refusal,
     agent::{Link, LinkId},
     queue::{Body, Digest, Seq},
 };
@@ -49,6 +51,40 @@ pub struct NewMessage {
     pub allow_future_recipient: bool,
     pub consultation: Option<NewConsultation>,
     pub earlier: Option<Earlier>,
+}
+
+/// Which dead letters a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letters {
+    pub which: Which,
+    /// Only those behind this number, where many are meant.
+    pub after: Seq,
+    /// Only say what would be done.
+    pub is_dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    All,
+    To(Recipient),
+    Named(Vec<(Sender, MessageId)>),
+}
+
+/// What became of the dead letters of one command.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Handled {
+    pub done: u64,
+    pub skipped: Vec<Skipped>,
+    /// There are more behind this one.
+    pub next: Option<Seq>,
+}
+
+/// A dead letter that was left where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Skipped {
+    pub sender: Sender,
+    pub id: MessageId,
+    pub refusal: Refusal,
 }
 
 /// How a delivery ended, as its agent says.
@@ -97,6 +133,13 @@ pub enum Command {
     Cancel {
         sender: Sender,
         id: MessageId,
+    },
+    Redrive(Letters),
+    Purge(Letters),
+    /// Stops what is delivered from a queue, or lets it go on. Sends and settlements are not touched.
+    Pause {
+        queue: Recipient,
+        is_paused: bool,
     },
     /// Renews these leases of one agent.
     Renew {
@@ -177,6 +220,20 @@ pub enum Query {
     Usage,
     Explain(Box<NewConsultation>),
     Message(Sender, MessageId),
+    /// Queues behind this one, by name.
+    Queues {
+        after: Option<Recipient>,
+        limit: usize,
+    },
+    Queue(Recipient),
+    /// Ready messages of a queue behind this one, the most urgent first.
+    Peek {
+        queue: Recipient,
+        after: Option<(Priority, Seq)>,
+        limit: usize,
+    },
+    /// Of one recipient, or of all together.
+    Counters(Option<Recipient>),
     /// Whose token this hash is.
     Token([u8; 32]),
     /// Who holds which lease on a message.
@@ -204,6 +261,10 @@ pub enum Reply {
     Usage(Vec<ModelUsage>),
     Explained(RouteExplanation),
     Message(Option<View>),
+    Handled(Handled),
+    Queues(Vec<QueueInfo>),
+    Peeked(Vec<(Priority, Seq)>),
+    Counters(Counters),
     Agent(Option<AgentName>),
     /// Leases of the hello that still hold.
     Resumed(Vec<Resumed>),
@@ -245,6 +306,8 @@ pub struct Delivered {
     pub id: MessageId,
     pub sender: Sender,
     pub epoch: u32,
+    /// Which life of the message this is (I-27).
+    pub generation: u32,
     pub body: Body,
     /// The model to call; `None` for a mailbox delivery.
     pub model: Option<ModelName>,

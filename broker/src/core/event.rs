@@ -38,6 +38,8 @@ pub struct Accepted {
     pub ordering_key: Option<String>,
     pub correlation: Correlation,
     pub labels: BTreeMap<String, String>,
+    /// As its sender said it; a new life goes no further (I-27).
+    pub expires_at: Option<WallTime>,
     pub consultation: Option<super::NewConsultation>,
 }
 
@@ -169,7 +171,41 @@ pub enum Event {
         why: String,
         counts: bool,
     },
+    /// A delivery from a mailbox failed. What follows is another event.
+    DeliveryFailed {
+        subject: Subject,
+        at: WallTime,
+        epoch: u32,
+        agent: AgentName,
+        failure: Box<Failure>,
+    },
+    /// Worn out, and its recipient's dead letters are full: kept in its queue until they have room (I-26).
+    Parked {
+        subject: Subject,
+        at: WallTime,
+        queue: Recipient,
+        failure: Box<Failure>,
+        reply: Option<Body>,
+    },
     Finished(Box<Finished>),
+    /// A dead letter begins a new life, under its id and with its epochs going on (I-27).
+    Redriven {
+        subject: Subject,
+        at: WallTime,
+        deadline: WallTime,
+        generation: u32,
+    },
+    /// A dead letter is gone for good; its id stays known.
+    Purged {
+        subject: Subject,
+        at: WallTime,
+    },
+    /// Whether anything is delivered from a queue, from now on.
+    QueuePaused {
+        queue: Recipient,
+        at: WallTime,
+        is_paused: bool,
+    },
     /// What routing says of one model from now on.
     RouteChanged {
         model: ModelName,
@@ -212,11 +248,16 @@ impl Event {
             | Self::Held { subject, .. }
             | Self::Leased { subject, .. }
             | Self::AttemptFailed { subject, .. }
-            | Self::LeaseLost { subject, .. } => Some(*subject),
+            | Self::LeaseLost { subject, .. }
+            | Self::DeliveryFailed { subject, .. }
+            | Self::Parked { subject, .. }
+            | Self::Redriven { subject, .. }
+            | Self::Purged { subject, .. } => Some(*subject),
             Self::RouteChanged { .. }
             | Self::UsageChanged { .. }
             | Self::TokenChanged { .. }
             | Self::RoleKnown { .. }
+            | Self::QueuePaused { .. }
             | Self::ContentStored { .. } => None,
         }
     }

@@ -20,8 +20,8 @@ pub mod usage;
 
 pub(crate) use command::terminal;
 pub use command::{
-    Command, Delivered, Draining, Earlier, Effect, Holder, NewConsultation, NewMessage, Outcome,
-    Query, Reply, Resumed, SettleCommand, View,
+    Command, Delivered, Draining, Earlier, Effect, Handled, Holder, Letters, NewConsultation,
+    NewMessage, Outcome, Query, Reply, Resumed, SettleCommand, Skipped, View, Which,
 };
 pub use event::{Accepted, Copied, Event, FannedOut, Finished, Note, Subject};
 pub use policy::Policy;

@@ -20,6 +20,9 @@ pub struct Policy {
     pub queue_messages: u64,
     pub queue_bytes: u64,
     pub store_reserve: Reserve,
+    /// Dead letters that one recipient's hold before what follows is parked.
+    pub dead_letters: u64,
+    pub dead_letter_bytes: u64,
     pub routing: Routing,
     pub thresholds: Thresholds,
 }

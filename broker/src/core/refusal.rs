@@ -35,6 +35,10 @@ pub enum Refusal {
     UrgentShare { queue: Recipient, limit: String, retry_after: Duration },
     #[error("there is no message {0}")]
     UnknownMessage(MessageId),
+    #[error("message {0} is not a dead letter")]
+    NotDead(MessageId),
+    #[error("there is no queue `{0}`")]
+    UnknownQueue(Recipient),
     #[error("the lease on message {0} is lost")]
     LeaseLost(MessageId),
     #[error("there is no token for agent `{0}`")]

@@ -41,5 +41,6 @@ pub(super) async fn load(
     for event in &living.events {
         apply(&mut state, event);
     }
+    state.queue.restore(living.counters);
     Ok(state)
 }

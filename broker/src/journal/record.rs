@@ -47,8 +47,13 @@ mod kind {
     pub(super) const HELD: u16 = 11;
     pub(super) const ROLE_KNOWN: u16 = 20;
     pub(super) const FANNED_OUT: u16 = 21;
+    pub(super) const DELIVERY_FAILED: u16 = 30;
+    pub(super) const PARKED: u16 = 31;
+    pub(super) const REDRIVEN: u16 = 32;
+    pub(super) const PURGED: u16 = 33;
+    pub(super) const QUEUE_PAUSED: u16 = 34;
 
-    /// Those this program knows.
+    /// Every kind that this program reads.
     pub(super) const ALL: &[u16] = &[
         ACCEPTED,
         ROUTED,
@@ -63,6 +68,11 @@ mod kind {
         HELD,
         ROLE_KNOWN,
         FANNED_OUT,
+        DELIVERY_FAILED,
+        PARKED,
+        REDRIVEN,
+        PURGED,
+        QUEUE_PAUSED,
     ];
 }
 
@@ -132,6 +142,8 @@ struct AcceptedRecord {
     labels: std::collections::BTreeMap<String, String>,
     #[prost(message, optional, tag = "15")]
     consultation: Option<ConsultationRecord>,
+    #[prost(uint64, optional, tag = "30")]
+    expires_at: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -206,6 +218,56 @@ struct LeaseLostRecord {
     why: String,
     #[prost(bool, tag = "4")]
     counts: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct DeliveryFailedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(uint32, tag = "2")]
+    epoch: u32,
+    #[prost(string, tag = "3")]
+    agent: String,
+    #[prost(bytes = "bytes", tag = "4")]
+    failure: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ParkedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(bytes = "bytes", tag = "2")]
+    queue: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    failure: Bytes,
+    #[prost(message, optional, tag = "4")]
+    reply: Option<BodyRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RedrivenRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(uint64, tag = "2")]
+    deadline: u64,
+    #[prost(uint32, tag = "3")]
+    generation: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PurgedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct QueuePausedRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    queue: Bytes,
+    #[prost(uint64, tag = "2")]
+    at: u64,
+    #[prost(bool, tag = "3")]
+    is_paused: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -381,6 +443,41 @@ pub fn encode(event: &Event) -> Record {
             };
             (kind::LEASE_LOST, record.encode_to_vec())
         }
+        Event::DeliveryFailed { subject, at, epoch, agent, failure } => {
+            let record = DeliveryFailedRecord {
+                subject: Some(write_subject(*subject, *at)),
+                epoch: *epoch,
+                agent: agent.to_string(),
+                failure: (**failure).clone().encode(),
+            };
+            (kind::DELIVERY_FAILED, record.encode_to_vec())
+        }
+        Event::Parked { subject, at, queue, failure, reply } => {
+            let record = ParkedRecord {
+                subject: Some(write_subject(*subject, *at)),
+                queue: queue.clone().encode(),
+                failure: (**failure).clone().encode(),
+                reply: reply.as_ref().map(write_body),
+            };
+            (kind::PARKED, record.encode_to_vec())
+        }
+        Event::Redriven { subject, at, deadline, generation } => {
+            let record = RedrivenRecord {
+                subject: Some(write_subject(*subject, *at)),
+                deadline: deadline.0,
+                generation: *generation,
+            };
+            (kind::REDRIVEN, record.encode_to_vec())
+        }
+        Event::Purged { subject, at } => {
+            let record = PurgedRecord { subject: Some(write_subject(*subject, *at)) };
+            (kind::PURGED, record.encode_to_vec())
+        }
+        Event::QueuePaused { queue, at, is_paused } => {
+            let queue = queue.clone().encode();
+            let record = QueuePausedRecord { queue, at: at.0, is_paused: *is_paused };
+            (kind::QUEUE_PAUSED, record.encode_to_vec())
+        }
         Event::Finished(finished) => {
             let record = FinishedRecord {
                 subject: Some(write_subject(finished.subject, finished.at)),
@@ -526,6 +623,42 @@ fn read(record: &Record) -> Option<Event> {
             let (epoch, why, counts) = (record.epoch, record.why, record.counts);
             Event::LeaseLost { subject, at, epoch, why, counts }
         }
+        kind::DELIVERY_FAILED => {
+            let record = DeliveryFailedRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            let agent = AgentName::parse(&record.agent).ok()?;
+            let failure = Box::new(Failure::decode(record.failure).ok()?);
+            Event::DeliveryFailed { subject, at, epoch: record.epoch, agent, failure }
+        }
+        kind::PARKED => {
+            let record = ParkedRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            Event::Parked {
+                subject,
+                at,
+                queue: Recipient::decode(record.queue).ok()?,
+                failure: Box::new(Failure::decode(record.failure).ok()?),
+                reply: match record.reply {
+                    Some(body) => Some(read_body(Some(body))?),
+                    None => None,
+                },
+            }
+        }
+        kind::REDRIVEN => {
+            let record = RedrivenRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            let (deadline, generation) = (WallTime(record.deadline), record.generation);
+            Event::Redriven { subject, at, deadline, generation }
+        }
+        kind::PURGED => {
+            let (subject, at) = read_subject(PurgedRecord::decode(body).ok()?.subject)?;
+            Event::Purged { subject, at }
+        }
+        kind::QUEUE_PAUSED => {
+            let record = QueuePausedRecord::decode(body).ok()?;
+            let (at, is_paused) = (WallTime(record.at), record.is_paused);
+            Event::QueuePaused { queue: Recipient::decode(record.queue).ok()?, at, is_paused }
+        }
         kind::FINISHED => {
             let record = FinishedRecord::decode(body).ok()?;
             let (subject, at) = read_subject(record.subject)?;
@@ -668,6 +801,7 @@ fn write_accepted(accepted: &Accepted) -> AcceptedRecord {
             needs_vision: new.needs_vision,
             max_output_tokens: new.max_output_tokens,
         }),
+        expires_at: accepted.expires_at.map(|at| at.0),
     }
 }
 
@@ -721,6 +855,7 @@ fn read_accepted(record: AcceptedRecord) -> Option<Accepted> {
             hops: record.hops,
         },
         labels: record.labels,
+        expires_at: record.expires_at.map(WallTime),
         consultation,
     })
 }
@@ -761,6 +896,7 @@ mod tests {
             ordering_key: None,
             correlation: Correlation::default(),
             labels: std::collections::BTreeMap::new(),
+            expires_at: None,
             consultation: None,
         };
         let copy = |n: u64| Copied {
@@ -808,6 +944,7 @@ mod tests {
             ordering_key: None,
             correlation: Correlation { root: Some(subject().id), parent: None, hops: 2 },
             labels: [("a".to_owned(), "b".to_owned())].into(),
+            expires_at: Some(at),
             consultation: Some(consultation),
         })));
         round_trip(&Event::Routed {
@@ -841,6 +978,20 @@ mod tests {
         for hold in [Hold::Parked, Hold::Suspended, Hold::InputRequired] {
             let (queue, why) = (Recipient::Model(opus()), "asked back".to_owned());
             round_trip(&Event::Held { subject: subject(), at, queue, hold, why });
+        }
+        let agent = AgentName::parse("scribe").unwrap();
+        let failure = Box::new(Failure::new(FailureClass::Overloaded, "agent", "busy"));
+        let lost = failure.clone();
+        round_trip(&Event::DeliveryFailed { subject: subject(), at, epoch: 2, agent, failure });
+        for reply in [None, Some(body())] {
+            let (queue, failure) = (Recipient::Model(opus()), lost.clone());
+            round_trip(&Event::Parked { subject: subject(), at, queue, failure, reply });
+        }
+        let deadline = WallTime(at.0 + 5);
+        round_trip(&Event::Redriven { subject: subject(), at, deadline, generation: 2 });
+        round_trip(&Event::Purged { subject: subject(), at });
+        for is_paused in [true, false] {
+            round_trip(&Event::QueuePaused { queue: Recipient::Model(opus()), at, is_paused });
         }
         let why = "gone".to_owned();
         round_trip(&Event::LeaseLost { subject: subject(), at, epoch: 3, why, counts: true });

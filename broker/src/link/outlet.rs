@@ -45,7 +45,7 @@ impl Outlet for LinkOutlet {
     fn carry_out(&mut self, effect: Effect) -> Option<Returned> {
         match effect {
             Effect::Opened { seq, id, sender, receipt } => {
-                self.slots.open(seq, &sender, id).accepted(receipt);
+                self.slots.begin(seq, &sender, id).accepted(receipt);
             }
             Effect::AttemptBegins { seq, id, sender, routed } => {
                 self.slots.open(seq, &sender, id).begin(*routed);

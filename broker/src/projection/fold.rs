@@ -1,6 +1,8 @@
 //! The fold: one event, one change of rows.
 
-use rusqlite::{Connection, Transaction, params};
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use broker_proto::{MessageState, Recipient, WallTime};
 
@@ -12,20 +14,31 @@ use crate::{
 
 /// More than the steps of any event, so that each has a place of its own in its batch.
 const STEPS: usize = 1024;
+/// Stands for acceptance among the states of the counters.
+pub(super) const ACCEPTED: i32 = 0;
 
 /// Folds frames in one transaction, and stores how far it has come with them.
 pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<(), Error> {
     let transaction = connection.transaction()?;
     let mut newest = WallTime(0);
+    let mut counters = Counters::new();
     for frame in frames {
         for (place, stored) in frame.records.iter().enumerate() {
             let batch = frame.number;
             let event = record::decode(stored).map_err(|source| Error::Record { batch, source })?;
             if let Some(event) = event {
                 newest = newest.max(time_of(&event));
-                fold_steps(&transaction, batch, place, stored, &event)?;
+                fold_steps(&transaction, batch, place, stored, &event, &mut counters)?;
             }
         }
+    }
+    for ((recipient, state), change) in counters {
+        transaction
+            .prepare_cached(
+                "INSERT INTO counters VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET messages = messages + excluded.messages",
+            )?
+            .execute(params![recipient, state, change])?;
     }
     if let Some(last) = frames.last() {
         transaction
@@ -36,6 +49,9 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
     Ok(())
 }
 
+/// What a transaction changes of the counters: by recipient and state, and with 0 for what was accepted.
+type Counters = BTreeMap<(String, i32), i64>;
+
 /// Folds what an event stands for; each step of one over a set as if it had a record of its own.
 fn fold_steps(
     transaction: &Transaction<'_>,
@@ -43,14 +59,15 @@ fn fold_steps(
     place: usize,
     record: &Record,
     event: &Event,
+    counters: &mut Counters,
 ) -> Result<(), Error> {
     if !matches!(event, Event::FannedOut(_)) {
-        return fold(transaction, batch, place * STEPS, record, event);
+        return fold(transaction, batch, place * STEPS, record, event, counters);
     }
     let (mut step, mut folded) = (place * STEPS, Ok(()));
     event.each(|event| {
         if folded.is_ok() {
-            folded = fold(transaction, batch, step, &record::encode(event), event);
+            folded = fold(transaction, batch, step, &record::encode(event), event, counters);
             step += 1;
         }
     });
@@ -63,7 +80,11 @@ fn fold(
     place: usize,
     record: &Record,
     event: &Event,
+    counters: &mut Counters,
 ) -> Result<(), Error> {
+    let mut count = |recipient: String, state: i32, change: i64| {
+        *counters.entry((recipient, state)).or_default() += change;
+    };
     if let Some(subject) = event.subject() {
         transaction.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
             params![
@@ -77,31 +98,68 @@ fn fold(
         )?;
     }
     match event {
-        Event::Accepted(accepted) => accept(transaction, accepted, record)?,
+        Event::Accepted(accepted) => {
+            accept(transaction, accepted, record)?;
+            count(accepted.to.to_string(), ACCEPTED, 1);
+        }
         Event::Routed { subject, queue, wait_until, .. } => {
             let state =
                 if wait_until.is_some() { MessageState::Waiting } else { MessageState::Queued };
             moved(transaction, *subject, state, Some(queue))?;
         }
-        Event::Held { subject, queue, .. } => {
+        Event::Held { subject, queue, .. } | Event::Parked { subject, queue, .. } => {
             moved(transaction, *subject, MessageState::Waiting, Some(queue))?;
         }
         Event::Leased { subject, .. } => moved(transaction, *subject, MessageState::Leased, None)?,
-        Event::AttemptFailed { subject, .. } | Event::LeaseLost { subject, .. } => {
+        Event::AttemptFailed { subject, .. }
+        | Event::DeliveryFailed { subject, .. }
+        | Event::LeaseLost { subject, .. } => {
             moved(transaction, *subject, MessageState::Queued, None)?;
         }
         Event::Finished(finished) => {
-            transaction
+            let state = finished.state.to_wire();
+            let seq = number(finished.subject.seq.0);
+            let recipient = transaction
                 .prepare_cached(
-                    "UPDATE messages SET state = ?2, ended_epoch = ?3, finished = ?4 WHERE seq = ?1",
+                    "UPDATE messages SET state = ?2, ended_epoch = ?3, finished = ?4 WHERE seq = ?1
+                     RETURNING recipient",
                 )?
-                .execute(params![
-                    number(finished.subject.seq.0),
-                    finished.state.to_wire(),
-                    finished.epoch,
-                    &record.body[..]
-                ])?;
+                .query_row(params![seq, state, finished.epoch, &record.body[..]], recipient)
+                .optional()?;
+            if let Some(recipient) = recipient {
+                count(recipient, state, 1);
+            }
         }
+        Event::Redriven { subject, deadline, generation, .. } => {
+            let queued = MessageState::Queued.to_wire();
+            let recipient = transaction
+                .prepare_cached(
+                    "UPDATE messages SET state = ?2, deadline = ?3, generation = ?4, queue = recipient,
+                     ended_epoch = NULL, finished = NULL WHERE seq = ?1 RETURNING recipient",
+                )?
+                .query_row(
+                    params![number(subject.seq.0), queued, number(deadline.0), generation],
+                    recipient,
+                )
+                .optional()?;
+            if let Some(recipient) = recipient {
+                count(recipient, MessageState::Dead.to_wire(), -1);
+            }
+        }
+        Event::Purged { subject, .. } => {
+            let purged = MessageState::Purged.to_wire();
+            let recipient = transaction
+                .prepare_cached(
+                    "UPDATE messages SET state = ?2 WHERE seq = ?1 RETURNING recipient",
+                )?
+                .query_row(params![number(subject.seq.0), purged], recipient)
+                .optional()?;
+            if let Some(recipient) = recipient {
+                count(recipient.clone(), MessageState::Dead.to_wire(), -1);
+                count(recipient, purged, 1);
+            }
+        }
+        Event::QueuePaused { queue, .. } => fact(transaction, &format!("queue/{queue}"), record)?,
         Event::RouteChanged { model, .. } => fact(transaction, &format!("route/{model}"), record)?,
         Event::UsageChanged { model, .. } => fact(transaction, &format!("usage/{model}"), record)?,
         Event::TokenChanged { agent, .. } => fact(transaction, &format!("token/{agent}"), record)?,
@@ -117,13 +175,19 @@ pub(super) fn content_subject(hash: broker_proto::ContentHash) -> String {
     format!("content/{hash}")
 }
 
+fn recipient(row: &rusqlite::Row<'_>) -> rusqlite::Result<String> {
+    row.get(0)
+}
+
 fn accept(
     transaction: &Transaction<'_>,
     accepted: &Accepted,
     record: &Record,
 ) -> Result<(), Error> {
     transaction
-        .prepare_cached("INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8, NULL)")?
+        .prepare_cached(
+            "INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8, 1, ?9, NULL)",
+        )?
         .execute(params![
             number(accepted.subject.seq.0),
             &accepted.subject.id.as_u128().to_be_bytes()[..],
@@ -132,6 +196,7 @@ fn accept(
             MessageState::Queued.to_wire(),
             accepted.to.to_string(),
             number(accepted.at.0),
+            number(accepted.deadline.0),
             &record.body[..]
         ])?;
     Ok(())
@@ -168,6 +233,11 @@ fn time_of(event: &Event) -> WallTime {
         | Event::Leased { at, .. }
         | Event::AttemptFailed { at, .. }
         | Event::LeaseLost { at, .. }
+        | Event::DeliveryFailed { at, .. }
+        | Event::Parked { at, .. }
+        | Event::Redriven { at, .. }
+        | Event::Purged { at, .. }
+        | Event::QueuePaused { at, .. }
         | Event::RouteChanged { at, .. }
         | Event::UsageChanged { at, .. }
         | Event::TokenChanged { at, .. }

@@ -3,12 +3,13 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use broker_proto::{
-    ContentHash, MessageId, MessageInfo, MessageState, Receipt, Recipient, Sender, WallTime,
+    ContentHash, Counters, MessageId, MessageInfo, MessageState, Receipt, Recipient, Sender,
+    WallTime,
 };
 
 use super::{
     Error, Projection,
-    fold::{content_subject, number},
+    fold::{ACCEPTED, content_subject, number},
 };
 use crate::{
     core::{
@@ -21,7 +22,10 @@ use crate::{
 /// One message as its rows know it.
 #[derive(Debug, Clone)]
 pub struct Row {
+    /// Its deadline is that of its present life.
     pub accepted: Accepted,
+    /// Which life that is, from 1 (I-27).
+    pub generation: u32,
     pub state: MessageState,
     pub queue: String,
     pub finished: Option<Finished>,
@@ -50,10 +54,12 @@ pub struct Page {
 pub struct Living {
     pub events: Vec<Event>,
     pub last_seq: Seq,
+    /// What was accepted for each recipient, and what of it has ended.
+    pub counters: Vec<(Recipient, Counters)>,
 }
 
 /// Columns of a row, in the order in which [`row`] reads them.
-const COLUMNS: &str = "accepted, state, queue, finished";
+const COLUMNS: &str = "accepted, state, queue, finished, deadline, generation";
 
 impl Projection {
     /// The highest broker time in the rows (I-23).
@@ -238,7 +244,7 @@ impl Row {
     /// The row as lists show it.
     #[must_use]
     pub fn info(self) -> MessageInfo {
-        let Self { accepted, state, queue, finished } = self;
+        let Self { accepted, generation, state, queue, finished } = self;
         let queue = if finished.is_some() { None } else { Recipient::parse(&queue).ok() };
         let copies = finished.as_ref().map_or(0, |done| done.copies);
         let (finished_at, summary, failure) =
@@ -255,6 +261,7 @@ impl Row {
             finished_at,
             queue,
             size_bytes: accepted.body.size_bytes,
+            generation,
             summary,
             failure,
             session: accepted.session,
@@ -273,14 +280,39 @@ fn living(connection: &Connection) -> Result<Living, Error> {
     for sql in [
         "SELECT kind, version, body FROM facts WHERE subject NOT LIKE 'content/%' ORDER BY subject",
         "SELECT e.kind, e.version, e.body FROM messages m JOIN events e ON e.seq = m.seq
-         WHERE m.finished IS NULL ORDER BY m.seq, e.batch, e.place",
+         WHERE m.finished IS NULL OR m.state = 8 ORDER BY m.seq, e.batch, e.place",
     ] {
         let mut statement = connection.prepare(sql)?;
         for found in statement.query_map([], stored)? {
             living.events.push(event_of(&found?)?);
         }
     }
+    living.counters = counters(connection)?;
     Ok(living)
+}
+
+fn counters(connection: &Connection) -> Result<Vec<(Recipient, Counters)>, Error> {
+    let mut statement =
+        connection.prepare("SELECT recipient, state, messages FROM counters ORDER BY recipient")?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i32>(1)?, row.get::<_, i64>(2)?))
+    })?;
+    let mut all: Vec<(Recipient, Counters)> = Vec::new();
+    for row in rows {
+        let (recipient, state, messages) = row?;
+        let recipient = Recipient::parse(&recipient).map_err(|_| Error::Damaged)?;
+        if all.last().is_none_or(|(last, _)| *last != recipient) {
+            all.push((recipient, Counters::default()));
+        }
+        let Some((_, counters)) = all.last_mut() else { continue };
+        let counter = match MessageState::from_wire(state) {
+            Some(state) => counters.of(state),
+            None if state == ACCEPTED => &mut counters.accepted,
+            None => return Err(Error::Damaged),
+        };
+        *counter = u64::try_from(messages).map_err(|_| Error::Damaged)?;
+    }
+    Ok(all)
 }
 
 fn list(connection: &Connection, filter: &Filter) -> Result<Page, Error> {
@@ -306,20 +338,23 @@ fn list(connection: &Connection, filter: &Filter) -> Result<Page, Error> {
     Ok(Page { rows, next })
 }
 
-type Columns = (Vec<u8>, i32, String, Option<Vec<u8>>);
+type Columns = (Vec<u8>, i32, String, Option<Vec<u8>>, i64, u32);
 
 fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
 }
 
-fn row((accepted, state, queue, finished): Columns) -> Result<Row, Error> {
+fn row(columns: Columns) -> Result<Row, Error> {
+    let (accepted, state, queue, finished, deadline, generation) = columns;
     let finished = match finished.map(|body| event_of(&record::finished(body))).transpose()? {
         Some(Event::Finished(finished)) => Some(*finished),
         Some(_) => return Err(Error::Damaged),
         None => None,
     };
     let state = MessageState::from_wire(state).ok_or(Error::Damaged)?;
-    Ok(Row { accepted: accepted_of(accepted)?, state, queue, finished })
+    let deadline = WallTime(u64::try_from(deadline).unwrap_or(0));
+    let accepted = Accepted { deadline, ..accepted_of(accepted)? };
+    Ok(Row { accepted, generation, state, queue, finished })
 }
 
 fn accepted_of(body: Vec<u8>) -> Result<Accepted, Error> {

@@ -6,7 +6,7 @@ use super::Error;
 use crate::journal::{BatchNo, JournalId};
 
 /// Rises when the tables change; rows of another version are folded anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
     -- One row: whose rows these are, how far they go, and the highest broker time among them.
@@ -21,11 +21,21 @@ const TABLES: &str = "
         queue TEXT NOT NULL,
         accepted_at INTEGER NOT NULL,
         ended_epoch INTEGER,
+        deadline INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
         accepted BLOB NOT NULL,
         finished BLOB
     );
     CREATE INDEX messages_by_id ON messages (id);
     CREATE INDEX messages_alive ON messages (seq) WHERE finished IS NULL;
+    CREATE INDEX messages_dead ON messages (recipient, seq) WHERE state = 8;
+    -- How many messages were sent to each recipient (state 0), and how many of them have ended in which state.
+    CREATE TABLE counters (
+        recipient TEXT NOT NULL,
+        state INTEGER NOT NULL,
+        messages INTEGER NOT NULL,
+        PRIMARY KEY (recipient, state)
+    ) WITHOUT ROWID;
     -- The life of each message, step by step; what a restart folds again is that of the living.
     CREATE TABLE events (
         seq INTEGER NOT NULL,
@@ -63,7 +73,7 @@ pub(super) fn prepare(connection: &mut Connection, journal: JournalId) -> Result
         return Ok(());
     }
     let transaction = connection.transaction()?;
-    for table in ["mark", "messages", "events", "facts"] {
+    for table in ["mark", "messages", "counters", "events", "facts"] {
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
     }
     transaction.execute_batch(TABLES)?;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use broker_proto::{ContentHash, MessageId, MessageState, Recipient, Sender, WallTime};
+use broker_proto::{ContentHash, Counters, MessageId, MessageState, Recipient, Sender, WallTime};
 
 use super::{Error, Filter, FoldTask, Place, Projection, Row, open};
 use crate::{
@@ -88,6 +88,7 @@ fn accepted(seq: u64, to: Recipient) -> Event {
         ordering_key: None,
         correlation: broker_proto::Correlation::default(),
         labels: [("k".to_owned(), "v".to_owned())].into(),
+        expires_at: None,
         consultation: None,
     }))
 }
@@ -124,6 +125,40 @@ fn finished(seq: u64, state: MessageState) -> Event {
         reply: None,
         copies: 0,
     }))
+}
+
+/// I-27, I-33: what a restart needs of dead letters, and what was counted of everything that has ended.
+#[tokio::test]
+async fn dead_letters_are_kept_with_the_living_and_everything_is_counted() {
+    let mut log = Log::new().await;
+    for seq in 1..=5 {
+        log.append(&[accepted(seq, mailbox()), routed(seq, None)]).await;
+    }
+    log.append(&[finished(1, MessageState::Done)]).await;
+    let dead = (2..=4).map(|seq| finished(seq, MessageState::Dead));
+    log.append(&dead.collect::<Vec<_>>()).await;
+    log.append(&[Event::Purged { subject: subject(3), at: AT }]).await;
+    let deadline = WallTime(AT.0 + 777);
+    let redriven = Event::Redriven { subject: subject(4), at: AT, deadline, generation: 2 };
+    log.append(&[redriven]).await;
+
+    let projection = log.folded().await;
+    let head = log.writer.head();
+    let living = projection.living(head).await.unwrap();
+
+    let mut kept: Vec<u64> =
+        living.events.iter().filter_map(|e| Some(e.subject()?.seq.0)).collect();
+    kept.dedup();
+    assert_eq!(kept, [2, 4, 5]);
+    let [(recipient, counters)] = living.counters.as_slice() else { panic!("one recipient") };
+    assert_eq!(*recipient, mailbox());
+    let Counters { accepted, done, dead, purged, .. } = *counters;
+    assert_eq!((accepted, done, dead, purged), (5, 1, 1, 1));
+    let row = projection.find(local(), subject(4).id, head).await.unwrap().unwrap();
+    assert_eq!((row.state, row.generation), (MessageState::Queued, 2));
+    assert_eq!((row.accepted.deadline, row.finished), (deadline, None));
+    let row = projection.find(local(), subject(3).id, head).await.unwrap().unwrap();
+    assert_eq!(row.state, MessageState::Purged);
 }
 
 fn usage(calls: u64) -> Event {

@@ -57,6 +57,13 @@ impl Slots {
         slot
     }
 
+    /// The slot of a consultation that has just been accepted, or begins another life: never one that was closed.
+    #[must_use]
+    pub fn begin(&self, seq: Seq, sender: &Sender, id: MessageId) -> Arc<Slot> {
+        self.slots.remove_if(&seq, |_, entry| entry.closed.is_some());
+        self.open(seq, sender, id)
+    }
+
     #[must_use]
     pub fn get(&self, seq: Seq) -> Option<Arc<Slot>> {
         self.slots.get(&seq).map(|entry| Arc::clone(&entry.slot))

@@ -493,6 +493,21 @@ async fn only_slots_closed_long_ago_are_swept() {
     assert!(Arc::ptr_eq(&open, &slots.open(other.0, &local(), other.1)));
 }
 
+/// I-27, I-35: a new life has a stream of its own, and the old one keeps its one end.
+#[tokio::test]
+async fn a_slot_that_was_closed_is_not_begun_again() {
+    let (slots, _gone) = slots();
+    let first = slots.begin(SEQ, &local(), id());
+    assert!(Arc::ptr_eq(&first, &slots.begin(SEQ, &local(), id())));
+    slots.close(SEQ, &local(), id(), done());
+    assert!(Arc::ptr_eq(&first, &slots.open(SEQ, &local(), id())));
+
+    let second = slots.begin(SEQ, &local(), id());
+
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert!(Arc::ptr_eq(&second, &slots.find(&local(), id()).unwrap()));
+}
+
 #[test]
 fn a_stored_answer_is_heard_like_a_live_one() {
     let routed = Routed {

@@ -40,9 +40,11 @@ reasons! {
     UNKNOWN_AGENT = NotFound, false;
     UNKNOWN_ROLE = NotFound, false;
     UNKNOWN_MESSAGE = NotFound, false;
+    UNKNOWN_QUEUE = NotFound, false;
     UNKNOWN_CONTENT = NotFound, false;
     UNKNOWN_TOKEN = NotFound, false;
     ID_REUSED = AlreadyExists, false;
+    NOT_DEAD = FailedPrecondition, false;
     LEASE_LOST = FailedPrecondition, false;
     LINK_CLOSED = FailedPrecondition, false;
     UPLOAD_OUT_OF_ORDER = FailedPrecondition, false;

@@ -25,6 +25,8 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
         Refusal::WrongType { .. } => reason::WRONG_TYPE.status(text),
         Refusal::UrgentShare { retry_after, .. } => reason::URGENT_SHARE.after(text, *retry_after),
         Refusal::UnknownMessage(_) => reason::UNKNOWN_MESSAGE.status(text),
+        Refusal::NotDead(_) => reason::NOT_DEAD.status(text),
+        Refusal::UnknownQueue(_) => reason::UNKNOWN_QUEUE.status(text),
         Refusal::LeaseLost(_) => reason::LEASE_LOST.status(text),
         Refusal::UnknownToken(_) => reason::UNKNOWN_TOKEN.status(text),
         Refusal::LinkClosed(_) => reason::LINK_CLOSED.status(text),

@@ -80,6 +80,27 @@ pub(super) fn told(event: &Event) -> Option<Told> {
         Event::LeaseLost { subject, at, why, .. } => {
             Told::new("lease_lost", *at, why).of(*subject, MessageState::Queued)
         }
+        Event::DeliveryFailed { subject, at, agent, failure, .. } => {
+            let why = format!("{}: {}", failure.class.as_str(), failure.detail);
+            Told::new("delivery_failed", *at, why)
+                .of(*subject, MessageState::Queued)
+                .agent(Some(agent))
+        }
+        Event::Parked { subject, at, queue, failure, .. } => {
+            let why = format!("{}; its recipient's dead letters are full", failure.class.as_str());
+            Told::new("parked", *at, why).of(*subject, MessageState::Waiting).queue(queue)
+        }
+        Event::Redriven { subject, at, generation, .. } => {
+            Told::new("redriven", *at, format!("life {generation}"))
+                .of(*subject, MessageState::Queued)
+        }
+        Event::Purged { subject, at } => {
+            Told::new("purged", *at, "").of(*subject, MessageState::Purged)
+        }
+        Event::QueuePaused { queue, at, is_paused } => {
+            let kind = if *is_paused { "queue_paused" } else { "queue_resumed" };
+            Told::new(kind, *at, queue.to_string()).queue(queue)
+        }
         Event::Finished(finished) => {
             let summary = finished.summary.as_ref();
             let detail = match (&finished.failure, summary.and_then(|done| done.model.as_ref())) {

@@ -166,7 +166,7 @@ wire_enum!(StopReason, pb::StopReason, {
     End, MaxTokens, StopSequence, ToolCall, Paused, WindowFull,
 });
 wire_enum!(MessageState, pb::MessageState, {
-    Queued, Waiting, Leased, Done, Failed, Expired, Cancelled, Dead,
+    Queued, Waiting, Leased, Done, Failed, Expired, Cancelled, Dead, Purged,
 });
 
 impl TryFrom<pb::Recipient> for Recipient {

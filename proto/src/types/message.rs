@@ -159,11 +159,13 @@ pub enum MessageState {
     Expired,
     Cancelled,
     Dead,
+    /// Was a dead letter, and somebody purged it.
+    Purged,
 }
 
 impl MessageState {
     /// Every state, in the order of its number on disk.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Queued,
         Self::Waiting,
         Self::Leased,
@@ -172,12 +174,13 @@ impl MessageState {
         Self::Expired,
         Self::Cancelled,
         Self::Dead,
+        Self::Purged,
     ];
 
-    /// Whether this state is one of the five ends of a message.
+    /// Whether this state is one of the ends of a message.
     #[must_use]
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Expired | Self::Cancelled | Self::Dead)
+        !matches!(self, Self::Queued | Self::Waiting | Self::Leased)
     }
 
     /// The state's word, as people and scripts read it.
@@ -192,6 +195,7 @@ impl MessageState {
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
             Self::Dead => "dead",
+            Self::Purged => "purged",
         }
     }
 }
@@ -211,6 +215,8 @@ pub struct MessageInfo {
     /// The queue it is in, while it is not finished.
     pub queue: Option<Recipient>,
     pub size_bytes: u64,
+    /// Which life this is, from 1: each redrive begins another.
+    pub generation: u32,
     pub summary: Option<AnswerSummary>,
     pub failure: Option<Failure>,
     pub session: Option<String>,

@@ -10,6 +10,7 @@ mod frames;
 mod link;
 mod message;
 mod names;
+mod queue;
 mod registry;
 mod time;
 mod usage;
@@ -30,6 +31,7 @@ pub use message::{
     Priority, Receipt, Recipient,
 };
 pub use names::{AgentName, InvalidName, MessageId, MessageName, ModelName, RoleName, Sender};
+pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};
 pub use registry::{AgentInfo, Drain, Draining, ModelInfo, Pong, TokenInfo};
 pub use time::WallTime;
 pub use usage::{ModelUsage, Provenance, RateLimit, Usage, UsageWindow};

@@ -34,7 +34,8 @@ impl Run<'_> {
 
     fn next_lease(&self, queue: &Recipient) -> Option<(Seq, LinkId)> {
         let ready = self.state.queue.ready(queue)?;
-        if ready.is_empty() || self.state.agent.is_draining(None) {
+        let is_stopped = self.state.agent.is_draining(None) || self.state.queue.is_paused(queue);
+        if ready.is_empty() || is_stopped {
             return None;
         }
         let gate = match queue {
@@ -98,6 +99,7 @@ impl Run<'_> {
             id: message.id,
             sender: message.sender.clone(),
             epoch,
+            generation: message.generation,
             body: message.body.clone(),
             model: model.clone(),
             deadline: message.deadline,

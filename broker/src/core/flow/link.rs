@@ -213,7 +213,7 @@ impl Run<'_> {
                 }
                 // The broker stopped between two commits of one story; it goes on here.
                 Place::Closing { .. } => self.sealed(seq, epoch, false, None),
-                Place::New => self.route(seq, 0, "asked"),
+                Place::New => self.begin(seq, "asked"),
                 Place::Ready { .. } if self.is_stranded(seq) => {
                     self.route(seq, 0, "its model is no longer configured");
                 }
@@ -221,6 +221,11 @@ impl Run<'_> {
             }
             self.recall(seq);
             self.expect_asker(seq);
+        }
+        // The dead letters may be given more room than before.
+        let recipients: Vec<Recipient> = self.state.queue.dead().recipients().cloned().collect();
+        for recipient in recipients {
+            self.unpark(&recipient);
         }
     }
 

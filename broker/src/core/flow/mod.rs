@@ -3,7 +3,9 @@
 //! A command is decided step by step: each event is applied as soon as it is decided, so that the next step sees it,
 //! and all of them are one commit. A handler refuses before its first event or not at all.
 
+mod dead;
 mod fan_out;
+mod inspect;
 mod lease;
 mod link;
 mod query;
@@ -41,6 +43,9 @@ impl<'a> Run<'a> {
             Command::Send(new) => self.send(*new),
             Command::Settle(settle) => self.settle(*settle),
             Command::Cancel { sender, id } => self.cancel(&sender, id),
+            Command::Redrive(letters) => self.redrive(&letters),
+            Command::Purge(letters) => self.purge(&letters),
+            Command::Pause { queue, is_paused } => self.pause(queue, is_paused),
             Command::Renew { agent, leases } => {
                 self.renew(&agent, &leases);
                 Ok(Reply::None)

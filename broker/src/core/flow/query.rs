@@ -38,6 +38,10 @@ impl Run<'_> {
                 Some(Holder { agent, epoch: message.epoch, id: message.id })
             })),
             Query::Drain(agent) => Reply::Drain(self.draining(agent.as_ref())),
+            Query::Queues { after, limit } => Reply::Queues(self.queues(after.as_ref(), limit)),
+            Query::Queue(queue) => Reply::Queues(self.queue(&queue)),
+            Query::Peek { queue, after, limit } => Reply::Peeked(self.peek(&queue, after, limit)),
+            Query::Counters(of) => Reply::Counters(self.counters(of.as_ref())),
             Query::Message(sender, id) => {
                 Reply::Message(self.state.queue.find(&sender, id).map(|message| View {
                     seq: message.seq,

@@ -129,7 +129,10 @@ impl Run<'_> {
             };
         }
         let (ready, _, _) = self.state.queue.load(&queue);
-        if ready == 0 && self.state.agent.taker(&queue, 0).is_some() {
+        if ready == 0
+            && !self.state.queue.is_paused(&queue)
+            && self.state.agent.taker(&queue, 0).is_some()
+        {
             Presence::Idle
         } else {
             Presence::Busy
@@ -356,7 +359,8 @@ impl Run<'_> {
             | MessageState::Leased
             | MessageState::Done
             | MessageState::Failed
-            | MessageState::Dead => return None,
+            | MessageState::Dead
+            | MessageState::Purged => return None,
         };
         self.state.queue.get(seq)?.lease()?;
         self.attempt(seq, Some(Failure::new(class, "broker", why)), &Figures::default())

@@ -37,7 +37,7 @@ impl Run<'_> {
             accepted_at: self.now.wall,
             deadline,
         };
-        let (to, sender) = (new.to.clone(), new.sender.clone());
+        let sender = new.sender.clone();
         let is_consultation = new.consultation.is_some();
         let accepted = self.accepted(new, seq, deadline);
         self.event(Event::Accepted(Box::new(accepted)));
@@ -46,18 +46,9 @@ impl Run<'_> {
             let id = subject.id;
             self.effect(Effect::Opened { seq, id, sender, receipt });
             self.expect_asker(seq);
-            self.route(seq, 0, "asked");
+            self.begin(seq, "asked");
         } else {
-            self.event(Event::Routed {
-                subject,
-                at: self.now.wall,
-                queue: to.clone(),
-                candidate: 0,
-                wait_until: None,
-                passed_over: Vec::new(),
-                why: "addressed".into(),
-            });
-            self.dispatch(&to);
+            self.begin(seq, "addressed");
         }
         Ok(Reply::Receipt(receipt))
     }
@@ -78,8 +69,29 @@ impl Run<'_> {
             ordering_key: new.ordering_key,
             correlation: new.correlation,
             labels: new.labels,
+            expires_at: new.expires_at,
             consultation: new.consultation,
         }
+    }
+
+    /// A message's way begins: along its chain, or in the queue it is addressed to.
+    pub(super) fn begin(&mut self, seq: Seq, why: &str) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        if message.consultation.is_some() {
+            self.route(seq, 0, why);
+            return;
+        }
+        let (subject, queue) = (message.subject(), message.to.clone());
+        self.event(Event::Routed {
+            subject,
+            at: self.now.wall,
+            queue: queue.clone(),
+            candidate: 0,
+            wait_until: None,
+            passed_over: Vec::new(),
+            why: why.to_owned(),
+        });
+        self.dispatch(&queue);
     }
 
     /// The first receipt, when this message was accepted before (I-7).
@@ -145,17 +157,22 @@ impl Run<'_> {
         if deadline <= self.now.wall { Err(Refusal::AlreadyExpired) } else { Ok(deadline) }
     }
 
-    /// A queue holds everything alive in it, moved here or sent here (I-28).
     pub(super) fn check_room(&self, to: &Recipient, new: &NewMessage) -> Result<(), Refusal> {
+        self.room(to, new.body.size_bytes)?;
+        self.check_urgent(to, new)
+    }
+
+    /// A queue holds everything alive in it, moved here or sent here (I-28).
+    pub(super) fn room(&self, to: &Recipient, size_bytes: u64) -> Result<(), Refusal> {
         let policy = &self.state.policy;
         let alive = self.state.queue.ready(to).map(Ready::alive).unwrap_or_default();
         let (messages, bytes) = (kept(policy.queue_messages), kept(policy.queue_bytes));
         let limit = if alive.messages >= messages {
             format!("{messages} messages")
-        } else if alive.size_bytes.saturating_add(new.body.size_bytes) > bytes {
+        } else if alive.size_bytes.saturating_add(size_bytes) > bytes {
             format!("{bytes} bytes")
         } else {
-            return self.check_urgent(to, new);
+            return Ok(());
         };
         Err(Refusal::QueueFull { queue: to.clone(), limit, retry_after: RETRY_FULL })
     }

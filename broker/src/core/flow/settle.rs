@@ -129,6 +129,7 @@ impl Run<'_> {
         let Some(message) = self.state.queue.get(seq) else { return };
         let (subject, queue) = (message.subject(), message.queue().clone());
         if message.consultation.is_none() {
+            self.delivery_failed(seq, failure.clone());
             let verdict = route::verdict(&failure, 0, &self.state.policy.routing, self.now);
             if verdict == Verdict::Fail {
                 // No other time and no other agent would make it right.
@@ -250,9 +251,20 @@ impl Run<'_> {
 
     fn reject(&mut self, seq: Seq, reason: &str) {
         let failure = Failure::new(FailureClass::InvalidRequest, "agent", reason);
-        let attempt = self.attempt(seq, Some(failure.clone()), &Figures::default());
-        self.attempt_failed(seq, attempt.map(Box::new), false);
-        self.end(seq, MessageState::Dead, Some(failure), None);
+        match self.attempt(seq, Some(failure.clone()), &Figures::default()) {
+            Some(attempt) => self.attempt_failed(seq, Some(Box::new(attempt)), false),
+            None => self.delivery_failed(seq, failure.clone()),
+        }
+        self.bury(seq, failure, None);
+    }
+
+    /// Keeps why a mailbox's delivery failed, for the chain of errors (I-25).
+    fn delivery_failed(&mut self, seq: Seq, failure: Failure) {
+        let Some(message) = self.state.queue.get(seq) else { return };
+        let Some(lease) = message.lease() else { return };
+        let (subject, epoch, agent) = (message.subject(), message.epoch, lease.agent.clone());
+        let (at, failure) = (self.now.wall, Box::new(failure));
+        self.event(Event::DeliveryFailed { subject, at, epoch, agent, failure });
     }
 
     fn attempt_failed(&mut self, seq: Seq, attempt: Option<Box<Attempt>>, shown: bool) {
@@ -321,7 +333,7 @@ impl Run<'_> {
         self.attempt_failed(seq, Some(attempt), shown);
         self.end_probe(&model, seq);
         if self.is_worn_out(seq) {
-            self.end(seq, MessageState::Dead, Some(failure), partial);
+            self.bury(seq, failure, partial);
         } else {
             self.after_failure(seq, &model, failure, partial);
         }
@@ -339,7 +351,7 @@ impl Run<'_> {
                 "broker",
                 "every agent that worked on it was lost",
             );
-            self.end(seq, MessageState::Dead, Some(failure), None);
+            self.bury(seq, failure, None);
             return;
         }
         let Some(message) = self.state.queue.get(seq) else { return };
@@ -375,7 +387,7 @@ impl Run<'_> {
             "broker",
             "CORRUPT: the stored message is not what was acknowledged",
         );
-        self.end(seq, MessageState::Dead, Some(failure), None);
+        self.bury(seq, failure, None);
         if let Some(credit) = credit {
             self.note(&credit);
             self.dispatch(&queue);

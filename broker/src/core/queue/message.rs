@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use broker_proto::{
-    AgentName, AnswerSummary, AskOptions, Attempt, MessageId, MessageState, MessageType, ModelName,
-    PassedOver, Priority, Recipient, Sender, StopReason, Usage, WallTime,
+    AgentName, AnswerSummary, AskOptions, Attempt, Failure, MessageId, MessageState, MessageType,
+    ModelName, PassedOver, Priority, Recipient, Sender, StopReason, Usage, WallTime,
 };
 
 use super::{Body, Digest, Line, Seq};
@@ -22,6 +22,7 @@ pub struct Message {
     pub line: Option<Line>,
     pub digest: Digest,
     pub body: Body,
+    /// When this life began: with its acceptance, or with its redrive.
     pub accepted_at: WallTime,
     pub deadline: WallTime,
     /// Since when it waits for its next delivery: since it was accepted, or since the one before ended.
@@ -37,6 +38,12 @@ pub struct Message {
     pub lost: u32,
     /// When a waiting message is due, on this boot's clock.
     pub due: BootTime,
+    /// What it died of, while its recipient's dead letters have no room for it.
+    pub parked: Option<Box<(Failure, Option<Body>)>>,
+    /// Which life this is, from 1: each redrive begins another (I-27).
+    pub generation: u32,
+    /// As its sender said it.
+    pub expires_at: Option<WallTime>,
     /// When it is cancelled unless somebody listens again.
     pub orphaned: Option<BootTime>,
     pub consultation: Option<Box<Consultation>>,
@@ -150,6 +157,9 @@ impl Message {
             lost_attempt: None,
             lost: 0,
             due: BootTime::default(),
+            parked: None,
+            generation: 1,
+            expires_at: accepted.expires_at,
             orphaned: None,
             consultation,
         }
@@ -221,6 +231,44 @@ impl Message {
             consultation.passed_over.retain(|before| before.model != passed.model);
             consultation.passed_over.push(passed.clone());
         }
+    }
+
+    /// It has become a dead letter: what is only of use to the living is let go of.
+    pub(super) fn die(&mut self, epoch: u32) {
+        self.settled = (epoch > 0).then_some(epoch);
+        self.lost_attempt = None;
+        self.lost = 0;
+        self.orphaned = None;
+        self.parked = None;
+        if let Some(consultation) = &mut self.consultation {
+            consultation.attempts = Vec::new();
+            consultation.passed_over = Vec::new();
+        }
+    }
+
+    /// A new life: everything begins again but the epochs, so that no token of the last one counts.
+    pub(super) fn revive(&mut self, at: WallTime, deadline: WallTime, generation: u32) {
+        self.accepted_at = at;
+        self.ready_at = at;
+        self.deadline = deadline;
+        self.generation = generation;
+        self.place = Place::New;
+        if let Some(consultation) = &mut self.consultation {
+            consultation.candidate = 0;
+            consultation.tries_here = 0;
+            consultation.shown = false;
+            consultation.too_small = 0;
+            // Whoever asked may have left long ago; who redrives wants it done.
+            consultation.options.keep = true;
+            consultation.options.allow_restart = true;
+        }
+    }
+
+    /// The deadline of a life that begins at `now`: as long as the last one was meant to be, and never beyond what its
+    /// sender said.
+    pub(in crate::core) fn next_deadline(&self, now: WallTime) -> WallTime {
+        let span = now.after(self.deadline.since(self.accepted_at));
+        self.expires_at.map_or(span, |expires_at| span.min(expires_at))
     }
 
     /// The attempt that its lost lease was, without a word on why it failed.

@@ -3,6 +3,7 @@
 //! Invariant: a message is ready, waiting, held, leased or closing; never two of these.
 //! Invariant: this module knows neither models nor links, only whose turn it is.
 
+mod dead;
 mod message;
 mod ready;
 mod strict;
@@ -12,8 +13,11 @@ use std::{
     fmt,
 };
 
-use broker_proto::{MessageId, Receipt, Recipient, Sender, WallTime};
+use broker_proto::{
+    Counters, Failure, MessageId, MessageState, Receipt, Recipient, Sender, WallTime,
+};
 
+pub use dead::Dead;
 pub(super) use message::Answered;
 pub use message::{Consultation, Hold, Lease, Message, Place};
 pub use ready::{Line, Load, Ready};
@@ -81,6 +85,11 @@ pub struct State {
     waits: BTreeSet<(BootTime, Seq)>,
     orphans: BTreeSet<(BootTime, Seq)>,
     unserved: BTreeSet<Recipient>,
+    dead: Dead,
+    /// Queues from which nothing is delivered.
+    paused: BTreeSet<Recipient>,
+    /// What was sent to each recipient, and where it stands (I-33).
+    counters: BTreeMap<Recipient, Counters>,
 }
 
 impl State {
@@ -127,6 +136,43 @@ impl State {
     #[must_use]
     pub fn is_held_back(&self, seq: Seq) -> bool {
         is_held_back(&self.messages, &self.strict, seq)
+    }
+
+    /// The number of the newest message of this sender and id that is still remembered here.
+    #[must_use]
+    pub fn seq_of(&self, sender: &Sender, id: MessageId) -> Option<Seq> {
+        self.known.get(&(sender.clone(), id)).map(|known| known.seq)
+    }
+
+    #[must_use]
+    pub fn dead(&self) -> &Dead {
+        &self.dead
+    }
+
+    #[must_use]
+    pub fn is_paused(&self, queue: &Recipient) -> bool {
+        self.paused.contains(queue)
+    }
+
+    /// Everything that was ever sent to each recipient, and where it stands.
+    #[must_use]
+    pub fn counters(&self) -> &BTreeMap<Recipient, Counters> {
+        &self.counters
+    }
+
+    /// Takes over what was counted before a start: of what has ended only the projection knows.
+    pub fn restore(&mut self, ended: impl IntoIterator<Item = (Recipient, Counters)>) {
+        for (recipient, stored) in ended {
+            let counters = self.counters.entry(recipient).or_default();
+            let Counters { queued, waiting, leased, dead, .. } = *counters;
+            *counters = Counters { queued, waiting, leased, dead, ..stored };
+        }
+    }
+
+    /// Names of queues that hold something, were sent something, or are paused.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<&Recipient> {
+        self.queues.keys().chain(self.counters.keys()).chain(&self.paused).collect()
     }
 
     /// The messages ready in a queue, best first.
@@ -285,7 +331,27 @@ impl State {
                 message.ready_at = *at;
                 Place::Closing { queue: message.queue().clone() }
             }),
+            Event::DeliveryFailed { subject, at, epoch, .. } => {
+                self.place(subject.seq, |message| {
+                    message.settled = Some(*epoch);
+                    message.ready_at = *at;
+                    Place::Closing { queue: message.queue().clone() }
+                });
+            }
+            Event::Parked { subject, queue, failure, reply, .. } => {
+                self.park(subject.seq, queue, failure, reply.as_ref());
+            }
             Event::Finished(finished) => self.end(finished),
+            Event::Redriven { subject, at, deadline, generation } => {
+                self.redrive(subject.seq, *at, *deadline, *generation);
+            }
+            Event::Purged { subject, .. } => self.purge(subject.seq),
+            Event::QueuePaused { queue, is_paused: true, .. } => {
+                self.paused.insert(queue.clone());
+            }
+            Event::QueuePaused { queue, is_paused: false, .. } => {
+                self.paused.remove(queue);
+            }
             Event::RouteChanged { .. }
             | Event::UsageChanged { .. }
             | Event::TokenChanged { .. }
@@ -371,6 +437,9 @@ impl State {
             accepted_at: accepted.at,
             deadline: accepted.deadline,
         };
+        let counters = self.counters.entry(accepted.to.clone()).or_default();
+        counters.accepted += 1;
+        *counters.of(message.state()) += 1;
         self.known.insert(
             (accepted.sender.clone(), accepted.subject.id),
             Known { seq, digest: accepted.digest, receipt, ended: None },
@@ -387,7 +456,9 @@ impl State {
         self.inherited.remove(&seq);
         self.leave(seq);
         let Some(message) = self.messages.get_mut(&seq) else { return };
+        let before = message.state();
         message.place = to(message);
+        count(&mut self.counters, &message.to, before, message.state());
         self.enter(seq);
         self.judge_line(seq);
     }
@@ -443,6 +514,7 @@ impl State {
             Place::Waiting { .. } => {
                 self.waits.remove(&(message.due, seq));
             }
+            Place::Held { hold: Hold::Parked, .. } => self.dead.unpark(&message.to, seq),
             Place::New | Place::Closing { .. } | Place::Held { .. } => {}
         }
     }
@@ -476,18 +548,60 @@ impl State {
         self.inherited.remove(&seq);
         self.leave(seq);
         self.judge_line(seq);
-        let Some(message) = self.messages.remove(&seq) else { return };
+        let Some(mut message) = self.messages.remove(&seq) else { return };
+        count(&mut self.counters, &message.to, message.state(), finished.state);
         self.deadlines.remove(&(message.deadline, seq));
         if let Some(until) = message.orphaned {
             self.orphans.remove(&(until, seq));
         }
-        self.finish_no += 1;
-        let key = (message.sender, message.id);
+        let key = (message.sender.clone(), message.id);
         if let Some(known) = self.known.get_mut(&key) {
             known.ended = Some(finished.epoch);
         }
         self.ended_epochs.insert(seq, finished.epoch);
+        if finished.state == MessageState::Dead {
+            message.die(finished.epoch);
+            self.dead.insert(message);
+        } else {
+            self.let_go(seq, key);
+        }
+    }
+
+    /// It is forgotten here once the projection knows of its end.
+    fn let_go(&mut self, seq: Seq, key: (Sender, MessageId)) {
+        self.finish_no += 1;
         self.ended.push_back(Ended { no: self.finish_no, seq, key });
+    }
+
+    fn park(&mut self, seq: Seq, queue: &Recipient, failure: &Failure, reply: Option<&Body>) {
+        self.place(seq, |message| {
+            if message.lease().is_some() {
+                message.settled = Some(message.epoch);
+            }
+            message.parked = Some(Box::new((failure.clone(), reply.cloned())));
+            Place::Held { queue: queue.clone(), hold: Hold::Parked }
+        });
+        if let Some(message) = self.messages.get(&seq) {
+            self.dead.park(&message.to, seq);
+        }
+    }
+
+    fn redrive(&mut self, seq: Seq, at: WallTime, deadline: WallTime, generation: u32) {
+        let Some(mut message) = self.dead.remove(seq) else { return };
+        message.revive(at, deadline, generation);
+        if let Some(known) = self.known.get_mut(&(message.sender.clone(), message.id)) {
+            known.ended = None;
+        }
+        self.ended_epochs.remove(&seq);
+        count(&mut self.counters, &message.to, MessageState::Dead, message.state());
+        self.deadlines.insert((deadline, seq));
+        self.messages.insert(seq, message);
+    }
+
+    fn purge(&mut self, seq: Seq) {
+        let Some(message) = self.dead.remove(seq) else { return };
+        count(&mut self.counters, &message.to, MessageState::Dead, MessageState::Purged);
+        self.let_go(seq, (message.sender, message.id));
     }
 
     fn forget(&mut self, finish_no: u64) {
@@ -504,6 +618,19 @@ impl State {
 fn is_held_back(messages: &HashMap<Seq, Message>, strict: &Strict, seq: Seq) -> bool {
     let line = messages.get(&seq).and_then(Message::strict_line);
     line.is_some_and(|line| strict.holds_back(line, seq))
+}
+
+/// A message sent to `recipient` stands somewhere else (I-33).
+fn count(
+    counters: &mut BTreeMap<Recipient, Counters>,
+    recipient: &Recipient,
+    before: MessageState,
+    after: MessageState,
+) {
+    let Some(counters) = counters.get_mut(recipient) else { return };
+    let left = counters.of(before);
+    *left = left.saturating_sub(1);
+    *counters.of(after) += 1;
 }
 
 fn due(set: &BTreeSet<(BootTime, Seq)>, now: Now) -> Option<Seq> {

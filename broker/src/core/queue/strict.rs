@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broker_proto::Recipient;
 
-use super::{Line, Message, Place, Seq};
+use super::{Hold, Line, Message, Place, Seq};
 
 #[derive(Debug, Default)]
 pub(super) struct Strict {
@@ -31,6 +31,8 @@ impl Strict {
             Place::Leased { .. } | Place::Closing { .. } => {
                 self.out.insert(entry);
             }
+            // As good as a dead letter, which holds nobody back either.
+            Place::Held { hold: Hold::Parked, .. } => {}
             Place::Waiting { .. } | Place::Held { .. } => {
                 self.waiting.insert(entry);
             }

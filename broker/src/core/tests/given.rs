@@ -90,6 +90,8 @@ pub(super) fn policy() -> Policy {
         queue_messages: 10_000,
         queue_bytes: 256 * MIB,
         store_reserve: Reserve { bytes: 32 * MIB, percent: 0 },
+        dead_letters: 10_000,
+        dead_letter_bytes: 256 * MIB,
         routing: Routing {
             patience: PATIENCE,
             max_attempts: 8,

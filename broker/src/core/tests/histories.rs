@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use broker_proto::{FailureClass, MessageId, Priority};
+use broker_proto::{FailureClass, MessageId, MessageState, Priority, Recipient};
 use proptest::prelude::*;
 
 use super::world::*;
 use crate::core::{
-    Command, Effect, Event, NewMessage, Outcome, Policy, Refusal, Reply,
+    Command, Effect, Event, Letters, NewMessage, Outcome, Policy, Refusal, Reply, Which,
     policy::Routing,
     queue::{Body, Digest, Seq},
 };
@@ -68,6 +68,16 @@ enum Step {
     Corrupt {
         of: usize,
     },
+    Redrive {
+        name: usize,
+    },
+    Purge {
+        name: usize,
+    },
+    Pause {
+        name: usize,
+        is_paused: bool,
+    },
     Project,
     Pass {
         millis: u64,
@@ -98,6 +108,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => of.clone().prop_map(|of| Step::Leave { of }),
         1 => of.clone().prop_map(|of| Step::Return { of }),
         1 => of.prop_map(|of| Step::Corrupt { of }),
+        2 => (0..4_usize).prop_map(|name| Step::Redrive { name }),
+        1 => (0..4_usize).prop_map(|name| Step::Purge { name }),
+        1 => (0..4_usize, any::<bool>()).prop_map(|(name, is_paused)| Step::Pause { name, is_paused }),
         1 => Just(Step::Project),
         6 => (0..12_000_u64).prop_map(|millis| Step::Pass { millis }),
         1 => (0..5_000_u64).prop_map(|millis| Step::Restart { millis }),
@@ -111,9 +124,18 @@ struct Observed {
     granted: BTreeMap<u64, u64>,
 }
 
+fn letters(name: usize) -> Letters {
+    let which = match name {
+        0 => Which::All,
+        1 => Which::To(Recipient::Agent(agent(NAMES[name]))),
+        _ => Which::To(Recipient::Model(model(NAMES[name]))),
+    };
+    Letters { which, after: Seq(0), is_dry_run: false }
+}
+
 fn small(policy: Policy) -> Policy {
     let routing = Routing { breaker_failures: 2, ..policy.routing };
-    Policy { max_lost_leases: 3, queue_messages: 12, routing, ..policy }
+    Policy { max_lost_leases: 3, queue_messages: 12, dead_letters: 2, routing, ..policy }
 }
 
 impl Observed {
@@ -278,6 +300,16 @@ impl Observed {
                     *self.granted.entry(link.0).or_default() += 1;
                 }
             }
+            Step::Redrive { name } => {
+                self.decide(Command::Redrive(letters(name))).unwrap();
+            }
+            Step::Purge { name } => {
+                self.decide(Command::Purge(letters(name))).unwrap();
+            }
+            Step::Pause { name, is_paused } => {
+                let queue = Recipient::Model(model(NAMES[name]));
+                self.decide(Command::Pause { queue, is_paused }).unwrap();
+            }
             Step::Project => {
                 let finish_no = self.world.state.queue.finish_no();
                 self.decide(Command::Projected { finish_no }).unwrap();
@@ -289,9 +321,18 @@ impl Observed {
         }
     }
 
+    /// I-33, I-26: whatever was done last.
+    fn check_counters(&self) {
+        let counters = self.world.state.queue.counters();
+        assert_eq!(*counters, self.world.counted(), "I-33");
+        assert!(counters.values().all(|counters| counters.is_balanced()), "I-33");
+        assert!(counters.values().all(|counters| counters.dead <= 2), "I-26");
+    }
+
     fn check(&self) {
         let mut numbers = BTreeSet::new();
         let mut ended = BTreeSet::new();
+        let mut dead = BTreeSet::new();
         let mut leased: BTreeMap<Seq, u32> = BTreeMap::new();
         let mut deadlines = BTreeMap::new();
         for event in &self.world.journal {
@@ -302,7 +343,17 @@ impl Observed {
                     numbers.insert(a.subject.seq);
                     deadlines.insert(a.subject.seq, a.deadline);
                 }
-                Event::Finished(f) => assert!(ended.insert(f.subject.seq), "I-6"),
+                Event::Finished(f) => {
+                    assert!(ended.insert(f.subject.seq), "I-6");
+                    if f.state == MessageState::Dead {
+                        dead.insert(f.subject.seq);
+                    }
+                }
+                Event::Redriven { subject, deadline, .. } => {
+                    assert!(dead.remove(&subject.seq) && ended.remove(&subject.seq), "I-27");
+                    deadlines.insert(subject.seq, *deadline);
+                }
+                Event::Purged { subject, .. } => assert!(dead.remove(&subject.seq), "I-27"),
                 Event::Leased { subject, epoch, at, .. } => {
                     assert!(!ended.contains(&subject.seq), "I-18");
                     let before = leased.insert(subject.seq, *epoch).unwrap_or(0);
@@ -315,6 +366,8 @@ impl Observed {
         let mut closed = BTreeSet::new();
         for effect in &self.world.effects {
             match effect {
+                // Opened again for another life.
+                Effect::Opened { seq, .. } => _ = closed.remove(seq),
                 Effect::Closed { seq, .. } => assert!(closed.insert(*seq), "I-35"),
                 Effect::AttemptBegins { seq, .. } => assert!(!closed.contains(seq), "I-35"),
                 _ => {}
@@ -334,24 +387,30 @@ impl Observed {
 proptest! {
     #![proptest_config(cases())]
 
-    // I-2, I-6, I-9, I-13, I-14, I-18, I-19, I-22, I-29, I-35; and both kinds of restart behave the same.
+    // I-2, I-6, I-9, I-13, I-14, I-18, I-19, I-22, I-26, I-27, I-29, I-33, I-35; and both kinds of restart behave the same.
     #[test]
     fn every_accepted_message_has_exactly_one_end(steps in prop::collection::vec(step(), 1..120)) {
         let mut observed = Observed::new();
         for step in steps {
             observed.take(step);
+            observed.check_counters();
         }
         observed.check();
 
         observed.world.advance(FOR_EVER);
 
         observed.check();
+        observed.check_counters();
         for event in observed.world.journal.clone() {
             let Event::Accepted(accepted) = event else { continue };
             let seq = accepted.subject.seq;
             prop_assert!(observed.world.end(seq).is_some(), "I-6: {seq:?}");
             let frames = observed.world.terminals(seq).len();
-            prop_assert_eq!(frames, usize::from(accepted.consultation.is_some()), "I-35");
+            let is_redrive = |event: &&Event| {
+                matches!(event, Event::Redriven { subject, .. } if subject.seq == seq)
+            };
+            let lives = 1 + observed.world.journal.iter().filter(is_redrive).count();
+            prop_assert_eq!(frames, if accepted.consultation.is_some() { lives } else { 0 }, "I-35");
         }
         prop_assert_eq!(observed.world.state.queue.living(), vec![]);
     }
@@ -368,6 +427,8 @@ proptest! {
         let world = &mut observed.world;
         for name in NAMES {
             world.greet(name, "the last", 1_000);
+            let queue = Recipient::Model(model(name));
+            world.run(Command::Pause { queue, is_paused: false });
         }
         for _ in 0..10 {
             for seq in world.state.queue.living() {
@@ -376,6 +437,8 @@ proptest! {
                     world.done(seq);
                 }
             }
+            let all = Letters { which: Which::All, after: Seq(0), is_dry_run: false };
+            world.run(Command::Purge(all));
             world.advance(secs(6));
         }
 

@@ -11,6 +11,7 @@ mod explain;
 mod given;
 mod histories;
 mod lease;
+mod letters;
 mod link;
 mod order;
 mod publish;

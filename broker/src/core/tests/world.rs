@@ -6,8 +6,8 @@ use std::{
 };
 
 use broker_proto::{
-    AgentName, AnswerSummary, Failure, FailureClass, MessageId, MessageState, MessageType, Receipt,
-    Recipient, RouteExplanation, Terminal, Usage, WallTime,
+    AgentName, AnswerSummary, Counters, Failure, FailureClass, MessageId, MessageState,
+    MessageType, Receipt, Recipient, RouteExplanation, Terminal, Usage, WallTime,
 };
 
 pub(super) use super::given::*;
@@ -169,6 +169,7 @@ impl World {
             }
         }
         if let Some(twin) = &self.twin {
+            assert_eq!(twin.queue.counters(), self.state.queue.counters(), "I-33: {said}");
             assert_eq!(next_deadline(twin, now), next_deadline(&self.state, now), "{said}");
         }
         let Decision { events, effects, reply } = decided?;
@@ -363,10 +364,44 @@ impl World {
     }
 
     pub(super) fn finished(&self, seq: Seq) -> Option<&Finished> {
-        self.journal.iter().find_map(|event| match event {
-            Event::Finished(finished) if finished.subject.seq == seq => Some(&**finished),
-            _ => None,
-        })
+        let of_it = |event: &&Event| event.subject().is_some_and(|subject| subject.seq == seq);
+        fn end(event: &Event) -> Option<Option<&Finished>> {
+            match event {
+                Event::Finished(finished) => Some(Some(finished)),
+                Event::Redriven { .. } => Some(None),
+                _ => None,
+            }
+        }
+        self.journal.iter().rev().filter(of_it).find_map(end).flatten()
+    }
+
+    /// What an observer outside has counted for each recipient, from what was journalled alone (I-33).
+    pub(super) fn counted(&self) -> BTreeMap<Recipient, Counters> {
+        let mut places: BTreeMap<Seq, (Recipient, MessageState)> = BTreeMap::new();
+        for event in &self.journal {
+            let Some(subject) = event.subject() else { continue };
+            let state = match event {
+                Event::Accepted(accepted) => {
+                    places.insert(subject.seq, (accepted.to.clone(), MessageState::Queued));
+                    continue;
+                }
+                Event::Routed { wait_until: Some(_), .. }
+                | Event::Held { .. }
+                | Event::Parked { .. } => MessageState::Waiting,
+                Event::Leased { .. } => MessageState::Leased,
+                Event::Finished(finished) => finished.state,
+                Event::Purged { .. } => MessageState::Purged,
+                _ => MessageState::Queued,
+            };
+            places.get_mut(&subject.seq).unwrap().1 = state;
+        }
+        let mut counted: BTreeMap<Recipient, Counters> = BTreeMap::new();
+        for (recipient, state) in places.into_values() {
+            let counters = counted.entry(recipient).or_default();
+            counters.accepted += 1;
+            *counters.of(state) += 1;
+        }
+        counted
     }
 
     /// How a message ended.
@@ -434,6 +469,7 @@ impl World {
         let mut loaded = State::new(policy);
         loaded.queue.skip_to(last);
         self.kept().into_iter().for_each(|event| apply(&mut loaded, event));
+        loaded.queue.restore(self.counted());
         (self.state, self.twin) = (whole, Some(loaded));
         self.links.clear();
         self.seals.clear();
@@ -451,11 +487,23 @@ impl World {
                 (Event::TokenChanged { agent: a, .. }, Event::TokenChanged { agent: b, .. }) => {
                     a == b
                 }
+                (Event::QueuePaused { queue: a, .. }, Event::QueuePaused { queue: b, .. }) => {
+                    a == b
+                }
                 _ => false,
             })
         };
+        let purged = |of: Seq| {
+            let is_it =
+                |event: &Event| matches!(event, Event::Purged { subject, .. } if subject.seq == of);
+            self.journal.iter().any(is_it)
+        };
         let lives = |event: &Event| match event.subject() {
-            Some(subject) => self.finished(subject.seq).is_none(),
+            Some(subject) => match self.end(subject.seq) {
+                None => true,
+                Some(MessageState::Dead) => !purged(subject.seq),
+                Some(_) => false,
+            },
             None => true,
         };
         let all = self.journal.iter().enumerate();

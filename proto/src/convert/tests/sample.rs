@@ -302,6 +302,7 @@ pub(super) fn info() -> MessageInfo {
         kind: MessageType::Consultation,
         priority: Priority::Low,
         state: MessageState::Dead,
+        generation: 2,
         accepted_at: AT,
         deadline: AT,
         finished_at: Some(AT),
