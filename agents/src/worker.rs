@@ -115,7 +115,8 @@ impl Worker {
                 ending = self.answer(job.delivery(), &job, &lost) => ending,
             }
         };
-        let ending = ending.instrument(span.clone()).await;
+        // A call that hangs must not keep its lease only because this process stands.
+        let ending = job.watch(ending).instrument(span.clone()).await;
         match ending {
             Ending::Abandon(report) => {
                 span.in_scope(|| info!("abandoned"));

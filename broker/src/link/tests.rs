@@ -713,3 +713,106 @@ async fn a_stop_tells_each_link_when_to_come_back() {
     let wait = status.get_details_retry_info().unwrap().retry_delay.unwrap();
     assert_eq!(wait, shell.leases.reconnect_after(crate::core::agent::LinkId(1), 1));
 }
+
+/// I-18, I-29: a store that stalls closes no link, loses no settlement, and bounds what waits.
+#[tokio::test]
+async fn a_burst_of_settlements_over_a_stalled_store_is_answered_to_the_last() {
+    const BURST: usize = 20_000;
+    let shell = Shell::start().await;
+    let mut agent = Agent::serving(&shell, hello(&shell, "i").await, 1).await;
+    let id = shell.ask(1).await;
+    let lease = agent.delivery().await.lease;
+    let gate = crate::journal::faulty::Gate::new();
+    shell.script.then(Fault::HoldBefore(gate.clone()));
+    let up = agent.up.clone();
+    let (first, again) = (lease.clone(), lease.clone());
+    let said = std::cell::Cell::new(0);
+    let saying = async {
+        // Whatever cannot be taken now waits on the wire, and is not lost.
+        for number in 0..BURST {
+            let lease = if number % 2 == 0 { again.clone() } else { format!("{number}.1.00") };
+            up.send(Ok(Up::Settle(vec![settlement(&lease, answer("because"))]))).await.unwrap();
+            said.set(number);
+        }
+    };
+    let stalling = async {
+        gate.arrived().await;
+        // More than waits for the engine at once: half of them are refused without it.
+        while said.get() < 8_000 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(said.get() < BURST / 2, "what waits is bounded");
+        gate.release();
+    };
+    let hearing = async {
+        let (mut settled, mut refused) = (0, 0);
+        while settled + refused < BURST {
+            match agent.down.recv().await.unwrap().expect("the link is not closed") {
+                Down::Settled(SettledFrame { refused: None, lease }) => {
+                    assert_eq!(lease, first);
+                    settled += 1;
+                }
+                Down::Settled(SettledFrame { refused: Some(why), .. }) => {
+                    assert_eq!(why.reason, "LEASE_LOST");
+                    refused += 1;
+                }
+                _ => {}
+            }
+        }
+        (settled, refused)
+    };
+
+    let all = async { tokio::join!(saying, stalling, hearing) };
+    let ((), (), counted) = tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+
+    assert_eq!(counted, (BURST / 2, BURST / 2));
+    assert_eq!(state(&shell, id).await, MessageState::Done);
+}
+
+/// I-29: what is out to an agent that reads nothing stays within its credit, and others go on.
+#[tokio::test]
+async fn an_agent_that_never_reads_holds_its_byte_credit_and_no_more() {
+    let shell = Shell::start().await;
+    let deaf = Agent::dial(shell.services(), 1);
+    deaf.say(Up::Hello(Hello { is_exclusive: false, ..hello(&shell, "i").await })).await;
+    let sizes: u64 = 200;
+    deaf.say(Up::Credit { messages: u32::MAX, size_bytes: sizes }).await;
+    for number in 0..50 {
+        shell.ask(number + 1).await;
+    }
+    shell.settled().await;
+
+    let mut out = 0;
+    for number in 0..50 {
+        let id = MessageId::from_u128(number + 1);
+        let row = shell.projection.find(local(), id, shell.engine.head()).await.unwrap().unwrap();
+        if row.state == MessageState::Leased {
+            out += row.accepted.body.size_bytes;
+        }
+    }
+
+    assert!(out > 0 && out <= sizes, "{out} bytes are out of {sizes}");
+}
+
+/// Credit that no agent can mean is bounded, adds up without overflow, and ends nothing.
+#[tokio::test]
+async fn credit_of_nothing_and_of_everything_is_taken_for_what_it_is() {
+    let shell = Shell::start().await;
+    let (mut agent, _) = Agent::greeted(&shell, hello(&shell, "i").await).await;
+    shell.ask(1).await;
+    agent.say(Up::Credit { messages: 0, size_bytes: 0 }).await;
+    for _ in 0..3 {
+        agent.say(Up::Credit { messages: u32::MAX, size_bytes: u64::MAX }).await;
+    }
+
+    let lease = agent.delivery().await.lease;
+
+    assert_eq!(agent.settle(&lease, answer("because")).await, None);
+    let Reply::Agents(agents) = soon(shell.engine.query(Query::Agents)).await.unwrap() else {
+        panic!("no agents")
+    };
+    assert_eq!(agents[0].free_credit, crate::core::agent::MAX_CREDIT);
+}

@@ -9,7 +9,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::LinkState;
+use super::{
+    LinkState,
+    pulse::{Pulse, Watched},
+};
 use crate::{
     Client, Error,
     content::{Cache, has_reference, payload_parts},
@@ -77,6 +80,7 @@ pub(super) struct Shared {
 pub struct Job {
     delivery: Delivery,
     lost: CancellationToken,
+    pulse: Arc<Pulse>,
     orders: mpsc::Sender<Order>,
     /// A place kept for the one ending, so that `drop` never has to wait for it. `None` once it was used.
     ending: Option<mpsc::OwnedPermit<Ending>>,
@@ -87,7 +91,7 @@ pub struct Job {
 impl Job {
     pub(super) fn new(
         delivery: Delivery,
-        lost: CancellationToken,
+        (lost, pulse): (CancellationToken, Arc<Pulse>),
         orders: mpsc::Sender<Order>,
         ending: mpsc::OwnedPermit<Ending>,
         shared: Arc<Shared>,
@@ -98,7 +102,7 @@ impl Job {
             attempt = delivery.attempt,
             model = delivery.model.as_ref().map(tracing::field::display),
         );
-        Self { delivery, lost, orders, ending: Some(ending), shared, span }
+        Self { delivery, lost, pulse, orders, ending: Some(ending), shared, span }
     }
 
     /// What was delivered.
@@ -117,6 +121,18 @@ impl Job {
     #[must_use]
     pub fn cancelled(&self) -> CancellationToken {
         self.lost.clone()
+    }
+
+    /// The work on this delivery, watched: its lease is renewed only while it moves. Every heartbeat wakes it; if it is
+    /// not polled for two of them, it hangs, and its lease runs out for somebody else. A job that is held without this
+    /// keeps its lease for as long as it is held.
+    #[must_use = "nothing is done until it is polled"]
+    pub fn watch<F: Future>(&self, work: F) -> Watched<F> {
+        self.pulse.watch(work)
+    }
+
+    pub(super) fn taken(&self) {
+        self.pulse.take();
     }
 
     /// Begins part `part` of the answer; `opening` is the part without its content.
@@ -182,6 +198,11 @@ impl Job {
 
     /// Fetches what came by hash.
     pub(super) async fn fetch(&mut self) -> Result<(), SettleError> {
+        let pulse = Arc::clone(&self.pulse);
+        pulse.watch(self.fetch_parts()).await
+    }
+
+    async fn fetch_parts(&mut self) -> Result<(), SettleError> {
         let shared = self.shared.clone();
         let mut payload = std::mem::take(&mut self.delivery.message.payload);
         let fetched = loop {

@@ -12,6 +12,7 @@ mod backoff;
 mod connection;
 mod job;
 mod outbox;
+mod pulse;
 mod streamed;
 mod task;
 mod work;
@@ -30,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 pub use job::{Job, Report, SettleError};
+pub use pulse::Watched;
 
 use crate::{Endpoint, Error};
 
@@ -131,7 +133,8 @@ impl Agent {
 
     /// The next delivery; `None` once the link has ended for good. Parts that came by hash are inline again.
     pub async fn next(&mut self) -> Option<Job> {
-        self.jobs.recv().await
+        let job = self.jobs.recv().await;
+        job.inspect(Job::taken)
     }
 
     /// Why the link ended for good; `None` while it has not.

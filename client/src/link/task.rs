@@ -221,7 +221,7 @@ impl LinkTask {
                 tracing::warn!(agent = %self.options.name, %invalid, "cannot read a frame");
             }
             Event::Beat => {
-                let leases = self.work.leases();
+                let leases = self.work.beat();
                 self.outbox.push(Item::Urgent(Up::Heartbeat { leases }));
             }
             Event::Room => {
@@ -268,8 +268,8 @@ impl LinkTask {
             self.outbox.push(Item::Say(Up::Settle(vec![release(delivery.lease)])));
             return;
         };
-        let Some(lost) = self.work.take(&delivery) else { return };
-        let mut job = Job::new(delivery, lost, self.orders.0.clone(), place, self.shared.clone());
+        let Some(grip) = self.work.take(&delivery) else { return };
+        let mut job = Job::new(delivery, grip, self.orders.0.clone(), place, self.shared.clone());
         if !job.has_reference() {
             // There are as many places as jobs. A receiver that closed drops the job, which gives it back.
             let _ = self.jobs.try_send(job);

@@ -513,3 +513,29 @@ async fn a_hello_that_nobody_answers_is_made_again_after_ten_seconds() {
     assert!(since.elapsed() >= Duration::from_secs(9), "{:?}", since.elapsed());
     drop(silent);
 }
+
+#[tokio::test]
+async fn heartbeats_name_work_that_moves_and_not_work_that_hangs() {
+    for moves in [true, false] {
+        let (mut broker, link, _agent, job) = working().await;
+        drop(link);
+        let mut work = job.watch(std::future::pending::<()>());
+        let mut link = broker.link().await;
+        link.welcome_with(|hello| hello.resume.clone(), Duration::from_millis(5)).await;
+        let hear = async {
+            let mut named = 0;
+            for _ in 0..20 {
+                if let Up::Heartbeat { leases } = link.hear_work().await {
+                    named += leases.len();
+                }
+            }
+            named
+        };
+        let named = if moves {
+            tokio::select! { () = &mut work => 0, named = hear => named }
+        } else {
+            hear.await
+        };
+        assert_eq!(named, if moves { 20 } else { 2 });
+    }
+}

@@ -4,7 +4,7 @@
 //! counting wrongly over a reconnect.
 //! Invariant: a delivery stays in hand until its job ended and, if it settled, until the broker answered.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use broker_proto::{Delivery, MessageId, ModelName, SettleOutcome, SettledFrame, Settlement, Up};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     job::{Done, Order, Report, Say, SettleError},
     outbox::Item,
+    pulse::Pulse,
     streamed::Streamed,
 };
 
@@ -35,6 +36,7 @@ struct Held {
     size_bytes: u64,
     /// Fires when the lease is lost.
     lost: CancellationToken,
+    pulse: Arc<Pulse>,
     streamed: Streamed,
     settling: Option<Settling>,
 }
@@ -50,11 +52,12 @@ impl Work {
     }
 
     /// Takes a delivery in hand. `None` when it is there already.
-    pub(super) fn take(&mut self, delivery: &Delivery) -> Option<CancellationToken> {
+    pub(super) fn take(&mut self, delivery: &Delivery) -> Option<(CancellationToken, Arc<Pulse>)> {
         if self.held.contains_key(&delivery.lease) {
             return None;
         }
         let lost = CancellationToken::new();
+        let pulse = Arc::<Pulse>::default();
         let held = Held {
             number: delivery.number,
             attempt: delivery.attempt,
@@ -62,14 +65,27 @@ impl Work {
             message: delivery.message.id,
             size_bytes: delivery.size_bytes,
             lost: lost.clone(),
+            pulse: Arc::clone(&pulse),
             streamed: Streamed::default(),
             settling: None,
         };
         self.held.insert(delivery.lease.clone(), held);
-        Some(lost)
+        Some((lost, pulse))
     }
 
-    /// The leases worked on: named in a hello and in every heartbeat.
+    /// The leases that a heartbeat names: those on which somebody still works, or whose settlement waits for its answer.
+    pub(super) fn beat(&self) -> Vec<String> {
+        let is_alive = |held: &Held| {
+            !held.lost.is_cancelled() && (held.settling.is_some() || held.pulse.beat())
+        };
+        self.held
+            .iter()
+            .filter(|(_, held)| is_alive(held))
+            .map(|(lease, _)| lease.clone())
+            .collect()
+    }
+
+    /// The leases in hand: named in a hello.
     pub(super) fn leases(&self) -> Vec<String> {
         let held = self.held.iter().filter(|(_, held)| !held.lost.is_cancelled());
         held.map(|(lease, _)| lease.clone()).collect()
@@ -260,7 +276,7 @@ mod tests {
         let mut work = work();
         let mut taken = delivery(lease);
         taken.size_bytes = 10;
-        let lost = work.take(&taken).unwrap();
+        let (lost, _) = work.take(&taken).unwrap();
         (work, lost)
     }
 

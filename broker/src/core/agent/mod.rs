@@ -14,6 +14,9 @@ use super::{BootTime, Event, Note};
 /// Processes of one name that are told from new ones.
 const REMEMBERED: usize = 16;
 
+/// Deliveries a link may have credit for; more is taken as this. What goes out to it fits its channel by far.
+pub const MAX_CREDIT: u32 = 4096;
+
 /// One stream of one agent, numbered by the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
@@ -233,7 +236,8 @@ impl State {
             }
             Note::Credit { link, messages, size_bytes } => {
                 if let Some(link) = self.links.get_mut(link) {
-                    link.credit_messages = link.credit_messages.saturating_add(*messages);
+                    link.credit_messages =
+                        link.credit_messages.saturating_add(*messages).min(MAX_CREDIT);
                     link.credit_bytes = link.credit_bytes.saturating_add(*size_bytes);
                 }
             }
