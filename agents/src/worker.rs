@@ -8,6 +8,7 @@
 //! Invariant: no content in a log.
 
 mod heard;
+pub mod task;
 #[cfg(test)]
 mod tests;
 
@@ -154,7 +155,7 @@ impl Worker {
         lost: &CancellationToken,
     ) -> Ending {
         match delivery.message.kind {
-            MessageType::Consultation => {}
+            MessageType::Consultation | MessageType::Delegation => {}
             // It tells, and asks nothing: taking it is all there is to do.
             MessageType::Status => {
                 return Ending::settle(SettleOutcome::Done {
@@ -162,15 +163,25 @@ impl Worker {
                     stop_reason: None,
                 });
             }
-            MessageType::Handoff | MessageType::Delegation => {
-                return Ending::reject("this agent answers consultations only");
+            MessageType::Handoff => {
+                return Ending::reject("this agent takes consultations and delegations only");
             }
         }
         let name = delivery.model.as_ref().or(self.first.as_ref());
         let Some(served) = name.and_then(|name| self.served.get(name)) else {
             return Ending::reject("this agent does not serve the model");
         };
-        let prompt = match Prompt::of(delivery, &served.model) {
+        let task = delivery.message.payload.task.as_deref();
+        let asked = match (delivery.message.kind, task) {
+            (MessageType::Delegation, None) => {
+                return Ending::reject("a delegation without a task");
+            }
+            (_, None) => Prompt::of(delivery, &served.model),
+            (_, Some(task)) => {
+                Prompt::of(&task::as_question(delivery, task, &served.model), &served.model)
+            }
+        };
+        let prompt = match asked {
             Ok(prompt) => prompt,
             Err(failure) => {
                 return Ending::settle(SettleOutcome::Failed { failure, partial: Vec::new() });
@@ -200,7 +211,13 @@ impl Worker {
             () = lost.cancelled() => None,
             ended = call => Some(ended),
         };
-        heard.end(ended)
+        match (heard.end(ended), task) {
+            (Ending::Settle(outcome, report), Some(task)) => {
+                let outcome = task::outcome(*outcome, task, &served.model);
+                Ending::Settle(Box::new(outcome), report)
+            }
+            (ending, _) => ending,
+        }
     }
 }
 

@@ -63,6 +63,7 @@ async fn ask(model: &Model, adapter: &dyn Provider, payload: Payload) -> Heard {
         model: Some(name),
         time_left: Duration::from_secs(60),
         max_output_tokens: None,
+        exchanges: Vec::new(),
     };
     let prompt = Prompt::of(&delivery, model).unwrap();
     let mut heard = Heard::default();

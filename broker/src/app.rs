@@ -34,8 +34,8 @@ use crate::{
     reply::{AskerLeft, Slots},
     service::{
         self, AgentLinkService, ConsultService, ContentService, DeadlineLayer, IdentityLayer,
-        MessageService, RegistryService, ShedLayer, TraceLayer, Uploads, UsageService, Verify,
-        Watches,
+        MessageService, RegistryService, ShedLayer, TaskService, TraceLayer, Uploads, UsageService,
+        Verify, Watches,
     },
 };
 
@@ -276,7 +276,8 @@ async fn services(
     let consult = ConsultService { intake: intake.clone(), slots, stop: parts.stop.clone() };
     let content = ContentService { intake: intake.clone(), journal: Arc::clone(&journal), uploads };
     let watches = Watches { engine: intake.engine.clone(), journal, stop: parts.stop.clone() };
-    let message = MessageService { intake: intake.clone(), watches };
+    let message = MessageService { intake: intake.clone(), watches: watches.clone() };
+    let task = TaskService { intake: intake.clone(), watches };
     let drain = link::Drain {
         engine: intake.engine.clone(),
         links: link_services.links.clone(),
@@ -313,6 +314,7 @@ async fn services(
         .add_service(content.server(frame))
         .add_service(message.server(frame))
         .add_service(registry.server(frame))
+        .add_service(task.server(frame))
         .add_service(usage.server(frame))
         .serve_with_incoming_shutdown(listen::incoming(listener, limits.connections), stopping)
         .await?;

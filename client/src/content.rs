@@ -75,7 +75,10 @@ impl Client {
         let mut wire = pb::ModelMessage::from(message);
         if let Some(payload) = &mut wire.payload {
             let context = payload.context.iter_mut().flat_map(|entry| &mut entry.parts);
-            let parts = context.chain(&mut payload.request).chain(&mut payload.response);
+            let inputs = payload.task.iter_mut().flat_map(|task| &mut task.inputs);
+            let inputs = inputs.flat_map(|input| &mut input.parts);
+            let parts =
+                context.chain(inputs).chain(&mut payload.request).chain(&mut payload.response);
             let uploads = set_apart(parts.collect());
             Box::pin(self.store(uploads)).await?;
         }
@@ -183,8 +186,7 @@ impl Client {
 
 /// Every part of a payload, to be changed in place.
 pub(crate) fn payload_parts(payload: &mut Payload) -> Vec<&mut Part> {
-    let context = payload.context.iter_mut().flat_map(|entry| &mut entry.parts);
-    context.chain(&mut payload.request).chain(&mut payload.response).collect()
+    payload.parts_mut().collect()
 }
 
 /// Whether any part is named by hash, at any depth.

@@ -44,6 +44,7 @@ pub(crate) fn delivery(lease: &str) -> Delivery {
         model: Some(model),
         time_left: Duration::from_secs(60),
         max_output_tokens: None,
+        exchanges: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ mod content;
 mod endpoint;
 mod error;
 pub mod link;
+mod task;
 pub mod transcript;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::
 pub use answer::{Answer, AnswerStream, Assembly, Seen};
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use task::{TaskFilter, TaskItem, TaskStream};
 pub use tonic::Code;
 
 /// The longest a unary call may take, waiting aside.
@@ -115,6 +117,7 @@ services! {
     mail: message_service_client::MessageServiceClient,
     content: content_service_client::ContentServiceClient,
     registry: registry_service_client::RegistryServiceClient,
+    tasks_of: task_service_client::TaskServiceClient,
     usages: usage_service_client::UsageServiceClient,
     agent_link: agent_link_service_client::AgentLinkServiceClient,
 }

@@ -120,6 +120,8 @@ pub struct Model {
     pub max_output_tokens: u64,
     /// Whether it takes images. Default: true, false for Ollama.
     pub vision: bool,
+    /// Whether it can call tools. Without, a task asks its requester back in plain words. Default: true.
+    pub tools: bool,
     /// The models that answer when this one cannot, in order; their own lists follow. Usual spellings count.
     pub fallback: Vec<String>,
     /// Other names it answers to.
@@ -167,6 +169,7 @@ keyed!(Model ["models"] {
     context_window: count(256..=100_000_000);
     max_output_tokens: count(1..=100_000_000);
     vision: flag();
+    tools: flag();
     fallback: names("a list of model names");
     aliases: names("a list of names");
     prices: PricesRule;
@@ -204,6 +207,7 @@ impl Model {
             context_window,
             max_output_tokens,
             vision: !is_ollama,
+            tools: true,
             fallback: Vec::new(),
             aliases: Vec::new(),
             prices: None,

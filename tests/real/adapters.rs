@@ -50,6 +50,7 @@ impl Wire {
             model: Some(name),
             time_left: WITHIN,
             max_output_tokens: None,
+            exchanges: Vec::new(),
         };
         let prompt = Prompt::of(&delivery, &self.model).unwrap();
         let call = async {

@@ -55,6 +55,7 @@ pub(crate) fn delivery() -> Delivery {
         model: Some(name),
         time_left: Duration::from_secs(600),
         max_output_tokens: None,
+        exchanges: Vec::new(),
     }
 }
 

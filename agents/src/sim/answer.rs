@@ -13,6 +13,13 @@ use super::{
 
 /// Words in the last question that make a model with tools call the first of them.
 const CALLS: [&str; 4] = ["use the tool", "use a tool", "call the tool", "use your tool"];
+/// Words in the last question that make a model ask whoever gave out its task; what follows them on their line is the
+/// question.
+const ASKS: [&str; 2] = ["ask me first", "ask me back"];
+/// The tool with which it asks.
+const ASK: &str = crate::worker::task::ASK;
+/// The beginning of what a task says that wants JSON.
+const WANTS_JSON: &str = "Answer with one JSON value";
 const SHORTEST: u64 = 60;
 const LONGEST: u64 = 120;
 /// Reasoning of a model that reasons, in tokens.
@@ -98,6 +105,9 @@ pub(super) fn compose(
         // `OpenAI` leaves `content` null beside a call.
         (None, Some(_)) if model.wire == super::script::Wire::OpenAi => String::new(),
         (None, Some(call)) => format!("I will use {} for that.", call.name),
+        (None, None) if wanted_json(prompt).is_some() => {
+            wanted_json(prompt).unwrap_or_default().to_string()
+        }
         (None, None) if prompt.ends_with_tool_result() => {
             format!("The tool's result is in. {}", text::prose(&mut dice, question, length))
         }
@@ -161,15 +171,69 @@ fn stopped(full: &str, sequences: &[String], left: u64) -> (String, Stop) {
 
 fn called(prompt: &Prompt) -> Option<ScriptedCall> {
     let question = prompt.question().to_lowercase();
+    if let Some(call) = asked_back(prompt) {
+        return Some(call);
+    }
     let is_asked = CALLS.iter().any(|words| question.contains(words));
     let tool = match &prompt.choice {
         Choice::Never => None,
         Choice::Named(name) => prompt.tools.iter().find(|tool| tool.name == *name),
         Choice::Any => prompt.tools.first(),
-        Choice::Auto if is_asked && !prompt.ends_with_tool_result() => prompt.tools.first(),
+        Choice::Auto if is_asked && !prompt.ends_with_tool_result() => {
+            prompt.tools.iter().find(|tool| tool.name != ASK)
+        }
         Choice::Auto => None,
     }?;
     Some(ScriptedCall { name: tool.name.clone(), arguments: arguments(tool, prompt.question()) })
+}
+
+/// A question to whoever gave out the task, unless that has been answered.
+fn asked_back(prompt: &Prompt) -> Option<ScriptedCall> {
+    if prompt.choice != Choice::Auto || prompt.ends_with_tool_result() {
+        return None;
+    }
+    prompt.tools.iter().find(|tool| tool.name == ASK)?;
+    let said = prompt.question();
+    let found = |words: &&str| {
+        // The words are ASCII, so nothing moves when the case is taken away.
+        let at = said.to_ascii_lowercase().find(*words)?;
+        said.get(at + words.len()..)
+    };
+    let rest = ASKS.iter().find_map(found)?.lines().next().unwrap_or_default();
+    let question = rest.trim_matches(|c: char| c.is_whitespace() || ":,.\"'".contains(c));
+    let question = if question.is_empty() { "What exactly do you want?" } else { question };
+    Some(ScriptedCall { name: ASK.into(), arguments: json!({ "question": question }) })
+}
+
+/// A value of the kind that a task's JSON Schema says, where it asks for JSON.
+fn wanted_json(prompt: &Prompt) -> Option<Value> {
+    let (_, wants) = prompt.question().split_once(WANTS_JSON)?;
+    let schema = wants.split_once("```json").and_then(|(_, rest)| rest.split_once("```"));
+    let schema = schema.and_then(|(schema, _)| serde_json::from_str(schema).ok());
+    Some(schema.map_or_else(|| json!({"answer": "simulated"}), |schema| instance(&schema)))
+}
+
+/// The plainest value that a schema allows, as far as types, required members and first choices go.
+fn instance(schema: &Value) -> Value {
+    if let Some(value) = schema.get("const").or_else(|| schema.get("enum")?.get(0)) {
+        return value.clone();
+    }
+    let kind = schema.get("type");
+    let kind = kind.and_then(|kind| kind.as_str().or_else(|| kind.get(0)?.as_str()));
+    let object = || {
+        let members = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+        Value::Object(members.map(|(name, member)| (name.clone(), instance(member))).collect())
+    };
+    match kind {
+        Some("null") => Value::Null,
+        Some("boolean") => json!(true),
+        Some("integer" | "number") => schema.get("minimum").cloned().unwrap_or_else(|| json!(1)),
+        Some("string") => json!("word"),
+        Some("array") => json!([schema.get("items").map(instance).unwrap_or_default()]),
+        Some(_) => object(),
+        None if schema.get("properties").is_some() => object(),
+        None => json!("word"),
+    }
 }
 
 /// Arguments that fit the tool's schema as far as names and simple types go.

@@ -5,14 +5,15 @@ use std::{collections::BTreeMap, time::Duration};
 use broker_proto::{
     AgentInfo, AgentName, AnswerSummary, AskOptions, ContentHash, Correlation, Counters, Failure,
     MessageId, MessageState, MessageType, ModelInfo, ModelName, ModelUsage, Priority, QueueInfo,
-    RateLimit, Receipt, Recipient, RouteExplanation, Routed, Sender, StopReason, Terminal,
-    TokenInfo, Usage, WallTime,
+    RateLimit, Receipt, Recipient, RouteExplanation, Routed, Sender, StopReason, TaskState,
+    Terminal, TokenInfo, Usage, WallTime,
 };
 
 use super::{
     Refusal,
     agent::{Link, LinkId},
     queue::{Body, Digest, Seq},
+    task::Exchange,
 };
 
 /// What the rules need to know of a consultation to route it.
@@ -104,6 +105,11 @@ pub enum Outcome {
         after: Duration,
         shown: bool,
     },
+    /// A task asks its requester something.
+    Ask {
+        question: Body,
+        shown: bool,
+    },
     Reject {
         reason: String,
     },
@@ -126,6 +132,36 @@ pub struct SettleCommand {
     pub earlier: Option<u32>,
 }
 
+/// What a requester or a person wants of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskStep {
+    Provide {
+        /// Made by whoever answers: the same again changes nothing.
+        id: MessageId,
+        digest: Digest,
+        answer: Body,
+        has_images: bool,
+        /// The question that this answers; 0 is the open one.
+        question: u32,
+    },
+    Suspend,
+    Resume,
+    Cancel,
+}
+
+impl TaskStep {
+    /// What cannot be done, as the end of a sentence.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Provide { .. } => "answered",
+            Self::Suspend => "suspended",
+            Self::Resume => "resumed",
+            Self::Cancel => "cancelled",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     Send(Box<NewMessage>),
@@ -140,6 +176,10 @@ pub enum Command {
     Pause {
         queue: Recipient,
         is_paused: bool,
+    },
+    Task {
+        seq: Seq,
+        step: TaskStep,
     },
     /// Renews these leases of one agent.
     Renew {
@@ -255,6 +295,7 @@ pub enum Reply {
     None,
     Receipt(Receipt),
     State(MessageState),
+    Task(TaskState),
     Models(Vec<ModelInfo>),
     Agents(Vec<AgentInfo>),
     Tokens(Vec<TokenInfo>),
@@ -313,6 +354,8 @@ pub struct Delivered {
     pub model: Option<ModelName>,
     pub deadline: WallTime,
     pub max_output_tokens: Option<u32>,
+    /// Of a task: what it asked back so far.
+    pub exchanges: Vec<Exchange>,
 }
 
 /// Carried out by the shell once the decision's events are durable.

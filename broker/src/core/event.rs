@@ -187,6 +187,32 @@ pub enum Event {
         failure: Box<Failure>,
         reply: Option<Body>,
     },
+    /// A task asked its requester something; the attempt that did so is over.
+    TaskAsked {
+        subject: Subject,
+        at: WallTime,
+        /// From 1.
+        number: u32,
+        question: Body,
+        attempt: Option<Box<Attempt>>,
+    },
+    /// The answer to the question that is open.
+    TaskAnswered {
+        subject: Subject,
+        at: WallTime,
+        /// Made by whoever answered.
+        id: MessageId,
+        digest: Digest,
+        answer: Body,
+        has_images: bool,
+    },
+    /// The attempt that a suspension ended, and what it had shown.
+    TaskStopped {
+        subject: Subject,
+        at: WallTime,
+        attempt: Option<Box<Attempt>>,
+        partial: Option<Body>,
+    },
     Finished(Box<Finished>),
     /// A dead letter begins a new life, under its id and with its epochs going on (I-27).
     Redriven {
@@ -249,6 +275,9 @@ impl Event {
             | Self::Leased { subject, .. }
             | Self::AttemptFailed { subject, .. }
             | Self::LeaseLost { subject, .. }
+            | Self::TaskAsked { subject, .. }
+            | Self::TaskAnswered { subject, .. }
+            | Self::TaskStopped { subject, .. }
             | Self::DeliveryFailed { subject, .. }
             | Self::Parked { subject, .. }
             | Self::Redriven { subject, .. }

@@ -4,7 +4,7 @@
 //! Invariant: state changes only through [`apply`] (journalled events) and `note` (volatile notes).
 //! Invariant: a refusal leaves the state as it was.
 //!
-//! The nouns (`queue`, `route`, `agent`, `usage`) do not call each other. `flow` is where what one of them says
+//! The nouns (`queue`, `route`, `agent`, `usage`, `task`) do not call each other. `flow` is where what one of them says
 //! becomes something for another.
 
 pub mod agent;
@@ -15,13 +15,14 @@ pub mod policy;
 pub mod queue;
 mod refusal;
 pub mod route;
+pub mod task;
 mod time;
 pub mod usage;
 
 pub(crate) use command::terminal;
 pub use command::{
     Command, Delivered, Draining, Earlier, Effect, Handled, Holder, Letters, NewConsultation,
-    NewMessage, Outcome, Query, Reply, Resumed, SettleCommand, Skipped, View, Which,
+    NewMessage, Outcome, Query, Reply, Resumed, SettleCommand, Skipped, TaskStep, View, Which,
 };
 pub use event::{Accepted, Copied, Event, FannedOut, Finished, Note, Subject};
 pub use policy::Policy;
@@ -36,6 +37,7 @@ pub struct State {
     pub route: route::State,
     pub agent: agent::State,
     pub usage: usage::State,
+    pub task: task::State,
 }
 
 /// What one command led to: in this order journalled, carried out, answered.
@@ -56,6 +58,7 @@ impl State {
             route: route::State::default(),
             agent: agent::State::default(),
             usage: usage::State::default(),
+            task: task::State::default(),
         }
     }
 
@@ -84,6 +87,7 @@ pub fn apply(state: &mut State, event: &Event) {
         state.route.apply(event);
         state.agent.apply(event);
         state.usage.apply(event);
+        state.task.apply(event);
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::{MessageId, MessageType, ModelName, Recipient, RoleName};
+use broker_proto::{MessageId, MessageType, ModelName, Recipient, RoleName, TaskState};
 
 /// A refusal says that surely nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,19 @@ pub enum Refusal {
     NotDead(MessageId),
     #[error("there is no queue `{0}`")]
     UnknownQueue(Recipient),
+    #[error("message {0} is no task")]
+    NotATask(MessageId),
+    #[error("task {id} is {}: it cannot be {wanted} now", state.as_str())]
+    TaskState { id: MessageId, state: TaskState, wanted: &'static str },
+    /// What it has become, the projection knows.
+    #[error("the task has ended")]
+    TaskEnded,
+    #[error("question {question} of task {id} is not the one that is open")]
+    QuestionClosed { id: MessageId, question: u32 },
+    #[error(
+        "the questions and answers of task {0} are as large as they may become: shorten this one"
+    )]
+    TaskFull(MessageId),
     #[error("the lease on message {0} is lost")]
     LeaseLost(MessageId),
     #[error("there is no token for agent `{0}`")]

@@ -1,11 +1,16 @@
 //! The checks that need nothing but the message.
 
-use broker_proto::{Message, Part, PartRef, Role};
+use broker_proto::{
+    AskOptions, Message, MessageType, Part, PartRef, Recipient, ResultType, Role,
+    convert::InvalidField,
+};
 
-use super::Error;
+use super::{Error, expected::Expected};
 
 /// What an image is worth in a prompt, in bytes of text: about 1,600 tokens at every provider.
 const IMAGE_BYTES: u64 = 6 * 1024;
+/// Bytes of a task's description, its inputs' names and its schema together: what is longer is an input.
+const TASK_TEXT: u64 = 256 * 1024;
 
 /// A question is there when something is asked, or when the conversation ends with somebody waiting for an answer.
 pub(super) fn question(message: &Message) -> Result<(), Error> {
@@ -20,6 +25,62 @@ pub(super) fn question(message: &Message) -> Result<(), Error> {
             matches!(last.role, Role::User | Role::Tool) && last.parts.iter().any(asks)
         });
     if payload.request.iter().any(asks) || is_waiting { Ok(()) } else { Err(Error::Empty) }
+}
+
+/// Only a consultation is asked.
+pub(super) fn is_consultation(message: &Message) -> Result<(), InvalidField> {
+    match message.kind {
+        MessageType::Consultation => Ok(()),
+        MessageType::Handoff | MessageType::Delegation | MessageType::Status => {
+            Err(InvalidField::new("type", "is not a consultation"))
+        }
+    }
+}
+
+/// A task is there, whole and nothing but it; gives the conditions under which it is worked on.
+pub(super) fn task(message: &Message) -> Result<AskOptions, Error> {
+    let payload = &message.payload;
+    if message.kind != MessageType::Delegation {
+        return Err(InvalidField::new("type", "is not a delegation").into());
+    }
+    let Some(task) = &payload.task else {
+        return Err(InvalidField::new("payload.task", "is missing").into());
+    };
+    if matches!(message.to, Recipient::AgentsOf(_)) {
+        let problem = "is many agents; a task is given to one model, agent or role";
+        return Err(InvalidField::new("to", problem).into());
+    }
+    if !payload.request.is_empty() {
+        let problem = "is a question's; a task has a description and inputs";
+        return Err(InvalidField::new("payload.request", problem).into());
+    }
+    let limit = TASK_TEXT;
+    let size = task_bytes(message);
+    if size > limit {
+        return Err(Error::TooLarge { what: "task's text", size, limit });
+    }
+    Expected::of(&task.result)?;
+    Ok(AskOptions {
+        no_fallback: task.no_fallback,
+        // Nobody has to listen, so nothing that was shown forbids another attempt.
+        allow_restart: true,
+        keep: true,
+        max_cost_usd: task.max_cost_usd,
+        max_tokens: task.max_tokens,
+        deadline: task.deadline,
+        return_window: None,
+    })
+}
+
+/// Bytes of a task beside its parts.
+pub(super) fn task_bytes(message: &Message) -> u64 {
+    let Some(task) = &message.payload.task else { return 0 };
+    let names = task.inputs.iter().map(|input| input.name.len()).sum::<usize>();
+    let schema = match &task.result {
+        ResultType::Json { schema: Some(schema) } => schema.len(),
+        ResultType::Json { schema: None } | ResultType::Text => 0,
+    };
+    (task.description.len() + names + schema) as u64
 }
 
 /// Bytes a part adds to a prompt.

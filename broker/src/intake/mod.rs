@@ -4,6 +4,8 @@
 
 pub mod bound;
 mod check;
+pub mod exchange;
+pub mod expected;
 
 use std::sync::Arc;
 
@@ -96,6 +98,9 @@ impl Intake {
         message: Message,
         allow_future_recipient: bool,
     ) -> Result<Receipt, Error> {
+        if message.kind == MessageType::Delegation {
+            return self.delegate(from, message, allow_future_recipient).await;
+        }
         let options = AskOptions { keep: true, ..AskOptions::default() };
         // In an agent's mailbox it is a message like any other: its agent asks the model it has.
         let is_routed =
@@ -118,6 +123,25 @@ impl Intake {
         self.send(&from, message, false).await
     }
 
+    /// Accepts a task. One that is given to a model goes along the model's chain as a question does, but nobody needs
+    /// to listen.
+    ///
+    /// # Errors
+    /// As [`Intake::send`].
+    pub async fn delegate(
+        &self,
+        from: &Sender,
+        mut message: Message,
+        allow_future_recipient: bool,
+    ) -> Result<Receipt, Error> {
+        let options = check::task(&message)?;
+        let deadline = options.deadline.map(|span| self.clock.now().wall.after(span));
+        message.expires_at = [message.expires_at, deadline].into_iter().flatten().min();
+        let options = AskOptions { deadline: None, ..options };
+        let is_routed = matches!(message.to, Recipient::Model(_));
+        self.accept(from, message, is_routed.then_some(options), allow_future_recipient).await
+    }
+
     /// Accepts a consultation.
     ///
     /// # Errors
@@ -128,6 +152,7 @@ impl Intake {
         message: Message,
         options: AskOptions,
     ) -> Result<Receipt, Error> {
+        check::is_consultation(&message)?;
         self.accept(from, message, Some(options), false).await
     }
 
@@ -140,6 +165,7 @@ impl Intake {
         mut message: Message,
         options: AskOptions,
     ) -> Result<RouteExplanation, Error> {
+        check::is_consultation(&message)?;
         self.resolve(&mut message)?;
         let new = Box::new(self.consultation(&message, options).await?);
         match self.engine.query(Query::Explain(new)).await? {
@@ -253,10 +279,9 @@ impl Intake {
         let Recipient::Model(asked) = &message.to else {
             return Err(InvalidField::new("to", "is not a model").into());
         };
-        if message.kind != MessageType::Consultation {
-            return Err(InvalidField::new("type", "is not a consultation").into());
+        if message.kind == MessageType::Consultation {
+            check::question(message)?;
         }
-        check::question(message)?;
         let fetched = self.check_refs(message.payload.parts()).await?;
         let is_inline = |part: &&Part| !matches!(part, Part::Ref(_));
         let parts: Vec<&Part> = message.payload.parts().filter(is_inline).chain(&fetched).collect();
@@ -270,7 +295,9 @@ impl Intake {
         Ok(NewConsultation {
             asked: asked.clone(),
             options,
-            prompt_bytes: parts.iter().copied().map(check::prompt_bytes).sum::<u64>() + tools,
+            prompt_bytes: parts.iter().copied().map(check::prompt_bytes).sum::<u64>()
+                + tools
+                + check::task_bytes(message),
             needs_vision: parts.iter().copied().any(Part::has_image),
             max_output_tokens: message.payload.generation.max_output_tokens,
         })

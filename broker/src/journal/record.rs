@@ -52,6 +52,9 @@ mod kind {
     pub(super) const REDRIVEN: u16 = 32;
     pub(super) const PURGED: u16 = 33;
     pub(super) const QUEUE_PAUSED: u16 = 34;
+    pub(super) const TASK_ASKED: u16 = 40;
+    pub(super) const TASK_ANSWERED: u16 = 41;
+    pub(super) const TASK_STOPPED: u16 = 42;
 
     /// Every kind that this program reads.
     pub(super) const ALL: &[u16] = &[
@@ -73,6 +76,9 @@ mod kind {
         REDRIVEN,
         PURGED,
         QUEUE_PAUSED,
+        TASK_ASKED,
+        TASK_ANSWERED,
+        TASK_STOPPED,
     ];
 }
 
@@ -268,6 +274,42 @@ struct QueuePausedRecord {
     at: u64,
     #[prost(bool, tag = "3")]
     is_paused: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TaskAskedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(uint32, tag = "2")]
+    number: u32,
+    #[prost(message, optional, tag = "3")]
+    question: Option<BodyRecord>,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    attempt: Option<Bytes>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TaskAnsweredRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(bytes = "vec", tag = "2")]
+    input: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    digest: Vec<u8>,
+    #[prost(message, optional, tag = "4")]
+    answer: Option<BodyRecord>,
+    #[prost(bool, tag = "5")]
+    has_images: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TaskStoppedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    attempt: Option<Bytes>,
+    #[prost(message, optional, tag = "3")]
+    partial: Option<BodyRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -478,6 +520,33 @@ pub fn encode(event: &Event) -> Record {
             let record = QueuePausedRecord { queue, at: at.0, is_paused: *is_paused };
             (kind::QUEUE_PAUSED, record.encode_to_vec())
         }
+        Event::TaskAsked { subject, at, number, question, attempt } => {
+            let record = TaskAskedRecord {
+                subject: Some(write_subject(*subject, *at)),
+                number: *number,
+                question: Some(write_body(question)),
+                attempt: attempt.as_deref().cloned().map(Stored::encode),
+            };
+            (kind::TASK_ASKED, record.encode_to_vec())
+        }
+        Event::TaskAnswered { subject, at, id, digest, answer, has_images } => {
+            let record = TaskAnsweredRecord {
+                subject: Some(write_subject(*subject, *at)),
+                input: write_id(Some(*id)),
+                digest: digest.0.to_vec(),
+                answer: Some(write_body(answer)),
+                has_images: *has_images,
+            };
+            (kind::TASK_ANSWERED, record.encode_to_vec())
+        }
+        Event::TaskStopped { subject, at, attempt, partial } => {
+            let record = TaskStoppedRecord {
+                subject: Some(write_subject(*subject, *at)),
+                attempt: attempt.as_deref().cloned().map(Stored::encode),
+                partial: partial.as_ref().map(write_body),
+            };
+            (kind::TASK_STOPPED, record.encode_to_vec())
+        }
         Event::Finished(finished) => {
             let record = FinishedRecord {
                 subject: Some(write_subject(finished.subject, finished.at)),
@@ -659,6 +728,35 @@ fn read(record: &Record) -> Option<Event> {
             let (at, is_paused) = (WallTime(record.at), record.is_paused);
             Event::QueuePaused { queue: Recipient::decode(record.queue).ok()?, at, is_paused }
         }
+        kind::TASK_ASKED => {
+            let record = TaskAskedRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            let question = read_body(record.question)?;
+            let attempt = read_attempt(record.attempt)?;
+            Event::TaskAsked { subject, at, number: record.number, question, attempt }
+        }
+        kind::TASK_ANSWERED => {
+            let record = TaskAnsweredRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            Event::TaskAnswered {
+                subject,
+                at,
+                id: read_id(&record.input)?,
+                digest: Digest(record.digest.try_into().ok()?),
+                answer: read_body(record.answer)?,
+                has_images: record.has_images,
+            }
+        }
+        kind::TASK_STOPPED => {
+            let record = TaskStoppedRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            let attempt = read_attempt(record.attempt)?;
+            let partial = match record.partial {
+                Some(body) => Some(read_body(Some(body))?),
+                None => None,
+            };
+            Event::TaskStopped { subject, at, attempt, partial }
+        }
         kind::FINISHED => {
             let record = FinishedRecord::decode(body).ok()?;
             let (subject, at) = read_subject(record.subject)?;
@@ -748,6 +846,11 @@ fn write_id(id: Option<MessageId>) -> Vec<u8> {
 
 fn read_optional_id(bytes: &[u8]) -> Option<Option<MessageId>> {
     if bytes.is_empty() { Some(None) } else { read_id(bytes).map(Some) }
+}
+
+fn read_attempt(bytes: Option<Bytes>) -> Option<Option<Box<Attempt>>> {
+    let attempt = bytes.map(Attempt::decode).transpose().ok()?;
+    Some(attempt.map(Box::new))
 }
 
 fn write_hold(hold: Hold) -> u32 {
@@ -992,6 +1095,21 @@ mod tests {
         round_trip(&Event::Purged { subject: subject(), at });
         for is_paused in [true, false] {
             round_trip(&Event::QueuePaused { queue: Recipient::Model(opus()), at, is_paused });
+        }
+        for attempt in [None, Some(Box::new(self::attempt()))] {
+            let (subject, question) = (subject(), body());
+            round_trip(&Event::TaskAsked { subject, at, number: 2, question, attempt });
+        }
+        round_trip(&Event::TaskAnswered {
+            subject: subject(),
+            at,
+            id: MessageId::from_u128(43),
+            digest: Digest([8; 32]),
+            answer: body(),
+            has_images: true,
+        });
+        for (attempt, partial) in [(None, None), (Some(Box::new(self::attempt())), Some(body()))] {
+            round_trip(&Event::TaskStopped { subject: subject(), at, attempt, partial });
         }
         let why = "gone".to_owned();
         round_trip(&Event::LeaseLost { subject: subject(), at, epoch: 3, why, counts: true });

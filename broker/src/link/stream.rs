@@ -36,7 +36,7 @@ use crate::{
         queue::Seq,
     },
     engine::{Clock, EngineHandle},
-    intake::{Intake, bound},
+    intake::{Intake, bound, exchange, expected::Expected},
     projection::Projection,
     reply::Slots,
     service::{self, reason},
@@ -87,10 +87,12 @@ pub struct Services {
 }
 
 /// A delivery that is out with this link's agent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Held {
     epoch: u32,
     id: MessageId,
+    /// What its result must be; `None` after a reconnect, until its message is looked at again.
+    expected: Option<Arc<Expected>>,
 }
 
 /// What is out, by number. Written by the writer (deliveries) and the reader (settlements).
@@ -262,12 +264,17 @@ impl Services {
         delivered: Delivered,
     ) -> Option<Delivery> {
         let Delivered { seq, id, epoch, body, model, deadline, max_output_tokens, .. } = delivered;
-        let message = match self.bodies.load(&body).await {
-            Ok(bytes) => Message::decode(bytes).map_err(|_| context::Error::Corrupt),
-            Err(error) => Err(error),
+        let loaded = async {
+            let bytes = self.bodies.load(&body).await?;
+            let message = Message::decode(bytes).map_err(|_| context::Error::Corrupt)?;
+            let mut exchanges = Vec::new();
+            for exchange in &delivered.exchanges {
+                exchanges.push(exchange::load(&self.bodies, exchange).await?);
+            }
+            Ok((message, exchanges))
         };
-        let message = match message {
-            Ok(message) => message,
+        let (message, exchanges) = match loaded.await {
+            Ok(loaded) => loaded,
             Err(context::Error::Corrupt) => {
                 warn!("the stored message is not what was acknowledged; it is quarantined");
                 self.engine.tell(Command::Corrupt { seq, epoch }).await;
@@ -283,12 +290,13 @@ impl Services {
         Some(Delivery {
             lease: self.leases.token(seq, epoch),
             number: seq.0,
-            size_bytes: body.size_bytes,
+            size_bytes: body.size_bytes + exchange::size_bytes(&delivered.exchanges),
             message,
             attempt: epoch,
             model,
             time_left: deadline.since(self.clock.now().wall),
             max_output_tokens,
+            exchanges,
         })
     }
 
@@ -329,7 +337,7 @@ impl LinkTask {
         let Reply::Resumed(resumed) = reply else { return Ok(Vec::new()) };
         let mut held = self.held();
         for lease in &resumed {
-            held.insert(lease.seq, Held { epoch: lease.epoch, id: lease.id });
+            held.insert(lease.seq, Held { epoch: lease.epoch, id: lease.id, expected: None });
         }
         drop(held);
         let token =
@@ -403,7 +411,8 @@ impl LinkTask {
     async fn delivery(&self, delivered: Delivered) -> Option<Down> {
         let Delivered { seq, id, epoch, .. } = delivered;
         let delivery = self.services.delivery(&self.agent, delivered).await?;
-        self.held().insert(seq, Held { epoch, id });
+        let expected = Some(Arc::new(Expected::of_message(&delivery.message)));
+        self.held().insert(seq, Held { epoch, id, expected });
         Some(Down::Deliver(Box::new(delivery)))
     }
 
@@ -508,10 +517,10 @@ impl LinkTask {
             return None;
         };
         // An agent speaks for its own attempt only, whatever number it gives.
-        let held = self.held().get(&seq).copied().filter(|held| held.epoch == *attempt)?;
+        let held = self.held().get(&seq).cloned().filter(|held| held.epoch == *attempt)?;
         let slot = self.services.slots.get(seq)?;
         let too_large = slot.part(frame).err()?;
-        Some(self.give_up(seq, held, too_large.to_string()))
+        Some(self.give_up(seq, &held, too_large.to_string()))
     }
 
     fn release_all(&self, settling: &mut Settling) {

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use broker_proto::{MessageState, Recipient, WallTime};
+use broker_proto::{MessageState, MessageType, Recipient, TaskState, WallTime};
 
 use super::Error;
 use crate::{
-    core::{Accepted, Event, Subject},
+    core::{Accepted, Event, Subject, queue::Hold, task},
     journal::{BatchNo, Frame, Record, record},
 };
 
 /// More than the steps of any event, so that each has a place of its own in its batch.
-const STEPS: usize = 1024;
+pub(super) const STEPS: usize = 1024;
 /// Stands for acceptance among the states of the counters.
 pub(super) const ACCEPTED: i32 = 0;
 
@@ -105,26 +105,35 @@ fn fold(
         Event::Routed { subject, queue, wait_until, .. } => {
             let state =
                 if wait_until.is_some() { MessageState::Waiting } else { MessageState::Queued };
-            moved(transaction, *subject, state, Some(queue))?;
+            moved(transaction, *subject, state, None, Some(queue))?;
         }
-        Event::Held { subject, queue, .. } | Event::Parked { subject, queue, .. } => {
-            moved(transaction, *subject, MessageState::Waiting, Some(queue))?;
+        Event::Held { subject, queue, hold, .. } => {
+            moved(transaction, *subject, MessageState::Waiting, Some(*hold), Some(queue))?;
         }
-        Event::Leased { subject, .. } => moved(transaction, *subject, MessageState::Leased, None)?,
+        Event::Parked { subject, queue, .. } => {
+            let hold = Some(Hold::Parked);
+            moved(transaction, *subject, MessageState::Waiting, hold, Some(queue))?;
+        }
+        Event::Leased { subject, .. } => {
+            moved(transaction, *subject, MessageState::Leased, None, None)?;
+        }
         Event::AttemptFailed { subject, .. }
         | Event::DeliveryFailed { subject, .. }
         | Event::LeaseLost { subject, .. } => {
-            moved(transaction, *subject, MessageState::Queued, None)?;
+            moved(transaction, *subject, MessageState::Queued, None, None)?;
         }
+        // The step that follows says where the message is; these are found in its life.
+        Event::TaskAsked { .. } | Event::TaskAnswered { .. } | Event::TaskStopped { .. } => {}
         Event::Finished(finished) => {
             let state = finished.state.to_wire();
+            let task = task::of_end(finished.state, finished.failure.as_ref()).to_wire();
             let seq = number(finished.subject.seq.0);
             let recipient = transaction
                 .prepare_cached(
-                    "UPDATE messages SET state = ?2, ended_epoch = ?3, finished = ?4 WHERE seq = ?1
-                     RETURNING recipient",
+                    "UPDATE messages SET state = ?2, ended_epoch = ?3, finished = ?4,
+                     task = task * 0 + ?5 WHERE seq = ?1 RETURNING recipient",
                 )?
-                .query_row(params![seq, state, finished.epoch, &record.body[..]], recipient)
+                .query_row(params![seq, state, finished.epoch, &record.body[..], task], recipient)
                 .optional()?;
             if let Some(recipient) = recipient {
                 count(recipient, state, 1);
@@ -135,10 +144,17 @@ fn fold(
             let recipient = transaction
                 .prepare_cached(
                     "UPDATE messages SET state = ?2, deadline = ?3, generation = ?4, queue = recipient,
-                     ended_epoch = NULL, finished = NULL WHERE seq = ?1 RETURNING recipient",
+                     ended_epoch = NULL, finished = NULL, task = task * 0 + ?5
+                     WHERE seq = ?1 RETURNING recipient",
                 )?
                 .query_row(
-                    params![number(subject.seq.0), queued, number(deadline.0), generation],
+                    params![
+                        number(subject.seq.0),
+                        queued,
+                        number(deadline.0),
+                        generation,
+                        TaskState::Submitted.to_wire()
+                    ],
                     recipient,
                 )
                 .optional()?;
@@ -184,9 +200,10 @@ fn accept(
     accepted: &Accepted,
     record: &Record,
 ) -> Result<(), Error> {
+    let is_task = accepted.kind == MessageType::Delegation;
     transaction
         .prepare_cached(
-            "INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8, 1, ?9, NULL)",
+            "INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8, 1, ?9, NULL, ?10)",
         )?
         .execute(params![
             number(accepted.subject.seq.0),
@@ -197,7 +214,8 @@ fn accept(
             accepted.to.to_string(),
             number(accepted.at.0),
             number(accepted.deadline.0),
-            &record.body[..]
+            &record.body[..],
+            is_task.then(|| TaskState::Submitted.to_wire())
         ])?;
     Ok(())
 }
@@ -206,13 +224,20 @@ fn moved(
     transaction: &Transaction<'_>,
     subject: Subject,
     state: MessageState,
+    hold: Option<Hold>,
     queue: Option<&Recipient>,
 ) -> Result<(), Error> {
     transaction
         .prepare_cached(
-            "UPDATE messages SET state = ?2, queue = coalesce(?3, queue) WHERE seq = ?1",
+            "UPDATE messages SET state = ?2, queue = coalesce(?3, queue), task = task * 0 + ?4
+             WHERE seq = ?1",
         )?
-        .execute(params![number(subject.seq.0), state.to_wire(), queue.map(ToString::to_string)])?;
+        .execute(params![
+            number(subject.seq.0),
+            state.to_wire(),
+            queue.map(ToString::to_string),
+            task::of_message(state, hold).to_wire()
+        ])?;
     Ok(())
 }
 
@@ -238,6 +263,9 @@ fn time_of(event: &Event) -> WallTime {
         | Event::Redriven { at, .. }
         | Event::Purged { at, .. }
         | Event::QueuePaused { at, .. }
+        | Event::TaskAsked { at, .. }
+        | Event::TaskAnswered { at, .. }
+        | Event::TaskStopped { at, .. }
         | Event::RouteChanged { at, .. }
         | Event::UsageChanged { at, .. }
         | Event::TokenChanged { at, .. }

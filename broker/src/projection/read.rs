@@ -4,12 +4,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use broker_proto::{
     ContentHash, Counters, MessageId, MessageInfo, MessageState, Receipt, Recipient, Sender,
-    WallTime,
+    TaskState, WallTime,
 };
 
 use super::{
     Error, Projection,
-    fold::{ACCEPTED, content_subject, number},
+    fold::{ACCEPTED, STEPS, content_subject, number},
 };
 use crate::{
     core::{
@@ -29,6 +29,16 @@ pub struct Row {
     pub state: MessageState,
     pub queue: String,
     pub finished: Option<Finished>,
+    /// For a delegation.
+    pub task: Option<TaskState>,
+}
+
+/// One step in a message's life: the event, and its place in the journal.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub batch: BatchNo,
+    pub place: u32,
+    pub event: Event,
 }
 
 /// Which messages a list shows.
@@ -36,7 +46,10 @@ pub struct Row {
 pub struct Filter {
     /// All when empty.
     pub states: Vec<MessageState>,
+    /// Only tasks, in these states; all of them when empty.
+    pub tasks: Option<Vec<TaskState>>,
     pub to: Option<Recipient>,
+    pub sender: Option<Sender>,
     /// Only messages before this one.
     pub before: Option<Seq>,
     pub limit: u32,
@@ -59,7 +72,7 @@ pub struct Living {
 }
 
 /// Columns of a row, in the order in which [`row`] reads them.
-const COLUMNS: &str = "accepted, state, queue, finished, deadline, generation";
+const COLUMNS: &str = "accepted, state, queue, finished, deadline, generation, task";
 
 impl Projection {
     /// The highest broker time in the rows (I-23).
@@ -230,6 +243,35 @@ impl Projection {
         }
     }
 
+    /// The life of a message so far, as of `batch`.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn life(&self, seq: Seq, batch: BatchNo) -> Result<Vec<Step>, Error> {
+        self.at_least(batch).await?;
+        self.reader
+            .call(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT kind, version, body, batch, place FROM events
+                     WHERE seq = ?1 AND batch <= ?2 ORDER BY batch, place",
+                )?;
+                let mut life = Vec::new();
+                let found = statement
+                    .query_map(params![number(seq.0), number(batch.0)], |row| {
+                        Ok((stored(row)?, row.get::<_, i64>(3)?, row.get(4)?))
+                    })?;
+                for step in found {
+                    let (record, batch, place): (_, _, i64) = step?;
+                    let place = usize::try_from(place).map_err(|_| Error::Damaged)? / STEPS;
+                    let place = u32::try_from(place).map_err(|_| Error::Damaged)?;
+                    let batch = BatchNo(u64::try_from(batch).map_err(|_| Error::Damaged)?);
+                    life.push(Step { batch, place, event: event_of(&record)? });
+                }
+                Ok(life)
+            })
+            .await
+    }
+
     /// One page of messages, newest first, as of `batch`.
     ///
     /// # Errors
@@ -244,7 +286,7 @@ impl Row {
     /// The row as lists show it.
     #[must_use]
     pub fn info(self) -> MessageInfo {
-        let Self { accepted, generation, state, queue, finished } = self;
+        let Self { accepted, generation, state, queue, finished, task: _ } = self;
         let queue = if finished.is_some() { None } else { Recipient::parse(&queue).ok() };
         let copies = finished.as_ref().map_or(0, |done| done.copies);
         let (finished_at, summary, failure) =
@@ -319,15 +361,24 @@ fn list(connection: &Connection, filter: &Filter) -> Result<Page, Error> {
     let limit = filter.limit.clamp(1, 1000) as usize;
     let states = if filter.states.is_empty() { &MessageState::ALL[..] } else { &filter.states[..] };
     let states: Vec<String> = states.iter().map(|state| state.to_wire().to_string()).collect();
+    let tasks = filter.tasks.as_ref().map_or_else(String::new, |tasks| {
+        let states: Vec<String> = tasks.iter().map(|state| state.to_wire().to_string()).collect();
+        let is_in = format!(" AND task IN ({})", states.join(","));
+        format!("AND task IS NOT NULL{}", if tasks.is_empty() { "" } else { &is_in })
+    });
     let sql = format!(
         "SELECT {COLUMNS} FROM messages WHERE seq < ?1 AND (?2 IS NULL OR recipient = ?2)
-         AND state IN ({}) ORDER BY seq DESC LIMIT ?3",
-        states.join(",")
+         AND (?4 IS NULL OR sender = ?4)
+         AND state IN ({}) {} ORDER BY seq DESC LIMIT ?3",
+        states.join(","),
+        tasks
     );
     let before = filter.before.map_or(i64::MAX, |seq| number(seq.0));
     let to = filter.to.as_ref().map(ToString::to_string);
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_map(params![before, to, number(limit as u64 + 1)], columns)?;
+    let sender = filter.sender.as_ref().map(Sender::as_str);
+    let limits = params![before, to, number(limit as u64 + 1), sender];
+    let found = statement.query_map(limits, columns)?;
     let mut rows = Vec::new();
     for columns in found {
         rows.push(row(columns?)?);
@@ -338,14 +389,14 @@ fn list(connection: &Connection, filter: &Filter) -> Result<Page, Error> {
     Ok(Page { rows, next })
 }
 
-type Columns = (Vec<u8>, i32, String, Option<Vec<u8>>, i64, u32);
+type Columns = (Vec<u8>, i32, String, Option<Vec<u8>>, i64, u32, Option<i32>);
 
 fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
 }
 
 fn row(columns: Columns) -> Result<Row, Error> {
-    let (accepted, state, queue, finished, deadline, generation) = columns;
+    let (accepted, state, queue, finished, deadline, generation, task) = columns;
     let finished = match finished.map(|body| event_of(&record::finished(body))).transpose()? {
         Some(Event::Finished(finished)) => Some(*finished),
         Some(_) => return Err(Error::Damaged),
@@ -354,7 +405,14 @@ fn row(columns: Columns) -> Result<Row, Error> {
     let state = MessageState::from_wire(state).ok_or(Error::Damaged)?;
     let deadline = WallTime(u64::try_from(deadline).unwrap_or(0));
     let accepted = Accepted { deadline, ..accepted_of(accepted)? };
-    Ok(Row { accepted, generation, state, queue, finished })
+    Ok(Row {
+        accepted,
+        generation,
+        state,
+        queue,
+        finished,
+        task: task.and_then(TaskState::from_wire),
+    })
 }
 
 fn accepted_of(body: Vec<u8>) -> Result<Accepted, Error> {

@@ -6,7 +6,7 @@ use super::Error;
 use crate::journal::{BatchNo, JournalId};
 
 /// Rises when the tables change; rows of another version are folded anew.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const TABLES: &str = "
     -- One row: whose rows these are, how far they go, and the highest broker time among them.
@@ -24,9 +24,12 @@ const TABLES: &str = "
         deadline INTEGER NOT NULL,
         generation INTEGER NOT NULL,
         accepted BLOB NOT NULL,
-        finished BLOB
+        finished BLOB,
+        -- The state of the task that a delegation carries; NULL for any other message.
+        task INTEGER
     );
     CREATE INDEX messages_by_id ON messages (id);
+    CREATE INDEX messages_tasks ON messages (seq) WHERE task IS NOT NULL;
     CREATE INDEX messages_alive ON messages (seq) WHERE finished IS NULL;
     CREATE INDEX messages_dead ON messages (recipient, seq) WHERE state = 8;
     -- How many messages were sent to each recipient (state 0), and how many of them have ended in which state.

@@ -1,10 +1,29 @@
 //! Looking a message up by the name a caller gave.
 
-use broker_proto::{MessageName, Sender, convert::InvalidField};
+use broker_proto::{MessageName, Recipient, Sender, convert::InvalidField};
 use tonic::Status;
 
 use super::{Caller, reason, status};
-use crate::{intake::Intake, projection::Row};
+use crate::{core::queue::Seq, intake::Intake, projection::Row};
+
+/// The recipient that a list is of. A name alone is a model's.
+pub(super) fn recipient(text: &str) -> Result<Option<Recipient>, InvalidField> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let named = Recipient::parse(text).or_else(|_| Recipient::parse(&format!("model:{text}")));
+    named.map(Some).map_err(|invalid| InvalidField::new("to", invalid.to_string()))
+}
+
+/// Where a page begins.
+pub(super) fn page(token: &str) -> Result<Option<Seq>, InvalidField> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let seq = token.parse();
+    seq.map(|seq| Some(Seq(seq)))
+        .map_err(|_| InvalidField::new("page_token", "is not one that a list gave"))
+}
 
 pub(super) fn message_name(text: &str) -> Result<MessageName, InvalidField> {
     MessageName::parse(text).ok_or_else(|| {

@@ -7,7 +7,7 @@ use futures::{
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    Message, MessageChange, MessageName, MessageState, Payload, Recipient,
+    Message, MessageChange, MessageName, MessageState, Payload,
     convert::{InvalidField, Stored as _},
     pb,
 };
@@ -54,23 +54,14 @@ fn filter(request: &pb::ListMessagesRequest) -> Result<Filter, InvalidField> {
         MessageState::from_wire(*number)
             .ok_or_else(|| InvalidField::new("states", "holds a number that is no state"))
     });
-    let before = match request.page_token.as_str() {
-        "" => None,
-        token => Some(Seq(token
-            .parse()
-            .map_err(|_| InvalidField::new("page_token", "is not one that a list gave"))?)),
-    };
-    let to = match request.to.as_str() {
-        "" => None,
-        text => Some(
-            Recipient::parse(text)
-                // A name alone is a model's.
-                .or_else(|_| Recipient::parse(&format!("model:{text}")))
-                .map_err(|invalid| InvalidField::new("to", invalid.to_string()))?,
-        ),
-    };
     let limit = if request.page_size == 0 { PAGE } else { request.page_size };
-    Ok(Filter { states: states.collect::<Result<_, _>>()?, to, before, limit })
+    Ok(Filter {
+        states: states.collect::<Result<_, _>>()?,
+        to: find::recipient(&request.to)?,
+        before: find::page(&request.page_token)?,
+        limit,
+        ..Filter::default()
+    })
 }
 
 #[tonic::async_trait]

@@ -13,6 +13,7 @@ pub(crate) mod reason;
 mod registry;
 mod server;
 pub(crate) mod status;
+mod task;
 mod told;
 mod usage;
 mod watch;
@@ -26,6 +27,7 @@ pub use message::MessageService;
 pub use reason::{REASONS, Reason};
 pub use registry::RegistryService;
 pub use server::DESCRIPTORS;
+pub use task::TaskService;
 pub use usage::UsageService;
 pub use watch::Watches;
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use broker_proto::{AgentName, FrameGap, RefusedFrame};
+use broker_proto::{AgentName, FrameGap, RefusedFrame, TaskState};
 
 /// One reason of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,9 @@ reasons! {
     LINK_CLOSED = FailedPrecondition, false;
     UPLOAD_OUT_OF_ORDER = FailedPrecondition, false;
     NOT_A_CONSULTATION = FailedPrecondition, false;
+    NOT_A_TASK = FailedPrecondition, false;
+    TASK_STATE = FailedPrecondition, false;
+    QUESTION_CLOSED = FailedPrecondition, false;
     CURSOR_ELSEWHERE = FailedPrecondition, false;
     CURSOR_AHEAD = FailedPrecondition, false;
     NO_RECIPIENT = FailedPrecondition, true;
@@ -106,6 +109,12 @@ pub(crate) fn frame(status: &Status) -> RefusedFrame {
     let info = status.get_details_error_info();
     let reason = info.map_or_else(|| "UNKNOWN".to_owned(), |info| info.reason);
     RefusedFrame { reason, detail: status.message().to_owned() }
+}
+
+/// The state that a task is in, in words and as `state` for programs.
+pub(crate) fn task_state(state: TaskState, text: impl Into<String>) -> Status {
+    let state = HashMap::from([("state".to_owned(), state.as_str().to_owned())]);
+    TASK_STATE.with(text, state)
 }
 
 pub(crate) fn superseded() -> Status {

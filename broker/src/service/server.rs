@@ -4,11 +4,12 @@ use broker_proto::pb::{
     self, agent_link_service_server::AgentLinkServiceServer,
     consult_service_server::ConsultServiceServer, content_service_server::ContentServiceServer,
     message_service_server::MessageServiceServer, registry_service_server::RegistryServiceServer,
-    usage_service_server::UsageServiceServer,
+    task_service_server::TaskServiceServer, usage_service_server::UsageServiceServer,
 };
 
 use super::{
-    AgentLinkService, ConsultService, ContentService, MessageService, RegistryService, UsageService,
+    AgentLinkService, ConsultService, ContentService, MessageService, RegistryService, TaskService,
+    UsageService,
 };
 
 /// The compiled descriptors of every service, for reflection.
@@ -32,5 +33,6 @@ server!(
     ContentService => ContentServiceServer,
     MessageService => MessageServiceServer,
     RegistryService => RegistryServiceServer,
+    TaskService => TaskServiceServer,
     UsageService => UsageServiceServer,
 );

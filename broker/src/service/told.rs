@@ -77,6 +77,18 @@ pub(super) fn told(event: &Event) -> Option<Told> {
                 .model(Some(&attempt.model))
                 .agent(attempt.agent.as_ref())
         }
+        Event::TaskAsked { subject, at, number, attempt, .. } => {
+            Told::new("task_asked", *at, format!("question {number}"))
+                .of(*subject, MessageState::Leased)
+                .model(attempt.as_ref().map(|attempt| &attempt.model))
+        }
+        Event::TaskAnswered { subject, at, .. } => {
+            Told::new("task_answered", *at, "").of(*subject, MessageState::Waiting)
+        }
+        Event::TaskStopped { subject, at, .. } => {
+            Told::new("task_stopped", *at, "what it had shown is kept")
+                .of(*subject, MessageState::Waiting)
+        }
         Event::LeaseLost { subject, at, why, .. } => {
             Told::new("lease_lost", *at, why).of(*subject, MessageState::Queued)
         }

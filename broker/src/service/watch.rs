@@ -47,6 +47,16 @@ pub(super) struct Start {
 impl Start {
     /// The first event there ever was.
     pub(super) const FIRST: Self = Self { batch: BatchNo(1), skip: 0 };
+
+    /// Everything from this batch on.
+    pub(super) fn at(batch: BatchNo) -> Self {
+        Self { batch, skip: 0 }
+    }
+
+    /// Whether it is behind the record at this place.
+    pub(super) fn is_behind(self, batch: BatchNo, place: u32) -> bool {
+        (self.batch, self.skip) > (batch, place)
+    }
 }
 
 impl Watches {

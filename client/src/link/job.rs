@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use broker_proto::{
-    Delivery, Failure, FailureClass, Part, RateLimit, SettleOutcome, Settlement, Usage,
+    Delivery, Failure, FailureClass, Part, RateLimit, SettleOutcome, Settlement, TaskExchange,
+    TaskSpec, Usage,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -111,6 +112,26 @@ impl Job {
         &self.delivery
     }
 
+    /// The task that was delivered: its description and inputs. `None` for any other message.
+    #[must_use]
+    pub fn task(&self) -> Option<&TaskSpec> {
+        self.delivery.message.payload.task.as_deref()
+    }
+
+    /// What this task asked its requester so far, oldest first, each with its answer.
+    #[must_use]
+    pub fn exchanges(&self) -> &[TaskExchange] {
+        &self.delivery.exchanges
+    }
+
+    /// Asks the requester of this task something, which ends the delivery; the task comes again with the answer.
+    ///
+    /// # Errors
+    /// As [`Job::settle`].
+    pub async fn ask(self, question: Vec<Part>, report: Report) -> Result<(), SettleError> {
+        self.settle(SettleOutcome::Ask { question }, report).await
+    }
+
     /// The span of this message, for what is done about it.
     #[must_use]
     pub fn span(&self) -> &tracing::Span {
@@ -205,8 +226,13 @@ impl Job {
     async fn fetch_parts(&mut self) -> Result<(), SettleError> {
         let shared = self.shared.clone();
         let mut payload = std::mem::take(&mut self.delivery.message.payload);
+        let mut exchanges = std::mem::take(&mut self.delivery.exchanges);
         let fetched = loop {
-            let fetch = shared.client.fetch_into(payload_parts(&mut payload), Some(&shared.cache));
+            let mut parts = payload_parts(&mut payload);
+            parts.extend(
+                exchanges.iter_mut().flat_map(|e| e.question.iter_mut().chain(&mut e.answer)),
+            );
+            let fetch = shared.client.fetch_into(parts, Some(&shared.cache));
             match self.unless_lost(fetch).await {
                 Ok(Err(error)) if error.is_connection() => {
                     if let Err(lost) = self.unless_lost(shared.connected_again()).await {
@@ -218,11 +244,14 @@ impl Job {
             }
         };
         self.delivery.message.payload = payload;
+        self.delivery.exchanges = exchanges;
         fetched
     }
 
     pub(super) fn has_reference(&self) -> bool {
-        has_reference(self.delivery.message.payload.parts())
+        let exchanges = &self.delivery.exchanges;
+        let exchanged = exchanges.iter().flat_map(|e| e.question.iter().chain(&e.answer));
+        has_reference(self.delivery.message.payload.parts().chain(exchanged))
     }
 
     /// Ends a delivery that never came to its worker.
@@ -238,6 +267,9 @@ impl Job {
             }
             SettleOutcome::Failed { failure, partial } => {
                 SettleOutcome::Failed { failure, partial: self.offload_parts(partial).await? }
+            }
+            SettleOutcome::Ask { question } => {
+                SettleOutcome::Ask { question: self.offload_parts(question).await? }
             }
             SettleOutcome::Retry { .. } | SettleOutcome::Reject { .. } | SettleOutcome::Release => {
                 outcome

@@ -121,7 +121,7 @@ pub(super) fn text_of<T: ToString>(name: Option<T>) -> String {
     name.map(|name| name.to_string()).unwrap_or_default()
 }
 
-fn none_if_empty(text: String) -> Option<String> {
+pub(super) fn none_if_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
@@ -358,6 +358,7 @@ impl TryFrom<pb::Payload> for Payload {
             response: each(wire.response)?,
             metadata: wire.metadata,
             generation: wire.generation.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            task: wire.task.map(|task| task.try_into().map(Box::new)).transpose()?,
         })
     }
 }
@@ -372,6 +373,7 @@ impl From<Payload> for pb::Payload {
             response: payload.response.into_iter().map(Into::into).collect(),
             metadata: payload.metadata,
             generation,
+            task: payload.task.map(|task| (*task).into()),
         }
     }
 }

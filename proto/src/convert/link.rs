@@ -67,6 +67,7 @@ impl TryFrom<pb::Settlement> for Settlement {
             Wire::Retry(retry) => SettleOutcome::Retry {
                 after: span(retry.after, "retry.after")?.unwrap_or_default(),
             },
+            Wire::Ask(ask) => SettleOutcome::Ask { question: each(ask.question)? },
             Wire::Reject(reject) => SettleOutcome::Reject { reason: reject.reason },
             Wire::Release(_) => SettleOutcome::Release,
         };
@@ -95,6 +96,9 @@ impl From<Settlement> for pb::Settlement {
             SettleOutcome::Retry { after } => {
                 Wire::Retry(pb::SettleRetry { after: Some(wire_span(after)) })
             }
+            SettleOutcome::Ask { question } => Wire::Ask(pb::SettleAsk {
+                question: question.into_iter().map(Into::into).collect(),
+            }),
             SettleOutcome::Reject { reason } => Wire::Reject(pb::SettleReject { reason }),
             SettleOutcome::Release => Wire::Release(pb::SettleRelease {}),
         };
@@ -298,6 +302,7 @@ impl TryFrom<pb::Deliver> for Delivery {
             model: optional_model(&wire.model, "deliver.model")?,
             time_left: span(wire.time_left, "deliver.time_left")?.unwrap_or_default(),
             max_output_tokens: wire.max_output_tokens,
+            exchanges: each(wire.exchanges)?,
         })
     }
 }
@@ -313,6 +318,7 @@ impl From<Delivery> for pb::Deliver {
             model: text_of(delivery.model),
             time_left: Some(wire_span(delivery.time_left)),
             max_output_tokens: delivery.max_output_tokens,
+            exchanges: delivery.exchanges.into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod link;
 mod message;
 mod registry;
 mod stored;
+mod task;
 mod usage;
 
 use std::collections::HashMap;

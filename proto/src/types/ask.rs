@@ -12,6 +12,8 @@ pub struct AskOptions {
     /// The asker accepts a restart or another model after text was shown.
     pub allow_restart: bool,
     pub max_cost_usd: Option<f64>,
+    /// Input and output together, over all attempts.
+    pub max_tokens: Option<u64>,
     pub deadline: Option<Duration>,
     /// How long the work goes on after the asker left; `None` is the broker's default.
     pub return_window: Option<Duration>,

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
 
+use super::TaskSpec;
+
 /// Who speaks in an entry of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -188,13 +190,24 @@ pub struct Payload {
     pub response: Vec<Part>,
     pub metadata: BTreeMap<String, String>,
     pub generation: Generation,
+    /// Of a delegation.
+    pub task: Option<Box<TaskSpec>>,
 }
 
 impl Payload {
     /// Every part, in order, at the first level.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         let context = self.context.iter().flat_map(|entry| &entry.parts);
-        context.chain(&self.request).chain(&self.response)
+        let inputs = self.task.iter().flat_map(|task| &task.inputs).flat_map(|input| &input.parts);
+        context.chain(inputs).chain(&self.request).chain(&self.response)
+    }
+
+    /// The same, to be changed in place.
+    pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut Part> {
+        let context = self.context.iter_mut().flat_map(|entry| &mut entry.parts);
+        let inputs = self.task.iter_mut().flat_map(|task| &mut task.inputs);
+        let inputs = inputs.flat_map(|input| &mut input.parts);
+        context.chain(inputs).chain(&mut self.request).chain(&mut self.response)
     }
 }
 
@@ -205,6 +218,7 @@ impl fmt::Debug for Payload {
             .field("context", &self.context.len())
             .field("request", &self.request)
             .field("response", &self.response)
+            .field("task", &self.task)
             .finish_non_exhaustive()
     }
 }

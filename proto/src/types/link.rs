@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     AgentName, AnswerFrame, Failure, Message, MessageId, ModelName, Part, RateLimit, Receipt,
-    RoleName, StopReason, Usage, WallTime,
+    RoleName, StopReason, TaskExchange, Usage, WallTime,
 };
 
 /// The first frame up.
@@ -73,6 +73,8 @@ pub struct Delivery {
     pub time_left: Duration,
     /// The most output tokens its budget allows.
     pub max_output_tokens: Option<u32>,
+    /// For a task: what it asked back so far, oldest first, each with its answer.
+    pub exchanges: Vec<TaskExchange>,
 }
 
 /// The lease token stays out of every log.
@@ -104,6 +106,10 @@ pub enum SettleOutcome {
     Reject {
         reason: String,
     },
+    /// A task needs to know something of its requester; it comes again with the answer.
+    Ask {
+        question: Vec<Part>,
+    },
     /// Given back unworked; it does not count as an attempt.
     Release,
 }
@@ -115,6 +121,7 @@ impl SettleOutcome {
         let parts = match self {
             Self::Done { parts, .. } => parts,
             Self::Failed { partial, .. } => partial,
+            Self::Ask { question } => question,
             Self::Retry { .. } | Self::Reject { .. } | Self::Release => return 0,
         };
         let inline = |part: &&Part| !matches!(part, Part::Ref(_));

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    AgentName, AnswerSummary, Failure, MessageId, ModelName, Payload, RoleName, Sender, WallTime,
+    AgentName, AnswerSummary, Failure, MessageId, ModelName, Payload, RoleName, Sender, TaskSpec,
+    WallTime,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +116,13 @@ impl Message {
     #[must_use]
     pub fn consultation(id: MessageId, model: ModelName, payload: Payload) -> Self {
         Self::new(id, Recipient::Model(model), MessageType::Consultation, payload)
+    }
+
+    /// A delegation with everything else at its default.
+    #[must_use]
+    pub fn delegation(id: MessageId, to: Recipient, task: TaskSpec) -> Self {
+        let payload = Payload { task: Some(Box::new(task)), ..Payload::default() };
+        Self::new(id, to, MessageType::Delegation, payload)
     }
 
     /// A message with everything but these at its default.

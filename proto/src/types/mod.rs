@@ -12,6 +12,7 @@ mod message;
 mod names;
 mod queue;
 mod registry;
+mod task;
 mod time;
 mod usage;
 
@@ -33,5 +34,8 @@ pub use message::{
 pub use names::{AgentName, InvalidName, MessageId, MessageName, ModelName, RoleName, Sender};
 pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};
 pub use registry::{AgentInfo, Drain, Draining, ModelInfo, Pong, TokenInfo};
+pub use task::{
+    ResultType, TaskChange, TaskDetail, TaskExchange, TaskInfo, TaskInput, TaskSpec, TaskState,
+};
 pub use time::WallTime;
 pub use usage::{ModelUsage, Provenance, RateLimit, Usage, UsageWindow};

@@ -50,7 +50,7 @@ impl Run<'_> {
             Gate::Probing(prober) if may_go(prober) => prober,
             _ => ready.in_turn(LOOK_AHEAD).find(|seq| self.may_pass(gate, *seq) && may_go(*seq))?,
         };
-        let size = self.state.queue.get(next)?.body.size_bytes;
+        let size = self.delivered_bytes(next);
         self.state.agent.taker(queue, size).map(|link| (next, link))
     }
 
@@ -79,12 +79,18 @@ impl Run<'_> {
         }
     }
 
+    /// What a delivery takes of a link's byte credit: the message, and what its task asked back.
+    pub(super) fn delivered_bytes(&self, seq: Seq) -> u64 {
+        let message = self.state.queue.get(seq).map_or(0, |message| message.body.size_bytes);
+        message + self.state.task.size_bytes(seq)
+    }
+
     fn lease(&mut self, seq: Seq, link: LinkId, queue: &Recipient) {
         let Some(message) = self.state.queue.get(seq) else { return };
         let Some(to) = self.state.agent.link(link) else { return };
         let (agent, instance, pulled) = (to.agent.clone(), to.instance.clone(), to.pull);
-        let (subject, epoch, size_bytes) =
-            (message.subject(), message.epoch + 1, message.body.size_bytes);
+        let (subject, epoch) = (message.subject(), message.epoch + 1);
+        let size_bytes = self.delivered_bytes(seq);
         let model = message.model().cloned();
         let cap = match (&message.consultation, model.as_ref().and_then(|name| self.model(name))) {
             (Some(consultation), Some(model)) => {
@@ -104,6 +110,7 @@ impl Run<'_> {
             model: model.clone(),
             deadline: message.deadline,
             max_output_tokens: cap,
+            exchanges: self.state.task.exchanges(seq).to_vec(),
         };
         let to = agent.clone();
         self.event(Event::Leased { subject, at: self.now.wall, epoch, agent, instance, pulled });

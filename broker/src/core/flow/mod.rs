@@ -12,6 +12,7 @@ mod query;
 mod route;
 mod send;
 mod settle;
+mod task;
 
 use broker_proto::ModelName;
 
@@ -46,6 +47,7 @@ impl<'a> Run<'a> {
             Command::Redrive(letters) => self.redrive(&letters),
             Command::Purge(letters) => self.purge(&letters),
             Command::Pause { queue, is_paused } => self.pause(queue, is_paused),
+            Command::Task { seq, step } => self.task(seq, step),
             Command::Renew { agent, leases } => {
                 self.renew(&agent, &leases);
                 Ok(Reply::None)

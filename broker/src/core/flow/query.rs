@@ -147,6 +147,7 @@ impl Run<'_> {
             has_images: new.needs_vision,
             max_output_tokens: new.max_output_tokens,
             max_cost_usd: new.options.max_cost_usd,
+            max_tokens: new.options.max_tokens,
             too_small: 0,
         };
         let judged = self.judged(&chain, &needs, Seq(0));

@@ -23,6 +23,7 @@ impl Consultation {
             has_images: self.needs_vision,
             max_output_tokens: self.max_output_tokens,
             max_cost_usd: self.options.max_cost_usd.map(|budget| (budget - self.spent()).max(0.0)),
+            max_tokens: self.options.max_tokens.map(|budget| budget.saturating_sub(self.tokens())),
             too_small: self.too_small,
         }
     }
@@ -32,6 +33,15 @@ impl Consultation {
     /// USD of the attempts so far, as far as they are known: one budget holds over the whole chain.
     fn spent(&self) -> f64 {
         self.attempts.iter().filter_map(|attempt| attempt.cost_usd).sum()
+    }
+
+    /// Tokens of the attempts so far, as far as they are known.
+    fn tokens(&self) -> u64 {
+        let of = |usage: Usage| {
+            let input = [usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens];
+            input.into_iter().chain([usage.output_tokens]).flatten().sum::<u64>()
+        };
+        self.attempts.iter().map(|attempt| of(attempt.usage)).sum()
     }
 }
 
@@ -52,14 +62,17 @@ impl Run<'_> {
         let chain = asked.chain.clone();
         let needs = consultation.needs();
         // Where nobody was called yet, an earlier candidate that has come back is as good as new.
-        let from = if consultation.attempts.is_empty() { 0 } else { from };
+        // A task that is taken up again begins anew.
+        let is_anew = matches!(message.place, Place::Held { .. });
+        let walked = if is_anew { &[][..] } else { consultation.chain() };
+        let from = if walked.is_empty() { 0 } else { from };
         if consultation.options.no_fallback {
             self.route_without_fallback(seq, &needs, why);
             return;
         }
         let deadline = message.deadline;
         // A provider has refused it: whoever asked learns that now, and not when some agent comes.
-        let mut failures = consultation.attempts.iter().filter_map(|a| a.failure.as_ref());
+        let mut failures = walked.iter().filter_map(|a| a.failure.as_ref());
         let was_refused = failures.any(|failure| failure.class != FailureClass::AgentLost);
         let bounds = Bounds { may_wait_until: deadline, may_wait_for_agents: !was_refused };
         let judged = self.judged(&chain, &needs, seq);

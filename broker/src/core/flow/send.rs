@@ -108,7 +108,7 @@ impl Run<'_> {
     fn check_recipient(&self, new: &NewMessage) -> Result<(), Refusal> {
         match &new.to {
             Recipient::Model(name) => {
-                if new.kind != MessageType::Consultation {
+                if !matches!(new.kind, MessageType::Consultation | MessageType::Delegation) {
                     return Err(Refusal::WrongType { kind: new.kind, to: new.to.clone() });
                 }
                 if self.model(name).is_none() {
@@ -148,6 +148,8 @@ impl Run<'_> {
         let asked =
             new.consultation.as_ref().and_then(|c| match (c.options.deadline, new.expires_at) {
                 (None, Some(_)) => None,
+                // A task may wait for people.
+                (None, None) if new.kind == MessageType::Delegation => None,
                 (None, None) => Some(policy.default_deadline),
                 (span, _) => span,
             });

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use broker_proto::{
-    Attempt, Failure, FailureClass, MessageId, MessageState, ModelName, RateLimit, Sender, Usage,
+    Attempt, Failure, FailureClass, MessageId, MessageState, MessageType, ModelName, RateLimit,
+    Sender, Usage,
 };
 
 use super::Run;
@@ -59,6 +60,7 @@ impl Run<'_> {
                 failure.retry_at = Some(self.now.wall.after(after));
                 self.failed(seq, failure, None, shown, &figures);
             }
+            Outcome::Ask { question, shown } => self.ask_back(seq, question, shown, &figures),
             Outcome::Reject { reason } => self.reject(seq, &reason),
             Outcome::Release { shown } => self.release(seq, shown),
         }
@@ -89,7 +91,7 @@ impl Run<'_> {
         })
     }
 
-    fn succeeded(&mut self, seq: Seq, figures: &Figures) {
+    pub(super) fn succeeded(&mut self, seq: Seq, figures: &Figures) {
         let Some(model) = self.state.queue.get(seq).and_then(|m| m.model()).cloned() else {
             return;
         };
@@ -118,7 +120,7 @@ impl Run<'_> {
     }
 
     /// A failed attempt: of a consultation, routing's business (I-21); of anything else, back into its queue.
-    fn failed(
+    pub(super) fn failed(
         &mut self,
         seq: Seq,
         failure: Failure,
@@ -129,10 +131,12 @@ impl Run<'_> {
         let Some(message) = self.state.queue.get(seq) else { return };
         let (subject, queue) = (message.subject(), message.queue().clone());
         if message.consultation.is_none() {
+            let is_task = message.kind == MessageType::Delegation;
             self.delivery_failed(seq, failure.clone());
             let verdict = route::verdict(&failure, 0, &self.state.policy.routing, self.now);
-            if verdict == Verdict::Fail {
-                // No other time and no other agent would make it right.
+            let is_final = is_task && failure.retry_at.is_none();
+            if verdict == Verdict::Fail || is_final {
+                // No other time and no other agent would make it right; of a task, its own agent's word counts.
                 self.end(seq, MessageState::Failed, Some(failure), partial);
                 return;
             }
@@ -185,8 +189,10 @@ impl Run<'_> {
         let Some(consultation) = &message.consultation else { return };
         let may_start_anew = !consultation.shown || consultation.options.allow_restart;
         let routing = &self.state.policy.routing;
-        let is_late = self.now.wall.since(message.accepted_at) >= routing.max_total;
-        let is_spent = is_late || consultation.attempts.len() >= routing.max_attempts as usize;
+        // A task may take hours; it has its deadline.
+        let is_late = message.kind != MessageType::Delegation
+            && self.now.wall.since(message.accepted_at) >= routing.max_total;
+        let is_spent = is_late || consultation.chain().len() >= routing.max_attempts as usize;
         // Nothing is gained by a wait that the deadline ends.
         let verdict = match route::verdict(&failure, consultation.tries_here, routing, self.now) {
             Verdict::Again { at: until } | Verdict::ShortWait { until }
@@ -312,6 +318,9 @@ impl Run<'_> {
 
     /// The stream of a lost attempt is closed; now it is known whether anything of it was shown.
     pub(super) fn sealed(&mut self, seq: Seq, epoch: u32, shown: bool, partial: Option<Body>) {
+        if self.stopped(seq, epoch, partial.clone()) {
+            return;
+        }
         let Some(message) = self.state.queue.get(seq) else { return };
         let is_closing = matches!(message.place, Place::Closing { .. }) && message.epoch == epoch;
         if !is_closing {
@@ -380,7 +389,7 @@ impl Run<'_> {
         let credit = message.lease().and_then(|lease| {
             let mut links = self.state.agent.links_of(&lease.agent);
             let (link, _) = links.find(|(_, link)| link.instance == lease.instance)?;
-            Some(Note::Credit { link, messages: 1, size_bytes: message.body.size_bytes })
+            Some(Note::Credit { link, messages: 1, size_bytes: self.delivered_bytes(seq) })
         });
         let failure = Failure::new(
             FailureClass::Internal,

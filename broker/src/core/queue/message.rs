@@ -116,6 +116,8 @@ pub struct Consultation {
     /// A window it did not fit; only larger ones are tried.
     pub too_small: u64,
     pub attempts: Vec<Attempt>,
+    /// Attempts before a task was taken up again; they bound nothing any more.
+    pub before: usize,
     pub passed_over: Vec<PassedOver>,
     pub why: String,
 }
@@ -134,6 +136,7 @@ impl Message {
                 shown: false,
                 too_small: 0,
                 attempts: Vec::new(),
+                before: 0,
                 passed_over: Vec::new(),
                 why: String::new(),
             })
@@ -304,6 +307,17 @@ pub(in crate::core) struct Answered<'a> {
 }
 
 impl Consultation {
+    /// The attempts of the present walk along the chain.
+    pub(in crate::core) fn chain(&self) -> &[Attempt] {
+        self.attempts.get(self.before..).unwrap_or_default()
+    }
+
+    /// A task is taken up again: its chain begins anew.
+    pub(super) fn begin_anew(&mut self) {
+        self.before = self.attempts.len();
+        self.tries_here = 0;
+    }
+
     /// What is said of this consultation at its end.
     pub(in crate::core) fn summary(
         &self,

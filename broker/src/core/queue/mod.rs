@@ -282,6 +282,12 @@ impl State {
                         message.settled = Some(message.epoch);
                         message.ready_at = *at;
                     }
+                    if let (Place::Held { .. }, Some(consultation)) =
+                        (&message.place, message.consultation.as_deref_mut())
+                    {
+                        message.ready_at = *at;
+                        consultation.begin_anew();
+                    }
                     message.routed(*candidate, passed_over, why);
                     match wait_until {
                         None => Place::Ready { queue: queue.clone() },
@@ -290,7 +296,8 @@ impl State {
                 });
             }
             Event::Held { subject, at, queue, hold, .. } => self.place(subject.seq, |message| {
-                if message.lease().is_some() {
+                // Whoever works on what is suspended is told that its lease is lost (I-14).
+                if message.lease().is_some() && *hold != Hold::Suspended {
                     message.settled = Some(message.epoch);
                 }
                 message.ready_at = *at;
@@ -340,6 +347,26 @@ impl State {
             }
             Event::Parked { subject, queue, failure, reply, .. } => {
                 self.park(subject.seq, queue, failure, reply.as_ref());
+            }
+            Event::TaskAsked { subject, question, attempt, .. } => {
+                self.consultation(subject.seq, |consultation| {
+                    consultation.attempts.extend(attempt.as_deref().cloned());
+                    consultation.prompt_bytes += question.size_bytes;
+                });
+            }
+            Event::TaskAnswered { subject, answer, has_images, .. } => {
+                self.consultation(subject.seq, |consultation| {
+                    consultation.prompt_bytes += answer.size_bytes;
+                    consultation.needs_vision |= has_images;
+                });
+            }
+            Event::TaskStopped { subject, attempt, .. } => {
+                if let Some(message) = self.messages.get_mut(&subject.seq) {
+                    message.lost_attempt = None;
+                }
+                self.consultation(subject.seq, |consultation| {
+                    consultation.attempts.extend(attempt.as_deref().cloned());
+                });
             }
             Event::Finished(finished) => self.end(finished),
             Event::Redriven { subject, at, deadline, generation } => {
@@ -446,6 +473,13 @@ impl State {
         );
         self.deadlines.insert((accepted.deadline, seq));
         self.messages.insert(seq, message);
+    }
+
+    fn consultation(&mut self, seq: Seq, change: impl FnOnce(&mut message::Consultation)) {
+        let message = self.messages.get_mut(&seq);
+        if let Some(consultation) = message.and_then(|m| m.consultation.as_deref_mut()) {
+            change(consultation);
+        }
     }
 
     /// Moves a message to the place `to` gives, and keeps every index in step with it.

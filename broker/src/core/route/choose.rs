@@ -15,6 +15,8 @@ pub struct Needs {
     pub has_images: bool,
     pub max_output_tokens: Option<u32>,
     pub max_cost_usd: Option<f64>,
+    /// Input and output together.
+    pub max_tokens: Option<u64>,
     /// Windows up to this have been too small.
     pub too_small: u64,
 }
@@ -102,8 +104,22 @@ pub fn estimated_tokens(model: &Model, prompt_bytes: u64) -> u64 {
 )]
 pub fn output_cap(model: &Model, needs: &Needs, least: u32) -> Result<Option<u32>, String> {
     let most = u32::try_from(model.max_output_tokens).unwrap_or(u32::MAX);
+    let wanted = needs.max_output_tokens.unwrap_or(u32::MAX).min(least);
+    let by_tokens = match needs.max_tokens {
+        None => None,
+        Some(budget) => {
+            let left = budget.saturating_sub(estimated_tokens(model, needs.prompt_bytes));
+            if left < u64::from(wanted) {
+                return Err(format!(
+                    "{budget} tokens do not hold the prompt and {wanted} output tokens"
+                ));
+            }
+            Some(u32::try_from(left).unwrap_or(u32::MAX))
+        }
+    };
+    let asked = [needs.max_output_tokens, by_tokens].into_iter().flatten().min();
     let Some(budget) = needs.max_cost_usd else {
-        return Ok(needs.max_output_tokens.map(|wanted| wanted.min(most)));
+        return Ok(asked.map(|asked| asked.min(most)));
     };
     let Some(Prices { input, output, cache_write, .. }) = model.prices else {
         return Err("its price is not known, so the cost cap cannot be kept".into());
@@ -118,8 +134,7 @@ pub fn output_cap(model: &Model, needs: &Needs, least: u32) -> Result<Option<u32
     } else {
         0
     };
-    let cap = affordable.min(needs.max_output_tokens.unwrap_or(u32::MAX));
-    let wanted = needs.max_output_tokens.unwrap_or(u32::MAX).min(least);
+    let cap = affordable.min(asked.unwrap_or(u32::MAX));
     if affordable < wanted {
         return Err(format!("${budget} does not pay for the prompt and {wanted} output tokens"));
     }

@@ -20,4 +20,5 @@ mod restart;
 mod rings;
 mod settle;
 mod shut;
+mod task;
 mod world;

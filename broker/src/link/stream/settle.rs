@@ -1,22 +1,24 @@
 //! Settlements: from an agent's word to the engine's commit.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::FutureExt;
 use tonic::Status;
 use tracing::{Instrument, info_span};
 
 use broker_proto::{
-    AgentName, Down, Failure, FailureClass, Part, Payload, SettleOutcome, SettledFrame, Settlement,
-    Usage, convert::Stored as _,
+    AgentName, Down, Failure, FailureClass, Message, Part, Payload, SettleOutcome, SettledFrame,
+    Settlement, Usage, convert::Stored as _,
 };
 
 use super::{Answering, Held, LinkTask, Services};
 use crate::{
     context::Stored,
-    core::{Command, Outcome, Query, Refusal, Reply, SettleCommand, queue::Seq},
+    core::{Command, Event, Outcome, Query, Refusal, Reply, SettleCommand, queue::Seq},
     engine,
-    intake::bound,
-    reply::Slots,
+    intake::{bound, expected::Expected},
+    reply::{Slot, Slots},
     service::{self, reason},
 };
 
@@ -30,9 +32,9 @@ impl LinkTask {
             return async move { Some(settled) }.boxed();
         };
         let held = self.release(seq, epoch);
-        let id = held.map_or(broker_proto::MessageId::from_u128(0), |held| held.id);
-        let is_held = held.is_some();
-        let outcome = close_stream(&self.services.slots, seq, epoch, outcome, is_held);
+        let id = held.as_ref().map_or(broker_proto::MessageId::from_u128(0), |held| held.id);
+        let held = held.map(|held| held.expected);
+        let outcome = close_stream(&self.services.slots, seq, epoch, outcome, held);
         let limits = bound::limits(limits);
         let (services, agent) = (self.services.clone(), self.agent.clone());
         let (links, link) = (services.links.clone(), self.link);
@@ -72,18 +74,19 @@ impl LinkTask {
     }
 
     /// Ends an attempt whose answer nobody can hold, and tells its agent to stop.
-    pub(super) fn give_up(&self, seq: Seq, held: Held, detail: String) -> Answering {
-        let shown = self.services.slots.get(seq).is_some_and(|slot| slot.seal(held.epoch));
+    pub(super) fn give_up(&self, seq: Seq, held: &Held, detail: String) -> Answering {
+        let (epoch, id) = (held.epoch, held.id);
+        let shown = self.services.slots.get(seq).is_some_and(|slot| slot.seal(epoch));
         let (services, agent) = (self.services.clone(), self.agent.clone());
-        let lease = services.leases.token(seq, held.epoch);
+        let lease = services.leases.token(seq, epoch);
         self.held().remove(&seq);
         async move {
             let failure = malformed(detail.clone());
             let command = Command::Settle(Box::new(SettleCommand {
                 agent,
                 seq,
-                epoch: held.epoch,
-                id: held.id,
+                epoch,
+                id,
                 outcome: Outcome::Failed { failure, partial: None, shown },
                 usage: Usage::default(),
                 limits: Vec::new(),
@@ -98,17 +101,23 @@ impl LinkTask {
     }
 }
 
-/// Ends the live stream of an attempt: completed when it is done, sealed when it is not.
+/// Ends the live stream of an attempt: completed when it is done, sealed when it is not. `held` is what its result must
+/// be, as far as that is known: one that must be JSON is shown when it is known to be, so its stream is left to [`commit`].
 fn close_stream(
     slots: &Slots,
     seq: Seq,
     epoch: u32,
     outcome: SettleOutcome,
-    is_held: bool,
+    held: Option<Option<Arc<Expected>>>,
 ) -> Sealed {
-    let slot = slots.get(seq).filter(|_| is_held);
+    let slot = slots.get(seq).filter(|_| held.is_some());
     let seal = || slot.as_ref().is_some_and(|slot| slot.seal(epoch));
     match outcome {
+        SettleOutcome::Done { parts, stop_reason }
+            if held.as_ref().is_some_and(|e| e.as_deref() != Some(&Expected::Text)) =>
+        {
+            Sealed::Unchecked { parts, stop_reason, slot, expected: held.flatten() }
+        }
         SettleOutcome::Done { parts, stop_reason } => {
             let completed = slot.as_ref().map_or(Ok(()), |slot| slot.complete(epoch, &parts));
             match completed {
@@ -124,6 +133,7 @@ fn close_stream(
             Sealed::Failed { failure: bound::failure(failure), partial, shown: seal() }
         }
         SettleOutcome::Retry { after } => Sealed::Other(Outcome::Retry { after, shown: seal() }),
+        SettleOutcome::Ask { question } => Sealed::Asked { question, shown: seal() },
         SettleOutcome::Reject { reason } => {
             seal();
             Sealed::Other(Outcome::Reject { reason: bound::text(reason) })
@@ -147,7 +157,7 @@ pub(in crate::link) async fn settle_pulled(
         };
         let is_held = holder.as_ref().is_some_and(|h| h.epoch == epoch && h.agent == agent);
         let id = holder.map_or(broker_proto::MessageId::from_u128(0), |holder| holder.id);
-        let outcome = close_stream(&services.slots, seq, epoch, outcome, is_held);
+        let outcome = close_stream(&services.slots, seq, epoch, outcome, is_held.then_some(None));
         let settle = SettleCommand {
             agent,
             seq,
@@ -173,8 +183,26 @@ fn is_passing(status: &Status) -> bool {
 
 /// An outcome whose stream is closed; its contents are still to be stored.
 enum Sealed {
-    Done { parts: Vec<Part>, stop_reason: Option<broker_proto::StopReason> },
-    Failed { failure: Failure, partial: Vec<Part>, shown: bool },
+    Done {
+        parts: Vec<Part>,
+        stop_reason: Option<broker_proto::StopReason>,
+    },
+    /// Its parts are not in its stream yet.
+    Unchecked {
+        parts: Vec<Part>,
+        stop_reason: Option<broker_proto::StopReason>,
+        slot: Option<Arc<Slot>>,
+        expected: Option<Arc<Expected>>,
+    },
+    Asked {
+        question: Vec<Part>,
+        shown: bool,
+    },
+    Failed {
+        failure: Failure,
+        partial: Vec<Part>,
+        shown: bool,
+    },
     Other(Outcome),
 }
 
@@ -182,16 +210,37 @@ fn malformed(detail: String) -> Failure {
     Failure::new(FailureClass::MalformedReply, "broker", detail)
 }
 
+/// Bytes of one question back; what is longer is no question.
+const LONGEST_QUESTION: u64 = 64 * 1024;
+
 /// Stores the reply and ends the lease in one commit (I-20); the command's outcome is the one given here.
 async fn commit(
     services: &Services,
     outcome: Sealed,
     mut command: SettleCommand,
 ) -> Result<(), Status> {
+    let outcome = match outcome {
+        Sealed::Unchecked { parts, stop_reason, slot, expected } => {
+            check(services, &command, parts, stop_reason, slot, expected).await?
+        }
+        outcome => outcome,
+    };
     let (outcome, contents) = match outcome {
-        Sealed::Done { parts, stop_reason } => {
+        // Checked above.
+        Sealed::Unchecked { parts, stop_reason, .. } | Sealed::Done { parts, stop_reason } => {
             let stored = store(services, parts).await?;
             (Outcome::Done { reply: stored.body, stop_reason }, stored.contents)
+        }
+        Sealed::Asked { question, shown } => {
+            let size: u64 = question.iter().map(Part::size_bytes).sum();
+            if (1..=LONGEST_QUESTION).contains(&size) {
+                let stored = store(services, question).await?;
+                (Outcome::Ask { question: stored.body, shown }, stored.contents)
+            } else {
+                let why = "what it asked back is empty or too long to be a question";
+                let failure = Failure::new(FailureClass::MalformedReply, "broker", why);
+                (Outcome::Failed { failure, partial: None, shown }, Vec::new())
+            }
         }
         Sealed::Failed { failure, partial, shown } if partial.is_empty() => {
             (Outcome::Failed { failure, partial: None, shown }, Vec::new())
@@ -218,6 +267,56 @@ async fn commit(
         }
         Err(error) => Err(service::status::engine(error)),
     }
+}
+
+/// A result against what its task asked for; shown only if it is that.
+async fn check(
+    services: &Services,
+    command: &SettleCommand,
+    parts: Vec<Part>,
+    stop_reason: Option<broker_proto::StopReason>,
+    slot: Option<Arc<Slot>>,
+    expected: Option<Arc<Expected>>,
+) -> Result<Sealed, Status> {
+    let expected = match expected {
+        Some(expected) => expected,
+        None => Arc::new(look_up(services, command.seq).await?),
+    };
+    // What is stored apart is read first.
+    let mut whole = Vec::new();
+    for part in &parts {
+        match part {
+            Part::Ref(_) => {
+                let fetched = services.intake.check_refs([part]).await;
+                whole.extend(fetched.map_err(service::status::intake)?);
+            }
+            part => whole.push(part.clone()),
+        }
+    }
+    let wrong = expected.check(&whole).err().map(|problem| format!("the result {problem}"));
+    let wrong = wrong.or_else(|| {
+        let complete = |slot: &Arc<Slot>| slot.complete(command.epoch, &parts);
+        slot.as_ref().map(complete).and_then(Result::err).map(|too_large| too_large.to_string())
+    });
+    Ok(match wrong {
+        None => Sealed::Done { parts, stop_reason },
+        Some(detail) => {
+            let shown = slot.is_some_and(|slot| slot.seal(command.epoch));
+            Sealed::Failed { failure: malformed(detail), partial: parts, shown }
+        }
+    })
+}
+
+/// What a message asks for, whose delivery went out over an earlier link.
+async fn look_up(services: &Services, seq: Seq) -> Result<Expected, Status> {
+    let life = services.projection.life(seq, services.engine.head()).await;
+    let life = life.map_err(|error| service::status::projection(&error))?;
+    let Some(Event::Accepted(accepted)) = life.into_iter().next().map(|step| step.event) else {
+        return Err(reason::lease_lost());
+    };
+    let bytes = services.bodies.load(&accepted.body).await;
+    let bytes = bytes.map_err(|error| service::status::context(&error))?;
+    Ok(Expected::of_message(&Message::decode(bytes)?))
 }
 
 async fn store(services: &Services, response: Vec<Part>) -> Result<Stored, Status> {

@@ -9,7 +9,8 @@ use crate::{
     AgentInfo, AnswerFrame, AnswerSummary, AskOptions, Attempt, Candidate, Correlation, Delivery,
     Down, Failure, Hello, Message, MessageChange, MessageInfo, ModelInfo, ModelUsage, Part,
     PassedOver, Payload, Pong, RateLimit, Receipt, Recipient, RouteExplanation, Routed,
-    SettleOutcome, Settlement, TokenInfo, Up, UsageWindow,
+    SettleOutcome, Settlement, TaskChange, TaskExchange, TaskInfo, TaskSpec, TokenInfo, Up,
+    UsageWindow,
     convert::{InvalidField, common},
     pb,
 };
@@ -63,6 +64,59 @@ fn a_span_that_is_negative_or_endless_is_refused() {
         let read = common::span(Some(Duration { seconds, nanos }), "for");
         assert_eq!(read.unwrap_err().field, "for", "{seconds} {nanos}");
     }
+}
+
+#[test]
+fn a_task_is_refused_by_the_name_of_what_is_wrong_with_it() {
+    let task = |spoil: &dyn Fn(&mut pb::TaskSpec), field| {
+        check::<TaskSpec, pb::TaskSpec>(sample::task(), spoil, field);
+    };
+    task(&|task| task.description.clear(), "task.description");
+    task(&|task| task.description = " \n".into(), "task.description");
+    task(&|task| task.result_type = 99, "task.result_type");
+    task(&|task| task.result_type = 1, "task.result_schema");
+    task(&|task| task.result_type = 0, "task.result_schema");
+    task(&|task| task.deadline = bad_span(), "task.deadline");
+    task(&|task| task.deadline = Some(Duration::default()), "task.deadline");
+    task(&|task| task.max_tokens = Some(0), "task.max_tokens");
+    for cost in [-0.1, f64::NAN, f64::INFINITY] {
+        task(&|task| task.max_cost_usd = Some(cost), "task.max_cost_usd");
+    }
+    task(&|task| task.inputs[1].name = "log".into(), "task.inputs.name");
+    task(&|task| task.inputs[0].name = "a\nb".into(), "task.inputs.name");
+    task(&|task| task.inputs[0].name = "x".repeat(65), "task.inputs.name");
+    task(&|task| task.inputs[0].parts[0].part = None, "part");
+    let payload = |spoil: &dyn Fn(&mut pb::Payload), field| {
+        check::<Payload, pb::Payload>(sample::payload(), spoil, field);
+    };
+    payload(&|payload| payload.task = Some(pb::TaskSpec::default()), "task.description");
+}
+
+#[test]
+fn what_is_said_of_a_task_is_refused_by_the_name_of_what_is_wrong_with_it() {
+    let exchange = |spoil: &dyn Fn(&mut pb::TaskExchange), field| {
+        check::<TaskExchange, pb::TaskExchange>(sample::exchange(), spoil, field);
+    };
+    exchange(&|exchange| exchange.asked_at = None, "exchange.asked_at");
+    exchange(&|exchange| exchange.asked_at = bad_time(), "exchange.asked_at");
+    exchange(&|exchange| exchange.answered_at = bad_time(), "exchange.answered_at");
+    exchange(&|exchange| exchange.question[0].part = None, "part");
+    exchange(&|exchange| exchange.answer[0].part = None, "part");
+    let info = |spoil: &dyn Fn(&mut pb::TaskInfo), field| {
+        check::<TaskInfo, pb::TaskInfo>(sample::task_info(), spoil, field);
+    };
+    info(&|info| info.task_id = BAD_ID.into(), "info.task_id");
+    info(&|info| info.from = BAD_NAME.into(), "info.from");
+    info(&|info| info.to = None, "info.to");
+    info(&|info| info.state = 0, "info.state");
+    info(&|info| info.submitted_at = None, "info.submitted_at");
+    info(&|info| info.deadline = None, "info.deadline");
+    info(&|info| info.finished_at = bad_time(), "info.finished_at");
+    let change = |spoil: &dyn Fn(&mut pb::TaskChange), field| {
+        check::<TaskChange, pb::TaskChange>(sample::task_change(), spoil, field);
+    };
+    change(&|change| change.at = None, "change.at");
+    change(&|change| change.state = 9, "change.state");
 }
 
 type Parts = Vec<pb::Part>;

@@ -9,9 +9,10 @@ use crate::{
     AgentInfo, AnswerFrame, AnswerSummary, AskOptions, Attempt, Correlation, Delivery, Down, Entry,
     FailureClass, FailureScope, Generation, Hello, Message, MessageChange, MessageInfo,
     MessageState, MessageType, ModelInfo, ModelUsage, Part, PassedOver, Payload, Pong, Priority,
-    Provenance, RateLimit, Receipt, Recipient, RefusedFrame, Role, RouteExplanation, Routed,
-    SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, TokenInfo, ToolChoice, Up, Usage,
-    WallTime, Welcome, pb,
+    Provenance, RateLimit, Receipt, Recipient, RefusedFrame, ResultType, Role, RouteExplanation,
+    Routed, SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, TaskChange, TaskDetail,
+    TaskExchange, TaskInfo, TaskSpec, TaskState, TokenInfo, ToolChoice, Up, Usage, WallTime,
+    Welcome, pb,
 };
 
 #[track_caller]
@@ -47,6 +48,40 @@ fn messages_survive_the_wire() {
     check::<pb::Receipt, Receipt>([sample::receipt()]);
     check::<pb::MessageInfo, MessageInfo>([sample::info(), sample::bare_info()]);
     check::<pb::MessageChange, MessageChange>([sample::change()]);
+}
+
+#[test]
+fn tasks_survive_the_wire() {
+    let json = TaskSpec { result: ResultType::Json { schema: None }, ..sample::bare_task() };
+    check::<pb::TaskSpec, TaskSpec>([sample::task(), sample::bare_task(), json]);
+    check::<pb::TaskExchange, TaskExchange>([sample::exchange(), sample::open_exchange()]);
+    let bare = TaskInfo {
+        finished_at: None,
+        summary: None,
+        failure: None,
+        session: None,
+        ..sample::task_info()
+    };
+    check::<pb::TaskInfo, TaskInfo>([sample::task_info(), bare.clone()]);
+    check::<pb::TaskChange, TaskChange>([
+        sample::task_change(),
+        TaskChange { exchange: None, ..sample::task_change() },
+    ]);
+    let whole = TaskDetail {
+        info: sample::task_info(),
+        task: sample::task(),
+        exchanges: vec![sample::exchange()],
+        result: sample::parts(),
+        result_json: Some("{}".into()),
+    };
+    let bare = TaskDetail {
+        info: bare,
+        exchanges: vec![],
+        result: vec![],
+        result_json: None,
+        ..whole.clone()
+    };
+    check::<pb::GetTaskResponse, TaskDetail>([whole, bare]);
 }
 
 #[test]
@@ -205,6 +240,12 @@ fn every_enum_keeps_its_numbers_and_knows_no_others() {
     }
     for class in FailureClass::ALL {
         assert_eq!(FailureClass::from_wire(class.to_wire()), Some(class));
+    }
+    for state in TaskState::ALL {
+        assert_eq!(TaskState::from_wire(state.to_wire()), Some(state));
+    }
+    for number in [0, -1, 9, i32::MAX] {
+        assert_eq!(TaskState::from_wire(number), None, "{number}");
     }
     for state in MessageState::ALL {
         assert_eq!(MessageState::from_wire(state.to_wire()), Some(state));

@@ -180,6 +180,69 @@ pub(super) fn payload() -> Payload {
             }],
             tool_choice: Some(ToolChoice::None),
         },
+        task: Some(Box::new(task())),
+    }
+}
+
+pub(super) fn task() -> TaskSpec {
+    TaskSpec {
+        description: "sum it up".into(),
+        inputs: vec![
+            TaskInput { name: "log".into(), parts: parts() },
+            TaskInput { name: String::new(), parts: vec![] },
+            TaskInput { name: String::new(), parts: vec![] },
+        ],
+        result: ResultType::Json { schema: Some(Bytes::from_static(b"{}")) },
+        deadline: Some(SPAN),
+        max_tokens: Some(1),
+        max_cost_usd: Some(0.0),
+        no_fallback: true,
+    }
+}
+
+pub(super) fn bare_task() -> TaskSpec {
+    TaskSpec { description: "sum it up".into(), ..TaskSpec::default() }
+}
+
+pub(super) fn exchange() -> TaskExchange {
+    TaskExchange {
+        number: 1,
+        question: parts(),
+        asked_at: AT,
+        answer: parts(),
+        answered_at: Some(AT),
+    }
+}
+
+pub(super) fn open_exchange() -> TaskExchange {
+    TaskExchange { answer: vec![], answered_at: None, ..exchange() }
+}
+
+pub(super) fn task_info() -> TaskInfo {
+    TaskInfo {
+        id: id(),
+        from: Sender::parse("local").unwrap(),
+        to: Recipient::Model(model("opus")),
+        state: TaskState::Rejected,
+        priority: Priority::Low,
+        submitted_at: AT,
+        deadline: AT,
+        finished_at: Some(AT),
+        summary: Some(summary()),
+        failure: Some(failure()),
+        correlation: Correlation { root: Some(id()), parent: Some(id()), hops: 1 },
+        session: Some("s".into()),
+        labels: map(),
+    }
+}
+
+pub(super) fn task_change() -> TaskChange {
+    TaskChange {
+        at: AT,
+        change: "asked".into(),
+        detail: "question 1".into(),
+        state: TaskState::InputRequired,
+        exchange: Some(open_exchange()),
     }
 }
 
@@ -207,6 +270,7 @@ pub(super) fn options() -> AskOptions {
         no_fallback: true,
         allow_restart: true,
         max_cost_usd: Some(0.0),
+        max_tokens: Some(0),
         deadline: Some(SPAN),
         return_window: Some(Duration::ZERO),
         keep: true,
@@ -229,6 +293,7 @@ pub(super) fn outcomes() -> Vec<SettleOutcome> {
         SettleOutcome::Done { parts: vec![], stop_reason: None },
         SettleOutcome::Failed { failure: failure(), partial: parts() },
         SettleOutcome::Retry { after: SPAN },
+        SettleOutcome::Ask { question: parts() },
         SettleOutcome::Reject { reason: "no".into() },
         SettleOutcome::Release,
     ]
@@ -291,6 +356,7 @@ pub(super) fn delivery() -> Delivery {
         model: Some(model("opus")),
         time_left: SPAN,
         max_output_tokens: Some(16),
+        exchanges: vec![exchange(), open_exchange()],
     }
 }
 

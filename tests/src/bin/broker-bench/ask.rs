@@ -112,6 +112,7 @@ impl Ask for Direct {
             model: Some(self.name.clone()),
             time_left: WITHIN,
             max_output_tokens: None,
+            exchanges: Vec::new(),
         };
         let failed = |what: &broker_proto::Failure| anyhow!("the direct call: {}", what.detail);
         let prompt = Prompt::of(&delivery, &self.model).map_err(|failure| failed(&failure))?;
