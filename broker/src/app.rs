@@ -176,9 +176,11 @@ async fn serve(
             message: config.broker.max_message,
             inline_part: config.broker.inline_part,
             dedup_window: config.broker.dedup_window,
+            dedup_keys: config.broker.dedup_keys,
         },
         clock: Arc::clone(&clock),
         newest: Arc::default(),
+        highest: Arc::default(),
     };
     let uploads = Uploads::default();
     parts.tasks.spawn(sweep(slots.clone(), uploads.clone(), stop_engine.clone()));

@@ -245,8 +245,11 @@ impl Client {
         message: Message,
         allow_future_recipient: bool,
     ) -> Result<Receipt, Error> {
+        let numbered = message.numbered.clone();
         let message = Some(self.offload(message).await?);
-        let request = pb::SendMessageRequest { message, allow_future_recipient };
+        let (producer, number) =
+            numbered.map(|of| (of.producer.to_string(), of.number)).unwrap_or_default();
+        let request = pb::SendMessageRequest { message, allow_future_recipient, producer, number };
         let request = self.unary_request(request)?;
         let reply = self.reply(self.mail().send_message(request).await)?;
         Ok(required(reply.receipt, "receipt")?.try_into()?)

@@ -43,6 +43,8 @@ section! {
         inline_part: u64 = kib(64), size(0..=mib(64));
         /// How long a message id is remembered, so that sending again is not a second message. At least 10 min.
         dedup_window: Duration = hours(24), duration(mins(10)..=YEAR);
+        /// Ids remembered at most: past it the oldest go first, but none of the last 10 minutes.
+        dedup_keys: u64 = 10_000_000, count(1..=1_000_000_000);
         /// Messages one queue holds before it refuses more.
         queue_messages: u64 = 10_000, count(1..=100_000_000);
         /// Bytes one queue holds before it refuses more.

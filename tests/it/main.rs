@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
 mod askers;
+mod bad_sends;
 mod commands;
 mod conditions;
 mod configuration;
@@ -14,6 +15,7 @@ mod identity;
 mod leases;
 mod links;
 mod mail;
+mod producers;
 mod providers;
 mod pulls;
 mod reasons;

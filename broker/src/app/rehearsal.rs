@@ -134,9 +134,11 @@ impl Shell {
                 message: 1024 * 1024,
                 inline_part: 64 * 1024,
                 dedup_window: config.broker.dedup_window,
+                dedup_keys: config.broker.dedup_keys,
             },
             clock: as_clock,
             newest: Arc::default(),
+            highest: Arc::default(),
         };
         Self {
             store,
@@ -258,6 +260,8 @@ pub(crate) fn letter(number: u128) -> NewMessage {
         allow_future_recipient: true,
         consultation: None,
         earlier: None,
+        numbered: None,
+        earlier_number: None,
     }
 }
 

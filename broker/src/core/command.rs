@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use broker_proto::{
     AgentInfo, AgentName, AnswerSummary, AskOptions, ContentHash, Correlation, Counters, Failure,
-    MessageId, MessageState, MessageType, ModelInfo, ModelName, ModelUsage, Priority, QueueInfo,
-    RateLimit, Receipt, Recipient, RouteExplanation, Routed, Sender, StopReason, TaskState,
-    Terminal, TokenInfo, Usage, WallTime,
+    MessageId, MessageState, MessageType, ModelInfo, ModelName, ModelUsage, Numbered, Priority,
+    QueueInfo, RateLimit, Receipt, Recipient, RouteExplanation, Routed, Sender, StopReason,
+    TaskState, Terminal, TokenInfo, Usage, WallTime,
 };
 
 use super::{
@@ -52,6 +52,9 @@ pub struct NewMessage {
     pub allow_future_recipient: bool,
     pub consultation: Option<NewConsultation>,
     pub earlier: Option<Earlier>,
+    /// How its bulk sender counts it, and what it sent before under this number, where memory may have forgotten it.
+    pub numbered: Option<Numbered>,
+    pub earlier_number: Option<Earlier>,
 }
 
 /// Which dead letters a command is about.

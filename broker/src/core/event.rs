@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use broker_proto::{
     AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Failure, MessageId, MessageState,
-    MessageType, ModelName, PassedOver, Priority, Recipient, RoleName, Sender, WallTime,
+    MessageType, ModelName, Numbered, PassedOver, Priority, Recipient, RoleName, Sender, WallTime,
 };
 
 use super::{
@@ -41,6 +41,7 @@ pub struct Accepted {
     /// As its sender said it; a new life goes no further (I-27).
     pub expires_at: Option<WallTime>,
     pub consultation: Option<super::NewConsultation>,
+    pub numbered: Option<Numbered>,
 }
 
 impl Accepted {
@@ -98,8 +99,14 @@ impl FannedOut {
                 parent: Some(subject.id),
                 ..original.correlation
             };
-            let accepted =
-                Accepted { subject: copy.subject, to: to.clone(), correlation, ..original.clone() };
+            let accepted = Accepted {
+                subject: copy.subject,
+                to: to.clone(),
+                correlation,
+                // The number is the original's.
+                numbered: None,
+                ..original.clone()
+            };
             let routed = Event::Routed {
                 subject: copy.subject,
                 at,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::{MessageId, MessageType, ModelName, Recipient, RoleName, TaskState};
+use broker_proto::{MessageId, MessageType, ModelName, Numbered, Recipient, RoleName, TaskState};
 
 /// A refusal says that surely nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +23,15 @@ pub enum Refusal {
     TooManyRecipients { model: ModelName, count: usize, limit: usize },
     #[error("message id {0} was used before for another message")]
     IdReused(MessageId),
+    #[error("producer `{}` used number {} before for another message", .0.producer, .0.number)]
+    NumberReused(Numbered),
+    #[error(
+        "number {} of producer `{}` is too old to tell whether it was sent; the oldest known is {oldest}",
+        numbered.number, numbered.producer
+    )]
+    SequenceTooOld { numbered: Numbered, oldest: u64 },
+    #[error("a sender has {limit} producers at most: use one it has")]
+    TooManyProducers { limit: usize },
     #[error("the message expired before it arrived")]
     AlreadyExpired,
     #[error("queue `{queue}` is full ({limit})")]

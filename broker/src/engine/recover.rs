@@ -38,6 +38,9 @@ pub(super) async fn load(
     let living = projection.living(head).await.map_err(|source| Fatal::Load { source })?;
     let mut state = State::new(policy);
     state.queue.skip_to(living.last_seq);
+    for (sender, producer, highest) in &living.producers {
+        state.queue.skip_numbers(sender, producer, *highest);
+    }
     for event in &living.events {
         apply(&mut state, event);
     }

@@ -92,6 +92,24 @@ pub(super) fn prompt_bytes(part: &Part) -> u64 {
     }
 }
 
+/// A session is an id, and an ordering key is shown to people.
+pub(super) fn names(message: &Message) -> Result<(), InvalidField> {
+    let is_id = |text: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        !text.starts_with('.') && text.len() <= 64 && text.bytes().all(allowed)
+    };
+    if message.session.as_deref().is_some_and(|session| !is_id(session)) {
+        let problem = "is not 1 to 64 of a-z, A-Z, 0-9, `.`, `_`, `-`";
+        return Err(InvalidField::new("session", problem));
+    }
+    let is_key = |text: &str| text.len() <= 256 && !text.chars().any(char::is_control);
+    if message.ordering_key.as_deref().is_some_and(|key| !is_key(key)) {
+        let problem = "is over 256 bytes, or has a control character in it";
+        return Err(InvalidField::new("ordering_key", problem));
+    }
+    Ok(())
+}
+
 /// Bytes of what is kept beside the payload.
 pub(super) fn header_bytes(message: &Message) -> u64 {
     let labels = message.labels.iter().map(|(key, value)| key.len() + value.len());

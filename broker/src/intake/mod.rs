@@ -7,7 +7,7 @@ mod check;
 pub mod exchange;
 pub mod expected;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -16,8 +16,8 @@ use tracing::{Instrument, info_span};
 
 use broker_config::Models;
 use broker_proto::{
-    AgentName, AskOptions, ContentHash, Message, MessageId, MessageType, ModelName, Part, PartRef,
-    Receipt, Recipient, RouteExplanation, Sender, WallTime,
+    AgentName, AskOptions, ContentHash, Message, MessageId, MessageType, ModelName, Numbered, Part,
+    PartRef, ProducerName, Receipt, Recipient, RouteExplanation, Sender, WallTime,
     convert::{InvalidField, Stored as _},
 };
 
@@ -47,6 +47,8 @@ pub enum Error {
     Lookup(#[from] projection::Error),
 }
 
+/// How long a message is surely known, however many came since (I-7).
+const SURELY: Duration = Duration::from_secs(600);
 /// Bytes of labels, session, ordering key and trace: they are in every record of the message's acceptance.
 const HEADER: u64 = 16 * 1024;
 
@@ -55,7 +57,9 @@ const HEADER: u64 = 16 * 1024;
 pub struct Limits {
     pub message: u64,
     pub inline_part: u64,
-    pub dedup_window: std::time::Duration,
+    pub dedup_window: Duration,
+    /// Keys that the window holds at most, beyond its last ten minutes.
+    pub dedup_keys: u64,
 }
 
 /// Takes messages in.
@@ -69,6 +73,8 @@ pub struct Intake {
     pub clock: Arc<dyn Clock>,
     /// The highest id of each sender. Written by whoever sends; senders are the names of tokens.
     pub newest: Arc<DashMap<Sender, Option<MessageId>>>,
+    /// The highest number of each producer that was offered. Written by whoever sends.
+    pub highest: Arc<DashMap<(Sender, ProducerName), u64>>,
 }
 
 impl Intake {
@@ -196,6 +202,7 @@ impl Intake {
         message.timestamp = None;
         self.resolve(&mut message)?;
         self.check_size(&message)?;
+        check::names(&message)?;
         let consultation = match (options, message.kind) {
             (Some(options), _) => Some(self.consultation(&message, options).await?),
             (None, _) => {
@@ -204,9 +211,19 @@ impl Intake {
                 None
             }
         };
-        let digest = digest(&message, consultation.as_ref().map(|new| &new.options));
+        let numbered = message.numbered.take();
+        let options = consultation.as_ref().map(|new| &new.options);
+        let digest = match &numbered {
+            // Its number says which message it is, whatever id it got when it was sent again.
+            Some(_) => {
+                let unnamed = MessageId::from_u128(0);
+                digest(&Message { id: unnamed, ..message.clone() }, options)
+            }
+            None => digest(&message, options),
+        };
         let now = self.clock.now().wall;
         let earlier = self.earlier(from, message.id, now).await?;
+        let earlier_number = self.counted(from, numbered.as_ref()).await?;
 
         if self.engine.is_full() {
             // Refused before large bodies eat what is kept for settling (I-28).
@@ -231,6 +248,8 @@ impl Intake {
             allow_future_recipient,
             consultation,
             earlier,
+            numbered,
+            earlier_number,
         };
         match self.engine.with_contents(Command::Send(Box::new(new)), stored.contents).await? {
             Reply::Receipt(receipt) => Ok(receipt),
@@ -256,9 +275,39 @@ impl Intake {
             *newest = Some(id);
             return Ok(None);
         }
-        let window = u64::try_from(self.limits.dedup_window.as_millis()).unwrap_or(u64::MAX);
-        let since = WallTime(now.0.saturating_sub(window));
-        Ok(self.projection.earlier(from.clone(), id, since).await?)
+        let before = |span: Duration| {
+            let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            WallTime(now.0.saturating_sub(span))
+        };
+        let window = projection::Window {
+            since: before(self.limits.dedup_window),
+            surely: before(SURELY),
+            keys: self.limits.dedup_keys,
+        };
+        Ok(self.projection.earlier(from.clone(), id, window).await?)
+    }
+
+    /// What this sender sent before under this number of one of its producers (I-8).
+    async fn counted(
+        &self,
+        from: &Sender,
+        numbered: Option<&Numbered>,
+    ) -> Result<Option<Earlier>, Error> {
+        let Some(numbered) = numbered else { return Ok(None) };
+        let named = (from.clone(), numbered.producer.clone());
+        if !self.highest.contains_key(&named) {
+            let (from, producer) = named.clone();
+            let highest = self.projection.highest_number(from, producer).await?;
+            self.highest.entry(named.clone()).or_insert(highest);
+        }
+        // Numbers rise, so one above every other of its producer is looked up nowhere.
+        if let Some(mut highest) = self.highest.get_mut(&named)
+            && numbered.number > *highest
+        {
+            *highest = numbered.number;
+            return Ok(None);
+        }
+        Ok(self.projection.counted(from.clone(), numbered.clone()).await?)
     }
 
     fn resolve(&self, message: &mut Message) -> Result<(), Error> {

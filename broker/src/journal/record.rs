@@ -10,8 +10,8 @@ use prost::Message as _;
 
 use broker_proto::{
     AgentName, AnswerSummary, AskOptions, Attempt, ContentHash, Correlation, Failure, FailureClass,
-    MessageId, MessageState, MessageType, ModelName, PassedOver, Priority, RateLimit, Recipient,
-    RoleName, Sender, Usage, WallTime, convert::Stored,
+    MessageId, MessageState, MessageType, ModelName, Numbered, PassedOver, Priority, ProducerName,
+    RateLimit, Recipient, RoleName, Sender, Usage, WallTime, convert::Stored,
 };
 
 use super::Record;
@@ -150,6 +150,11 @@ struct AcceptedRecord {
     consultation: Option<ConsultationRecord>,
     #[prost(uint64, optional, tag = "30")]
     expires_at: Option<u64>,
+    /// How a bulk sender counts it; empty and 0 when it does not.
+    #[prost(string, tag = "16")]
+    producer: String,
+    #[prost(uint64, tag = "17")]
+    number: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -905,6 +910,8 @@ fn write_accepted(accepted: &Accepted) -> AcceptedRecord {
             max_output_tokens: new.max_output_tokens,
         }),
         expires_at: accepted.expires_at.map(|at| at.0),
+        producer: accepted.numbered.as_ref().map(|of| of.producer.to_string()).unwrap_or_default(),
+        number: accepted.numbered.as_ref().map_or(0, |of| of.number),
     }
 }
 
@@ -960,6 +967,12 @@ fn read_accepted(record: AcceptedRecord) -> Option<Accepted> {
         labels: record.labels,
         expires_at: record.expires_at.map(WallTime),
         consultation,
+        numbered: match record.number {
+            0 => None,
+            number => {
+                Some(Numbered { producer: ProducerName::parse(&record.producer).ok()?, number })
+            }
+        },
     })
 }
 
@@ -1001,6 +1014,7 @@ mod tests {
             labels: std::collections::BTreeMap::new(),
             expires_at: None,
             consultation: None,
+            numbered: None,
         };
         let copy = |n: u64| Copied {
             subject: Subject { seq: Seq(7 + n), id: MessageId::from_u128(42 + u128::from(n)) },
@@ -1049,6 +1063,9 @@ mod tests {
             labels: [("a".to_owned(), "b".to_owned())].into(),
             expires_at: Some(at),
             consultation: Some(consultation),
+            numbered: ProducerName::parse("bulk")
+                .ok()
+                .map(|producer| Numbered { producer, number: 7 }),
         })));
         round_trip(&Event::Routed {
             subject: subject(),

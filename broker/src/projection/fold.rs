@@ -8,7 +8,11 @@ use broker_proto::{MessageState, MessageType, Recipient, TaskState, WallTime};
 
 use super::Error;
 use crate::{
-    core::{Accepted, Event, Subject, queue::Hold, task},
+    core::{
+        Accepted, Event, Subject,
+        queue::{Hold, WINDOW},
+        task,
+    },
     journal::{BatchNo, Frame, Record, record},
 };
 
@@ -217,6 +221,22 @@ fn accept(
             &record.body[..],
             is_task.then(|| TaskState::Submitted.to_wire())
         ])?;
+    if let Some(numbered) = &accepted.numbered {
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO numbers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                accepted.sender.as_str(),
+                numbered.producer.as_str(),
+                number(numbered.number % WINDOW),
+                number(numbered.number),
+                &accepted.subject.id.as_u128().to_be_bytes()[..],
+                &accepted.digest.0[..],
+                number(accepted.at.0),
+                number(accepted.deadline.0),
+            ])?;
+    }
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use futures::StreamExt;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use read::{Filter, Living, Page, Row, Step};
+pub use read::{Filter, Living, Page, Row, Step, Window};
 
 use crate::journal::{BatchNo, Journal, JournalId, ReadError, Until, record::RecordError};
 use worker::Worker;

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use broker_proto::{
-    ContentHash, Counters, MessageId, MessageInfo, MessageState, Receipt, Recipient, Sender,
-    TaskState, WallTime,
+    ContentHash, Counters, MessageId, MessageInfo, MessageState, Numbered, ProducerName, Receipt,
+    Recipient, Sender, TaskState, WallTime,
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     core::{
         Accepted, Earlier, Event, Finished,
-        queue::{Body, Seq},
+        queue::{Body, Digest, Seq, WINDOW},
     },
     journal::{BatchNo, Record, record},
 };
@@ -62,6 +62,17 @@ pub struct Page {
     pub next: Option<Seq>,
 }
 
+/// How far back a message sent again is known (I-7). Every message is one key, and its number says how many came since:
+/// so the keys are bounded without being counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    pub since: WallTime,
+    /// From here on whatever the number of keys.
+    pub surely: WallTime,
+    /// Keys at most, before that.
+    pub keys: u64,
+}
+
 /// What a restart loads.
 #[derive(Debug, Default)]
 pub struct Living {
@@ -69,6 +80,8 @@ pub struct Living {
     pub last_seq: Seq,
     /// What was accepted for each recipient, and what of it has ended.
     pub counters: Vec<(Recipient, Counters)>,
+    /// How far each bulk sender has counted.
+    pub producers: Vec<(Sender, ProducerName, u64)>,
 }
 
 /// Columns of a row, in the order in which [`row`] reads them.
@@ -147,7 +160,63 @@ impl Projection {
             .await
     }
 
-    /// A message that this sender sent before, not before `since` (I-7).
+    /// How far a bulk sender has counted.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn highest_number(
+        &self,
+        sender: Sender,
+        producer: ProducerName,
+    ) -> Result<u64, Error> {
+        self.reader
+            .call(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT max(number) FROM numbers WHERE sender = ?1 AND producer = ?2",
+                )?;
+                let named = params![sender.as_str(), producer.as_str()];
+                let highest: Option<i64> = statement.query_row(named, |row| row.get(0))?;
+                Ok(highest.and_then(|highest| u64::try_from(highest).ok()).unwrap_or(0))
+            })
+            .await
+    }
+
+    /// What a bulk sender sent before under this number (I-8).
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn counted(
+        &self,
+        sender: Sender,
+        numbered: Numbered,
+    ) -> Result<Option<Earlier>, Error> {
+        self.reader
+            .call(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT id, digest, accepted_at, deadline FROM numbers
+                     WHERE sender = ?1 AND producer = ?2 AND slot = ?3 AND number = ?4",
+                )?;
+                let (slot, nr) = (number(numbered.number % WINDOW), number(numbered.number));
+                let named = params![sender.as_str(), numbered.producer.as_str(), slot, nr];
+                let found: Option<([u8; 16], [u8; 32], i64, i64)> = statement
+                    .query_row(named, |row| {
+                        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                    })
+                    .optional()?;
+                Ok(found.map(|(id, digest, accepted_at, deadline)| Earlier {
+                    digest: Digest(digest),
+                    receipt: Receipt {
+                        message_id: MessageId::from_u128(u128::from_be_bytes(id)),
+                        is_duplicate: true,
+                        accepted_at: wall(accepted_at),
+                        deadline: wall(deadline),
+                    },
+                }))
+            })
+            .await
+    }
+
+    /// A message that this sender sent before, in the window (I-7).
     ///
     /// # Errors
     /// [`Error`] when the rows cannot be read.
@@ -155,17 +224,27 @@ impl Projection {
         &self,
         sender: Sender,
         id: MessageId,
-        since: WallTime,
+        window: Window,
     ) -> Result<Option<Earlier>, Error> {
         let accepted: Option<Vec<u8>> = self
             .reader
             .call(move |connection| {
                 let mut statement = connection.prepare_cached(
                     "SELECT accepted FROM messages WHERE id = ?1 AND sender = ?2 AND accepted_at >= ?3
+                     AND (accepted_at >= ?4 OR seq > (SELECT max(seq) FROM messages) - ?5)
                      ORDER BY seq DESC LIMIT 1",
                 )?;
                 let found = statement
-                    .query_row(params![key(id), sender.as_str(), number(since.0)], |row| row.get(0));
+                    .query_row(
+                        params![
+                            key(id),
+                            sender.as_str(),
+                            number(window.since.0),
+                            number(window.surely.0),
+                            number(window.keys)
+                        ],
+                        |row| row.get(0),
+                    );
                 Ok(found.optional()?)
             })
             .await?;
@@ -319,6 +398,15 @@ fn living(connection: &Connection) -> Result<Living, Error> {
     let last: Option<i64> =
         connection.query_row("SELECT max(seq) FROM messages", [], |row| row.get(0))?;
     living.last_seq = Seq(last.and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0));
+    let mut statement = connection
+        .prepare("SELECT sender, producer, max(number) FROM numbers GROUP BY sender, producer")?;
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    for row in found {
+        let (sender, producer, highest): (String, String, i64) = row?;
+        let sender = Sender::parse(&sender).map_err(|_| Error::Damaged)?;
+        let producer = ProducerName::parse(&producer).map_err(|_| Error::Damaged)?;
+        living.producers.push((sender, producer, u64::try_from(highest).unwrap_or(0)));
+    }
     for sql in [
         "SELECT kind, version, body FROM facts WHERE subject NOT LIKE 'content/%' ORDER BY subject",
         "SELECT e.kind, e.version, e.body FROM messages m JOIN events e ON e.seq = m.seq
@@ -429,6 +517,10 @@ fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {
 
 fn event_of(record: &Record) -> Result<Event, Error> {
     record::decode(record).ok().flatten().ok_or(Error::Damaged)
+}
+
+fn wall(stored: i64) -> WallTime {
+    WallTime(u64::try_from(stored).unwrap_or(0))
 }
 
 fn key(id: MessageId) -> Vec<u8> {

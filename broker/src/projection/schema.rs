@@ -6,7 +6,7 @@ use super::Error;
 use crate::journal::{BatchNo, JournalId};
 
 /// Rises when the tables change; rows of another version are folded anew.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const TABLES: &str = "
     -- One row: whose rows these are, how far they go, and the highest broker time among them.
@@ -49,6 +49,18 @@ const TABLES: &str = "
         body BLOB NOT NULL,
         PRIMARY KEY (seq, batch, place)
     ) WITHOUT ROWID;
+    -- The last numbers of each bulk sender (I-8), in so many slots: a new one takes the place of the oldest.
+    CREATE TABLE numbers (
+        sender TEXT NOT NULL,
+        producer TEXT NOT NULL,
+        slot INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        accepted_at INTEGER NOT NULL,
+        deadline INTEGER NOT NULL,
+        PRIMARY KEY (sender, producer, slot)
+    ) WITHOUT ROWID;
     -- The newest record about each model, token and content.
     CREATE TABLE facts (
         subject TEXT PRIMARY KEY,
@@ -76,7 +88,7 @@ pub(super) fn prepare(connection: &mut Connection, journal: JournalId) -> Result
         return Ok(());
     }
     let transaction = connection.transaction()?;
-    for table in ["mark", "messages", "counters", "events", "facts"] {
+    for table in ["mark", "messages", "counters", "events", "numbers", "facts"] {
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
     }
     transaction.execute_batch(TABLES)?;

@@ -2,9 +2,12 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use broker_proto::{ContentHash, Counters, MessageId, MessageState, Recipient, Sender, WallTime};
+use broker_proto::{
+    ContentHash, Counters, MessageId, MessageState, Numbered, ProducerName, Recipient, Sender,
+    WallTime,
+};
 
-use super::{Error, Filter, FoldTask, Place, Projection, Row, open};
+use super::{Error, Filter, FoldTask, Place, Projection, Row, Window, open};
 use crate::{
     app::rehearsal::{agent, local, model, policy, soon},
     core::{
@@ -90,6 +93,7 @@ fn accepted(seq: u64, to: Recipient) -> Event {
         labels: [("k".to_owned(), "v".to_owned())].into(),
         expires_at: None,
         consultation: None,
+        numbered: None,
     }))
 }
 
@@ -354,7 +358,8 @@ async fn a_message_sent_before_is_known_within_the_window() {
     log.append(&[accepted(1, mailbox())]).await;
     let projection = log.folded().await;
     let earlier = async |sender: Sender, since: u64| {
-        projection.earlier(sender, subject(1).id, WallTime(since)).await.unwrap()
+        let window = Window { since: WallTime(since), surely: WallTime(since), keys: 0 };
+        projection.earlier(sender, subject(1).id, window).await.unwrap()
     };
 
     let found = earlier(local(), AT.0 + 1).await.unwrap();
@@ -362,6 +367,55 @@ async fn a_message_sent_before_is_known_within_the_window() {
     assert_eq!((found.receipt.accepted_at, found.receipt.is_duplicate), (WallTime(AT.0 + 1), true));
     assert!(earlier(local(), AT.0 + 2).await.is_none());
     assert!(earlier(Sender::parse("other").unwrap(), 0).await.is_none());
+}
+
+/// I-7: past so many keys the oldest are forgotten, and none of the last ten minutes.
+#[tokio::test]
+async fn past_the_bound_the_oldest_keys_go_first() {
+    let mut log = Log::new().await;
+    let all: Vec<Event> = (1..=10).map(|seq| accepted(seq, mailbox())).collect();
+    log.append(&all).await;
+    let projection = log.folded().await;
+    let known = async |surely: u64| {
+        let mut known = Vec::new();
+        for seq in 1..=10 {
+            let surely = WallTime(AT.0 + surely);
+            let window = Window { since: WallTime(0), surely, keys: 3 };
+            let found = projection.earlier(local(), subject(seq).id, window).await.unwrap();
+            known.extend(found.map(|_| seq));
+        }
+        known
+    };
+
+    assert_eq!(known(1_000).await, [8, 9, 10]);
+    assert_eq!(known(5).await, [5, 6, 7, 8, 9, 10]);
+}
+
+/// I-8: a producer's last 4,096 numbers, each with its receipt; and how far it has counted.
+#[tokio::test]
+async fn the_last_numbers_of_a_producer_are_kept_and_no_more() {
+    let mut log = Log::new().await;
+    let bulk = |number| Numbered { producer: ProducerName::parse("bulk").unwrap(), number };
+    for number in [1, 2, 4_096, 4_098] {
+        let Event::Accepted(mut new) = accepted(number, mailbox()) else { return };
+        new.numbered = Some(bulk(number));
+        log.append(&[Event::Accepted(new)]).await;
+    }
+    let projection = log.folded().await;
+    let counted = async |sender: Sender, number| {
+        let found = projection.counted(sender, bulk(number)).await.unwrap();
+        found.map(|earlier| earlier.receipt.message_id)
+    };
+
+    assert_eq!(counted(local(), 1).await, Some(subject(1).id));
+    assert_eq!(counted(local(), 2).await, None, "4,098 has taken its place");
+    assert_eq!(counted(local(), 4_098).await, Some(subject(4_098).id));
+    assert_eq!(counted(local(), 3).await, None);
+    assert_eq!(counted(Sender::parse("other").unwrap(), 1).await, None);
+    let producer = bulk(1).producer;
+    assert_eq!(projection.highest_number(local(), producer.clone()).await.unwrap(), 4_098);
+    let living = projection.living(log.writer.head()).await.unwrap();
+    assert_eq!(living.producers, [(local(), producer, 4_098)]);
 }
 
 #[tokio::test]

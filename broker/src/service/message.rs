@@ -73,12 +73,8 @@ impl pb::message_service_server::MessageService for MessageService {
         request: Request<pb::SendMessageRequest>,
     ) -> Result<Response<pb::SendMessageResponse>, Status> {
         let sender = Caller::of(&request).sender()?;
-        let request = request.into_inner();
-        let message = request
-            .message
-            .ok_or_else(|| InvalidField::new("message", "is missing"))?
-            .try_into()?;
-        let sent = self.intake.send(&sender, message, request.allow_future_recipient).await;
+        let (message, allow_future_recipient) = request.into_inner().try_into()?;
+        let sent = self.intake.send(&sender, message, allow_future_recipient).await;
         let receipt = sent.map_err(status::intake)?;
         Ok(Response::new(pb::SendMessageResponse { receipt: Some(receipt.into()) }))
     }

@@ -45,6 +45,8 @@ reasons! {
     UNKNOWN_TOKEN = NotFound, false;
     ID_REUSED = AlreadyExists, false;
     NOT_DEAD = FailedPrecondition, false;
+    NUMBER_REUSED = AlreadyExists, false;
+    SEQUENCE_TOO_OLD = FailedPrecondition, false;
     LEASE_LOST = FailedPrecondition, false;
     LINK_CLOSED = FailedPrecondition, false;
     UPLOAD_OUT_OF_ORDER = FailedPrecondition, false;
@@ -58,6 +60,7 @@ reasons! {
     TOO_MANY_RECIPIENTS = FailedPrecondition, false;
     QUEUE_FULL = ResourceExhausted, true;
     URGENT_SHARE = ResourceExhausted, true;
+    TOO_MANY_PRODUCERS = ResourceExhausted, false;
     STORE_FULL = ResourceExhausted, true;
     TOO_MANY_CALLS = ResourceExhausted, true;
     TOO_MANY_UPLOADS = ResourceExhausted, true;

@@ -20,6 +20,12 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
         Refusal::NoRecipient(_) => reason::NO_RECIPIENT.status(text),
         Refusal::TooManyRecipients { .. } => reason::TOO_MANY_RECIPIENTS.status(text),
         Refusal::IdReused(_) => reason::ID_REUSED.status(text),
+        Refusal::NumberReused(_) => reason::NUMBER_REUSED.status(text),
+        Refusal::SequenceTooOld { oldest, .. } => {
+            let oldest = HashMap::from([("oldest".to_owned(), oldest.to_string())]);
+            reason::SEQUENCE_TOO_OLD.with(text, oldest)
+        }
+        Refusal::TooManyProducers { .. } => reason::TOO_MANY_PRODUCERS.status(text),
         Refusal::AlreadyExpired => reason::ALREADY_EXPIRED.status(text),
         Refusal::QueueFull { retry_after, .. } => reason::QUEUE_FULL.after(text, *retry_after),
         Refusal::WrongType { .. } => reason::WRONG_TYPE.status(text),

@@ -167,9 +167,11 @@ impl Broker {
                 message: 1024 * 1024,
                 inline_part: 64 * 1024,
                 dedup_window: CONFIG.broker.dedup_window,
+                dedup_keys: CONFIG.broker.dedup_keys,
             },
             clock,
             newest: Arc::default(),
+            highest: Arc::default(),
         };
         let engine: Option<Running<_>> = Some(Box::pin(task.run(stop.clone())));
         let (closed, has_failed) = (BTreeSet::new(), false);

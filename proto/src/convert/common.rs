@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::{InvalidField, Stored, each, required};
 use crate::{
     AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Entry, Failure, FailureClass,
-    FailureScope, Generation, Message, MessageId, MessageState, MessageType, ModelName, Part,
-    PartRef, PassedOver, Payload, Priority, Provenance, RateLimit, Receipt, Recipient, Role,
-    RoleName, Sender, StopReason, Tool, ToolChoice, Usage, WallTime, pb,
+    FailureScope, Generation, Message, MessageId, MessageState, MessageType, ModelName, Numbered,
+    Part, PartRef, PassedOver, Payload, Priority, ProducerName, Provenance, RateLimit, Receipt,
+    Recipient, Role, RoleName, Sender, StopReason, Tool, ToolChoice, Usage, WallTime, pb,
 };
 
 /// Tool results nest parts; deeper than this nobody means.
@@ -427,8 +427,28 @@ impl TryFrom<pb::ModelMessage> for Message {
             session: none_if_empty(wire.session),
             labels: wire.labels,
             trace: none_if_empty(wire.trace),
+            numbered: None,
         })
     }
+}
+
+/// How a bulk sender counts a message; empty and 0 when it does not.
+pub(super) fn numbered(producer: &str, number: u64) -> Result<Option<Numbered>, InvalidField> {
+    if producer.is_empty() && number == 0 {
+        return Ok(None);
+    }
+    let producer = ProducerName::parse(producer)
+        .map_err(|_| InvalidField::new("producer", "is not 1 to 64 of a-z, 0-9, `_`, `-`"))?;
+    // Stores count in signed 64 bits.
+    if number == 0 || i64::try_from(number).is_err() {
+        return Err(InvalidField::new("number", "is not 1 to 2^63 - 1"));
+    }
+    Ok(Some(Numbered { producer, number }))
+}
+
+/// The producer and number as the wire has them.
+pub(super) fn wire_numbered(numbered: Option<&Numbered>) -> (String, u64) {
+    numbered.map(|numbered| (numbered.producer.to_string(), numbered.number)).unwrap_or_default()
 }
 
 impl From<Message> for pb::ModelMessage {

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use super::{
     InvalidField,
-    common::{agent, message_id, model, optional_model, role, span, text_of, time, wire_span},
+    common::{
+        agent, message_id, model, numbered, optional_model, role, span, text_of, time,
+        wire_numbered, wire_span,
+    },
     each, required,
 };
 use crate::{
-    AnswerFrame, Delivery, Down, Extension, Failure, Hello, ModelName, Pull, RefusedFrame,
+    AnswerFrame, Delivery, Down, Extension, Failure, Hello, Message, ModelName, Pull, RefusedFrame,
     SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, Up, Welcome, pb,
 };
 
@@ -163,7 +166,9 @@ impl TryFrom<pb::ConnectRequest> for Up {
                 },
             },
             Wire::Send(send) => {
-                Self::Send(Box::new(required(send.message, "send.message")?.try_into()?))
+                let mut message: Message = required(send.message, "send.message")?.try_into()?;
+                message.numbered = numbered(&send.producer, send.number)?;
+                Self::Send(Box::new(message))
             }
             Wire::Heartbeat(beat) => Self::Heartbeat { leases: beat.leases },
             Wire::Bye(bye) => Self::Bye { reason: bye.reason },
@@ -191,7 +196,10 @@ impl From<Up> for pb::ConnectRequest {
                 limits: limits.into_iter().map(Into::into).collect(),
                 message_id: text_of(message),
             })),
-            Up::Send(message) => Some(Wire::Send(pb::Send { message: Some((*message).into()) })),
+            Up::Send(message) => {
+                let (producer, number) = wire_numbered(message.numbered.as_ref());
+                Some(Wire::Send(pb::Send { message: Some((*message).into()), producer, number }))
+            }
             Up::Heartbeat { leases } => Some(Wire::Heartbeat(pb::Heartbeat { leases })),
             Up::Bye { reason } => Some(Wire::Bye(pb::Bye { reason })),
             Up::Pong { nonce } => Some(Wire::Pong(pb::Pong { nonce })),

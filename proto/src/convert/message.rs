@@ -2,10 +2,10 @@
 
 use super::{
     InvalidField,
-    common::{message_id, time},
+    common::{message_id, numbered, time},
     required,
 };
-use crate::{MessageChange, MessageInfo, MessageState, MessageType, Priority, Sender, pb};
+use crate::{Message, MessageChange, MessageInfo, MessageState, MessageType, Priority, Sender, pb};
 
 impl TryFrom<pb::MessageInfo> for MessageInfo {
     type Error = InvalidField;
@@ -93,5 +93,16 @@ impl From<MessageChange> for pb::MessageChange {
             detail: change.detail,
             state: change.state.to_wire(),
         }
+    }
+}
+
+impl TryFrom<pb::SendMessageRequest> for (Message, bool) {
+    type Error = InvalidField;
+
+    /// The message, and whether its recipient need not be known yet.
+    fn try_from(wire: pb::SendMessageRequest) -> Result<Self, InvalidField> {
+        let mut message: Message = required(wire.message, "message")?.try_into()?;
+        message.numbered = numbered(&wire.producer, wire.number)?;
+        Ok((message, wire.allow_future_recipient))
     }
 }

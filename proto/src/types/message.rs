@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    AgentName, AnswerSummary, Failure, MessageId, ModelName, Payload, RoleName, Sender, TaskSpec,
-    WallTime,
+    AgentName, AnswerSummary, Failure, MessageId, ModelName, Payload, ProducerName, RoleName,
+    Sender, TaskSpec, WallTime,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +91,13 @@ pub struct Correlation {
     pub hops: u32,
 }
 
+/// A bulk sender's own count of a message: from 1 on, and one for each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Numbered {
+    pub producer: ProducerName,
+    pub number: u64,
+}
+
 /// A message as its sender gives it; `from` is written by the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
@@ -109,6 +116,8 @@ pub struct Message {
     pub labels: BTreeMap<String, String>,
     /// W3C traceparent of the sender's span.
     pub trace: Option<String>,
+    /// Only on its way to the broker: it is no part of what is delivered.
+    pub numbered: Option<Numbered>,
 }
 
 impl Message {
@@ -142,6 +151,7 @@ impl Message {
             session: None,
             labels: BTreeMap::new(),
             trace: None,
+            numbered: None,
         }
     }
 }

@@ -29,9 +29,11 @@ pub use link::{
 };
 pub use message::{
     Correlation, InvalidRecipient, Message, MessageChange, MessageInfo, MessageState, MessageType,
-    Priority, Receipt, Recipient,
+    Numbered, Priority, Receipt, Recipient,
 };
-pub use names::{AgentName, InvalidName, MessageId, MessageName, ModelName, RoleName, Sender};
+pub use names::{
+    AgentName, InvalidName, MessageId, MessageName, ModelName, ProducerName, RoleName, Sender,
+};
 pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};
 pub use registry::{AgentInfo, Drain, Draining, ModelInfo, Pong, TokenInfo};
 pub use task::{

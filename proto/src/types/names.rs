@@ -54,6 +54,15 @@ name! {
     RoleName: is_role
 }
 
+name! {
+    /// A bulk sender, as it names itself among those of one sender.
+    ProducerName: is_plain
+}
+
+fn is_plain(text: &str) -> bool {
+    is_name(text) && !text.contains('.')
+}
+
 fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
     !text.starts_with('.') && (1..=64).contains(&text.len()) && text.bytes().all(allowed)

@@ -5,7 +5,7 @@ use broker_proto::{MessageType, Priority, Receipt, Recipient, WallTime};
 use super::Run;
 use crate::core::{
     Accepted, Effect, Event, NewMessage, Note, Refusal, Reply, Subject,
-    queue::{Ready, Seq},
+    queue::{Counted, Ready, Seq},
 };
 
 /// How long a sender waits before it offers a message to a full queue again.
@@ -18,7 +18,7 @@ fn kept(cap: u64) -> u64 {
 
 impl Run<'_> {
     pub(super) fn send(&mut self, new: NewMessage) -> Result<Reply, Refusal> {
-        if let Some(receipt) = self.duplicate(&new)? {
+        if let Some(receipt) = self.counted_before(&new)?.or(self.duplicate(&new)?) {
             return Ok(Reply::Receipt(Receipt { is_duplicate: true, ..receipt }));
         }
         self.check_recipient(&new)?;
@@ -71,6 +71,26 @@ impl Run<'_> {
             labels: new.labels,
             expires_at: new.expires_at,
             consultation: new.consultation,
+            numbered: new.numbered,
+        }
+    }
+
+    /// The first receipt, when its bulk sender gave this number to it before (I-8).
+    fn counted_before(&self, new: &NewMessage) -> Result<Option<Receipt>, Refusal> {
+        let Some(numbered) = &new.numbered else { return Ok(None) };
+        let reused = || Refusal::NumberReused(numbered.clone());
+        match self.state.queue.counted(&new.sender, numbered) {
+            Counted::TooOld { oldest } => {
+                Err(Refusal::SequenceTooOld { numbered: numbered.clone(), oldest })
+            }
+            Counted::TooMany { limit } => Err(Refusal::TooManyProducers { limit }),
+            Counted::Before { digest, receipt } if digest == new.digest => Ok(Some(receipt)),
+            Counted::Before { .. } => Err(reused()),
+            Counted::Unknown => match &new.earlier_number {
+                None => Ok(None),
+                Some(earlier) if earlier.digest == new.digest => Ok(Some(earlier.receipt.clone())),
+                Some(_) => Err(reused()),
+            },
         }
     }
 

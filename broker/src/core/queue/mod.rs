@@ -5,6 +5,7 @@
 
 mod dead;
 mod message;
+mod producer;
 mod ready;
 mod strict;
 
@@ -14,12 +15,15 @@ use std::{
 };
 
 use broker_proto::{
-    Counters, Failure, MessageId, MessageState, Receipt, Recipient, Sender, WallTime,
+    Counters, Failure, MessageId, MessageState, Numbered, ProducerName, Receipt, Recipient, Sender,
+    WallTime,
 };
 
 pub use dead::Dead;
 pub(super) use message::Answered;
 pub use message::{Consultation, Hold, Lease, Message, Place};
+use producer::Producers;
+pub use producer::{Counted, WINDOW};
 pub use ready::{Line, Load, Ready};
 use strict::Strict;
 
@@ -65,6 +69,7 @@ struct Known {
     receipt: Receipt,
     /// Set once it has ended: by which lease.
     ended: Option<u32>,
+    numbered: Option<Box<Numbered>>,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +83,7 @@ pub struct State {
     finish_no: u64,
     queues: BTreeMap<Recipient, Ready>,
     strict: Strict,
+    producers: Producers,
     deadlines: BTreeSet<(WallTime, Seq)>,
     leases: BTreeSet<(BootTime, Seq)>,
     /// Leased before the broker's last start, and not heard of since.
@@ -108,6 +114,23 @@ impl State {
     #[must_use]
     pub fn known(&self, sender: &Sender, id: MessageId) -> Option<(Digest, &Receipt)> {
         self.known.get(&(sender.clone(), id)).map(|known| (known.digest, &known.receipt))
+    }
+
+    /// What is known here of a bulk sender's number (I-8).
+    #[must_use]
+    pub fn counted(&self, sender: &Sender, numbered: &Numbered) -> Counted {
+        match self.producers.find(sender, numbered) {
+            Err(refused) => refused,
+            Ok(id) => match id.and_then(|id| self.known(sender, id)) {
+                Some((digest, receipt)) => Counted::Before { digest, receipt: receipt.clone() },
+                None => Counted::Unknown,
+            },
+        }
+    }
+
+    /// A producer has come to this number, even if its messages are no longer here.
+    pub fn skip_numbers(&mut self, sender: &Sender, producer: &ProducerName, highest: u64) {
+        self.producers.skip_to(sender, producer, highest);
     }
 
     /// The lease that finished this message, if it is finished and still remembered here.
@@ -467,9 +490,13 @@ impl State {
         let counters = self.counters.entry(accepted.to.clone()).or_default();
         counters.accepted += 1;
         *counters.of(message.state()) += 1;
+        let numbered = accepted.numbered.clone().map(Box::new);
+        if let Some(numbered) = &numbered {
+            self.producers.accept(&accepted.sender, numbered, accepted.subject.id);
+        }
         self.known.insert(
             (accepted.sender.clone(), accepted.subject.id),
-            Known { seq, digest: accepted.digest, receipt, ended: None },
+            Known { seq, digest: accepted.digest, receipt, ended: None, numbered },
         );
         self.deadlines.insert((accepted.deadline, seq));
         self.messages.insert(seq, message);
@@ -642,8 +669,10 @@ impl State {
         while self.ended.front().is_some_and(|ended| ended.no <= finish_no) {
             let Some(ended) = self.ended.pop_front() else { return };
             self.ended_epochs.remove(&ended.seq);
-            if self.known.get(&ended.key).is_some_and(|known| known.seq == ended.seq) {
-                self.known.remove(&ended.key);
+            if self.known.get(&ended.key).is_some_and(|known| known.seq == ended.seq)
+                && let Some(Known { numbered: Some(numbered), .. }) = self.known.remove(&ended.key)
+            {
+                self.producers.forget(&ended.key.0, &numbered);
             }
         }
     }

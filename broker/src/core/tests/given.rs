@@ -164,6 +164,8 @@ pub(super) fn letter(id: MessageId, to: Recipient) -> NewMessage {
         allow_future_recipient: true,
         consultation: None,
         earlier: None,
+        numbered: None,
+        earlier_number: None,
     }
 }
 

@@ -14,6 +14,7 @@ mod lease;
 mod letters;
 mod link;
 mod order;
+mod producer;
 mod publish;
 mod pull;
 mod restart;

@@ -7,7 +7,7 @@ use std::{
 
 use broker_proto::{
     AgentName, AnswerSummary, Counters, Failure, FailureClass, MessageId, MessageState,
-    MessageType, Receipt, Recipient, RouteExplanation, Terminal, Usage, WallTime,
+    MessageType, Numbered, Receipt, Recipient, RouteExplanation, Terminal, Usage, WallTime,
 };
 
 pub(super) use super::given::*;
@@ -468,6 +468,11 @@ impl World {
         self.journal.iter().for_each(|event| apply(&mut whole, event));
         let mut loaded = State::new(policy);
         loaded.queue.skip_to(last);
+        for event in &self.journal {
+            let Event::Accepted(accepted) = event else { continue };
+            let Some(Numbered { producer, number }) = &accepted.numbered else { continue };
+            loaded.queue.skip_numbers(&accepted.sender, producer, *number);
+        }
         self.kept().into_iter().for_each(|event| apply(&mut loaded, event));
         loaded.queue.restore(self.counted());
         (self.state, self.twin) = (whole, Some(loaded));

@@ -391,7 +391,7 @@ fn a_frame_up_names_its_bad_field() {
     for (frame, field) in [
         (None, "frame"),
         (Some(Wire::AnswerPart(pb::AnswerPart { delivery: 1, part: None })), "answer_part.part"),
-        (Some(Wire::Send(pb::Send { message: None })), "send.message"),
+        (Some(Wire::Send(pb::Send::default())), "send.message"),
         (Some(Wire::Usage(pb::UsageNotice::default())), "usage.model"),
         (
             Some(Wire::Usage(pb::UsageNotice {

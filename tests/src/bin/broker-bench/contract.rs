@@ -90,8 +90,11 @@ impl Ask for Sends {
     async fn ask(&self, asker: usize) -> anyhow::Result<Heard> {
         let mut client = self.clients[asker % self.clients.len()].clone();
         let message = Message { id: wire::next_id(), ..self.message.clone() };
-        let request =
-            pb::SendMessageRequest { message: Some(message.into()), allow_future_recipient: true };
+        let request = pb::SendMessageRequest {
+            message: Some(message.into()),
+            allow_future_recipient: true,
+            ..Default::default()
+        };
         let began = Instant::now();
         let reply = client.send_message(request).await?.into_inner();
         let whole = began.elapsed();
