@@ -344,7 +344,8 @@ impl World {
                         Answer::Refused(why) if why == "LeaseLost" => {
                             match projection.ended(seq, engine.head()).await {
                                 Ok(Some(ended)) if ended == epoch => Answer::Ok(()),
-                                _ => Answer::Refused(why),
+                                Ok(_) => Answer::Refused(why),
+                                Err(_) => Answer::Unknown,
                             }
                         }
                         Answer::Refused(why) => Answer::Refused(why),

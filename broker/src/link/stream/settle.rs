@@ -262,7 +262,9 @@ async fn commit(
             let head = services.engine.head();
             match services.projection.ended(seq, head).await {
                 Ok(Some(ended)) if ended == epoch => Ok(()),
-                _ => Err(service::status::engine(Refusal::LeaseLost(id).into())),
+                Ok(_) => Err(service::status::engine(Refusal::LeaseLost(id).into())),
+                // It may have been settled: to say that it was not would be a lie.
+                Err(_) => Err(service::status::engine(engine::Error::Unknown)),
             }
         }
         Err(error) => Err(service::status::engine(error)),
