@@ -133,6 +133,11 @@ pub enum OpenError {
     Corrupt { path: PathBuf, at: BatchNo },
     #[error("`{}` is damaged at byte {offset}, before a later commit", path.display())]
     CorruptWal { path: PathBuf, offset: u64 },
+    #[error(
+        "`{}` ends at batch {found}, but batch {acked} was acknowledged: restore what is missing, or delete `{}` to go on without it",
+        path.display(), note.display()
+    )]
+    Shorter { path: PathBuf, acked: BatchNo, found: BatchNo, note: PathBuf },
     #[error("cannot open `{}`", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error("cannot open `{}`", path.display())]

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 
+use super::acked::{self, Acked};
 use super::wal;
 use crate::journal::content::random;
 use crate::journal::error::{OpenError, ReadError};
@@ -66,12 +67,16 @@ pub(super) fn open(directory: &Path, capacity: Option<u64>) -> Result<Opened, Op
     let path = directory.join(FILE);
     let io = |source| OpenError::Io { path: path.clone(), source };
     make_directory(directory).map_err(io)?;
+    let acked = acked::read(directory)?;
+    if let Some(acked) = acked.filter(|_| !path.exists()) {
+        return Err(shorter(&path, acked.number, BatchNo(0)));
+    }
     let is_new = make_file(&path).map_err(io)?;
     if !is_new {
         wal::check(&path)?;
         // What a killed process wrote but did not sync would be read as if it were durable.
         wal::sync(&path).map_err(io)?;
-        inspect(&path)?;
+        inspect(&path, acked)?;
     }
     let mut connection = writing(&path, capacity).map_err(|err| broken(&path, err))?;
     let journal =
@@ -168,7 +173,7 @@ fn make_file(path: &Path) -> std::io::Result<bool> {
 }
 
 /// Refuses what is not ours, what is newer, and what is damaged at its end, over a connection that cannot write.
-fn inspect(path: &Path) -> Result<(), OpenError> {
+fn inspect(path: &Path, acked: Option<Acked>) -> Result<(), OpenError> {
     let connection = reading(path).map_err(|err| broken(path, err))?;
     let application =
         pragma(&connection, "PRAGMA application_id").map_err(|err| broken(path, err))?;
@@ -177,7 +182,10 @@ fn inspect(path: &Path) -> Result<(), OpenError> {
         .map_err(|err| broken(path, err))?;
     if (application, version, objects) == (0, 0, 0) {
         // Made, but not further: the first open was killed.
-        return Ok(());
+        return match acked {
+            None => Ok(()),
+            Some(acked) => Err(shorter(path, acked.number, BatchNo(0))),
+        };
     }
     if application != u64::from(APPLICATION) {
         return Err(OpenError::NotOurs { path: path.to_owned() });
@@ -195,7 +203,40 @@ fn inspect(path: &Path) -> Result<(), OpenError> {
             OpenError::Corrupt { path: path.to_owned(), at: err.at() }
         }
         Unfit::Store(err) => broken(path, err),
-    })
+    })?;
+    match acked.filter(|acked| acked.journal == journal) {
+        Some(acked) => check_acked(&connection, path, acked),
+        // Another journal was put here; what the note says is not about it.
+        None => Ok(()),
+    }
+}
+
+/// Refuses a journal that ends before the last acknowledged batch, or holds another one in its place.
+fn check_acked(connection: &Connection, path: &Path, acked: Acked) -> Result<(), OpenError> {
+    let found = tail(connection).map_err(|err| broken(path, err))?.number;
+    if found < acked.number {
+        return Err(shorter(path, acked.number, found));
+    }
+    let digest = "SELECT digest FROM frames WHERE number = ?1";
+    let digest = connection
+        .query_row(digest, [acked.number.0.cast_signed()], |row| row.get(0).map(Digest))
+        .optional()
+        .map_err(|err| broken(path, err))?;
+    let first = || pragma(connection, "SELECT min(number) FROM frames");
+    let is_it = match digest {
+        Some(digest) => digest == acked.digest,
+        // An old note, of a batch that was truncated away since.
+        None => first().map_err(|err| broken(path, err))? > acked.number.0,
+    };
+    if is_it {
+        return Ok(());
+    }
+    Err(OpenError::Corrupt { path: path.to_owned(), at: acked.number })
+}
+
+fn shorter(path: &Path, acked: BatchNo, found: BatchNo) -> OpenError {
+    let note = acked::path(path.parent().unwrap_or(Path::new(".")));
+    OpenError::Shorter { path: path.to_owned(), acked, found, note }
 }
 
 enum Unfit {

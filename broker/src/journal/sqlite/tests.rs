@@ -407,3 +407,49 @@ async fn puts_that_wait_together_are_all_stored() {
         assert_eq!(journal.get(key).await.unwrap(), content.bytes());
     }
 }
+
+/// I-32: what was acknowledged is missed, even where the end that is left looks whole.
+#[tokio::test]
+async fn a_store_that_ends_before_what_was_acknowledged_is_refused() {
+    let place = TempDir::new().unwrap();
+    let journal = open(place.path()).await;
+    let mut writer = claim(&journal).await;
+    for body in ["second-batch", "third-batch"] {
+        writer.append(batch(vec![body.as_bytes(); 100].concat())).await.unwrap();
+    }
+    let cut = |len: u64| {
+        move |file: &Path| {
+            fs::OpenOptions::new().write(true).open(file).unwrap().set_len(len).unwrap();
+        }
+    };
+    let last_flipped = |file: &Path| {
+        let mut bytes = fs::read(file).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(file, bytes).unwrap();
+    };
+    let wal_len = fs::metadata(place.path().join("journal.db-wal")).unwrap().len();
+    let harms: [&dyn Fn(&Path); 4] =
+        [&last_flipped, &cut(wal_len - 1), &cut(0), &|file| fs::remove_file(file).unwrap()];
+    for (harm, number) in harms.iter().zip(1..) {
+        let crashed = copy(place.path());
+        let note = "journal.acked";
+        fs::copy(place.path().join(note), crashed.path().join(note)).unwrap();
+        harm(&crashed.path().join("journal.db-wal"));
+
+        let refused = SqliteJournal::open(crashed.path().to_owned(), None).await;
+
+        assert!(
+            matches!(refused, Err(OpenError::Shorter { acked: BatchNo(3), .. })),
+            "harm {number}: {refused:?}"
+        );
+        // A person who knows may go on with what there is.
+        fs::remove_file(crashed.path().join(note)).unwrap();
+        assert!(SqliteJournal::open(crashed.path().to_owned(), None).await.is_ok());
+    }
+    let gone = TempDir::new().unwrap();
+    fs::copy(place.path().join("journal.acked"), gone.path().join("journal.acked")).unwrap();
+    let refused = SqliteJournal::open(gone.path().to_owned(), None).await;
+    assert!(matches!(refused, Err(OpenError::Shorter { .. })), "{refused:?}");
+    assert!(!gone.path().join("journal.db").exists());
+}

@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Space;
+use super::acked::Note;
 use super::checkpoint::{Checkpoints, announce};
 use super::readers::absent;
 use super::store::{self, unsigned};
@@ -46,6 +47,7 @@ pub(super) struct Thread {
     head: watch::Sender<BatchNo>,
     space: Arc<Space>,
     checkpoints: Checkpoints,
+    acked: Note,
     damage: Option<Damage>,
 }
 
@@ -106,8 +108,10 @@ impl Thread {
         head: watch::Sender<BatchNo>,
         space: Arc<Space>,
         checkpoints: Checkpoints,
+        acked: Note,
     ) -> Self {
-        let mut thread = Self { connection, journal, head, space, checkpoints, damage: None };
+        let damage = None;
+        let mut thread = Self { connection, journal, head, space, checkpoints, acked, damage };
         thread.measure();
         thread
     }
@@ -162,6 +166,7 @@ impl Thread {
             insert_frame(connection, sealed)?;
             Ok(())
         })?;
+        self.acked.write(sealed.tail);
         announce(&self.head, sealed.tail.number);
         Ok(())
     }
@@ -176,6 +181,7 @@ impl Thread {
             connection.execute("UPDATE meta SET needs = ?1", [claimed.readable_by])?;
             Ok(sealed.tail)
         })?;
+        self.acked.write(tail);
         announce(&self.head, tail.number);
         Ok(tail)
     }
