@@ -1,6 +1,8 @@
 //! The wiring: builds every component, and knows the order in which they stop.
 
+mod check;
 mod listen;
+mod load;
 mod policy;
 #[cfg(test)]
 pub(crate) mod rehearsal;
@@ -39,6 +41,8 @@ use crate::{
     },
 };
 
+pub use check::{Checked, check};
+
 /// How often closed slots and idle uploads are let go of.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -57,6 +61,8 @@ pub enum Error {
     Listen { path: String, source: std::io::Error },
     #[error("cannot open the journal")]
     Journal(#[from] journal::OpenError),
+    #[error("`{path}` is damaged")]
+    Damaged { path: String, source: projection::Error },
     #[error(transparent)]
     Projection(#[from] projection::Error),
     #[error(transparent)]
@@ -103,24 +109,31 @@ pub async fn run(
         Store::Memory => secret::random_key()?,
     };
     let journal = journal::open(journal_at).await?;
-    let (projection, fold) = projection::open(Arc::clone(&journal), projection_at).await?;
     let tasks = TaskTracker::new();
+    // The store outlives the services: their last answers still go through it.
+    let stop_store = CancellationToken::new();
+    let policy = policy::policy(config);
+    let loading = load::load(&journal, &projection_at, &policy, &tasks, &stop_store);
+    let loaded = Box::pin(loading).await?;
+    let projection = loaded.projection.clone();
     let parts = Parts {
         journal,
-        projection,
+        projection: projection.clone(),
         leases,
         tasks: tasks.clone(),
-        // The store outlives the services: their last answers still go through it.
-        stop_store: CancellationToken::new(),
         stop: stop.clone(),
     };
-    let folding = tasks.spawn(fold.run(parts.stop_store.clone()));
-    let served = serve(listener, config, &parts, folding).await;
-    parts.stop_store.cancel();
+    let served = Box::pin(serve(listener, config, &parts, loaded)).await;
+    stop_store.cancel();
     stop.cancel();
     tasks.close();
     if tokio::time::timeout(config.broker.shutdown_grace, tasks.wait()).await.is_err() {
         warn!(tasks = tasks.len(), "still running after the grace period; leaving them");
+    }
+    if served.as_ref().is_err_and(load::is_damage) {
+        projection.close().await;
+        projection_at.put_aside()?;
+        warn!("the projection is damaged: it is put aside, and folded anew at the next start");
     }
     drop(lock);
     served
@@ -132,7 +145,6 @@ struct Parts {
     projection: Projection,
     leases: link::LeaseKey,
     tasks: TaskTracker,
-    stop_store: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -140,17 +152,9 @@ async fn serve(
     listener: UnixListener,
     config: &Config,
     parts: &Parts,
-    mut folding: tokio::task::JoinHandle<Result<(), projection::Error>>,
+    loaded: load::Loaded,
 ) -> Result<(), Error> {
-    let recovering = engine::recover(&parts.journal, &parts.projection, policy::policy(config));
-    let (writer, state) = tokio::select! {
-        recovered = recovering => recovered?,
-        // A fold that fails says why; the engine could only wait for it.
-        folded = &mut folding => {
-            folded.unwrap_or(Err(projection::Error::Stopped))?;
-            return Err(projection::Error::Stopped.into());
-        }
-    };
+    let load::Loaded { writer, state, mut folding, .. } = loaded;
     // Rising over restarts: a link has one number for ever.
     let first_link = (writer.epoch().0 << 32) | 1;
     let stored = parts.projection.broker_time().await?;

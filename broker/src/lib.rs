@@ -15,4 +15,4 @@ pub mod service;
 #[cfg(test)]
 mod sim;
 
-pub use app::{Error, Store, listen, run};
+pub use app::{Checked, Error, Store, check, listen, run};

@@ -30,6 +30,9 @@ struct Arguments {
     /// Stop when standard input closes, so that a dead supervisor leaves no broker behind.
     #[arg(long)]
     exit_with_parent: bool,
+    /// Look at the whole store, say what is damaged where, and end. No broker may use it meanwhile.
+    #[arg(long)]
+    check: bool,
     /// How the log is written to standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -61,6 +64,9 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
         Runtime::Multi => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
+    if arguments.check {
+        return runtime.block_on(check(&config));
+    }
     runtime.block_on(serve(&config, arguments.exit_with_parent))
 }
 
@@ -73,6 +79,16 @@ fn load(arguments: &Arguments) -> anyhow::Result<Config> {
         loader = loader.set("broker.data_dir", folder.to_string_lossy());
     }
     Ok(loader.load()?)
+}
+
+async fn check(config: &Config) -> anyhow::Result<()> {
+    let paths = Paths::resolve(&config.broker, |name| std::env::var_os(name))?;
+    let found = broker::check(&paths.data_dir).await?;
+    let (batches, contents) = found.journal.map_or((0, 0), |it| (it.batches, it.contents));
+    let events = found.events.unwrap_or(0);
+    let data = paths.data_dir.display();
+    info!(%data, batches, contents, events, "the store is whole");
+    Ok(())
 }
 
 async fn serve(config: &Config, exit_with_parent: bool) -> anyhow::Result<()> {

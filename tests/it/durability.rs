@@ -340,6 +340,25 @@ async fn bytes_that_are_not_what_was_acknowledged_are_never_delivered() {
     assert!(info.failure.unwrap().detail.contains("CORRUPT"));
 }
 
+/// I-32
+#[tokio::test]
+async fn a_store_is_looked_at_as_a_whole_without_starting_on_it() {
+    let mut broker = TestDaemon::start("").await;
+    let message = question("opus", "flip a bit of me");
+    broker.client().submit(message, AskOptions::default()).await.unwrap();
+    let (used, _) = broker.check().await;
+    assert!(!used.success(), "a broker runs on it");
+    broker.terminate();
+
+    let (whole, log) = broker.check().await;
+    flip_a_bit(&broker.data_dir().join("journal.db"), b"flip a bit");
+    let (damaged, said) = broker.check().await;
+
+    assert!(whole.success(), "{log}");
+    assert!(!damaged.success());
+    assert!(said.contains("journal.db") && said.contains("content"), "{said}");
+}
+
 /// As a failing disk would, where `text` is stored.
 fn flip_a_bit(store: &Path, text: &[u8]) {
     let store = rusqlite::Connection::open(store).unwrap();

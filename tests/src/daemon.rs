@@ -53,6 +53,15 @@ impl TestDaemon {
         eventually("brokerd's answer", async || client.ping(None).await.ok()).await;
     }
 
+    /// Lets `brokerd --check` look at the folder; gives how it ended and what it said.
+    pub async fn check(&self) -> (std::process::ExitStatus, String) {
+        let mut check = tokio::process::Command::new(program("brokerd"));
+        check.env_clear().arg("--check").arg("--config").arg(self.folder.path().join("test.toml"));
+        let said = check.arg("--data-dir").arg(self.data_dir()).output().await;
+        let said = said.expect("brokerd starts");
+        (said.status, String::from_utf8_lossy(&said.stderr).into_owned())
+    }
+
     /// Kills it with SIGKILL, and returns once it is gone.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

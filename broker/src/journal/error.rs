@@ -133,6 +133,11 @@ pub enum OpenError {
     Corrupt { path: PathBuf, at: BatchNo },
     #[error("`{}` is damaged at byte {offset}, before a later commit", path.display())]
     CorruptWal { path: PathBuf, offset: u64 },
+    #[error("`{}` is damaged: {what}", path.display())]
+    CorruptPages { path: PathBuf, what: String },
+    /// Only the message that names it is hurt: it is quarantined when it is read (I-5).
+    #[error("content {id} in `{}` is damaged", path.display())]
+    CorruptContent { path: PathBuf, id: i64 },
     #[error(
         "`{}` ends at batch {found}, but batch {acked} was acknowledged: restore what is missing, or delete `{}` to go on without it",
         path.display(), note.display()

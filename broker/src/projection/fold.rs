@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use broker_proto::{MessageState, MessageType, Recipient, TaskState, WallTime};
 
-use super::Error;
+use super::{Error, sum};
 use crate::{
     core::{
         Accepted, Event, Subject,
@@ -48,6 +48,7 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
         transaction
             .prepare_cached("UPDATE mark SET applied = ?1, broker_time = max(broker_time, ?2)")?
             .execute(params![number(last.number.0), number(newest.0)])?;
+        sum::seal(&transaction)?;
     }
     transaction.commit()?;
     Ok(())
@@ -90,16 +91,17 @@ fn fold(
         *counters.entry((recipient, state)).or_default() += change;
     };
     if let Some(subject) = event.subject() {
-        transaction.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
-            params![
+        transaction
+            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .execute(params![
                 number(subject.seq.0),
                 number(batch.0),
                 number(place as u64),
                 record.kind,
                 record.version,
-                &record.body[..]
-            ],
-        )?;
+                &record.body[..],
+                sum::of_event(subject.seq.0, batch.0, place as u64, record)
+            ])?;
     }
     match event {
         Event::Accepted(accepted) => {
@@ -263,8 +265,14 @@ fn moved(
 
 fn fact(transaction: &Transaction<'_>, subject: &str, record: &Record) -> Result<(), Error> {
     transaction
-        .prepare_cached("INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![subject, record.kind, record.version, &record.body[..]])?;
+        .prepare_cached("INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![
+            subject,
+            record.kind,
+            record.version,
+            &record.body[..],
+            sum::of_fact(subject, record)
+        ])?;
     Ok(())
 }
 

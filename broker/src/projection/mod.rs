@@ -4,9 +4,11 @@
 //! it shows. It can be thrown away and folded again as long as the whole journal is kept.
 //! Absence: nobody writes here but the fold.
 
+mod check;
 mod fold;
 mod read;
 mod schema;
+mod sum;
 mod worker;
 
 use std::{
@@ -22,6 +24,7 @@ use futures::StreamExt;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use check::check;
 pub use read::{Filter, Living, Page, Row, Step, Window};
 
 use crate::journal::{BatchNo, Journal, JournalId, ReadError, Until, record::RecordError};
@@ -52,6 +55,35 @@ pub enum Error {
     Ahead { applied: BatchNo, head: BatchNo },
     #[error("the projection has stopped")]
     Stopped,
+}
+
+impl Error {
+    /// The rows are not what was folded into them. They may be put aside, and are folded anew.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode as Code;
+        match self {
+            Self::Damaged => true,
+            Self::Store(error) => !matches!(
+                error.sqlite_error_code(),
+                Some(
+                    Code::DatabaseBusy
+                        | Code::DatabaseLocked
+                        | Code::DiskFull
+                        | Code::SystemIoFailure
+                        | Code::CannotOpen
+                        | Code::PermissionDenied
+                        | Code::ReadOnly
+                        | Code::OutOfMemory
+                )
+            ),
+            Self::Create { .. }
+            | Self::Journal(_)
+            | Self::Record { .. }
+            | Self::Ahead { .. }
+            | Self::Stopped => false,
+        }
+    }
 }
 
 /// Where the rows are kept.
@@ -90,10 +122,31 @@ struct Wanted {
     notify: Notify,
 }
 
+impl Place {
+    /// Puts damaged rows aside, where a person may look at them. Nobody may have them open.
+    ///
+    /// # Errors
+    /// [`Error::Create`] when they cannot be moved.
+    pub fn put_aside(&self) -> Result<(), Error> {
+        let Self::Directory(directory) = self else { return Ok(()) };
+        let path = directory.join(worker::FILE);
+        let aside = directory.join(format!("{}.damaged", worker::FILE));
+        let moved = std::fs::rename(&path, &aside);
+        moved.map_err(|source| Error::Create { path, source })?;
+        for side in ["-wal", "-shm"] {
+            // What it says is about rows that are not there any more.
+            let _ = std::fs::remove_file(directory.join(format!("{}{side}", worker::FILE)));
+        }
+        Ok(())
+    }
+}
+
 /// Reads rows, and knows how far they go.
 #[derive(Debug, Clone)]
 pub struct Projection {
     reader: Worker,
+    /// The fold's; here only to be closed.
+    writer: Worker,
     applied: watch::Receiver<BatchNo>,
     wanted: Arc<Wanted>,
 }
@@ -120,7 +173,8 @@ pub async fn open(
     let applied = writer.call(|connection| schema::applied(connection)).await?;
     let (tx, rx) = watch::channel(applied);
     let wanted = Arc::<Wanted>::default();
-    let projection = Projection { reader, applied: rx, wanted: Arc::clone(&wanted) };
+    let projection =
+        Projection { reader, writer: writer.clone(), applied: rx, wanted: Arc::clone(&wanted) };
     Ok((projection, FoldTask { journal, writer, applied: tx, wanted }))
 }
 
@@ -161,6 +215,13 @@ impl Projection {
     #[must_use]
     pub fn applied(&self) -> BatchNo {
         *self.applied.borrow()
+    }
+
+    /// Lets go of the file, whoever else still holds the projection. The fold must have ended.
+    pub async fn close(&self) {
+        for worker in [&self.reader, &self.writer] {
+            worker.close().await;
+        }
     }
 
     /// Waits until the rows of `batch` are here.

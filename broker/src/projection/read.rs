@@ -10,6 +10,7 @@ use broker_proto::{
 use super::{
     Error, Projection,
     fold::{ACCEPTED, STEPS, content_subject, number},
+    sum,
 };
 use crate::{
     core::{
@@ -393,32 +394,85 @@ impl Row {
     }
 }
 
-fn living(connection: &Connection) -> Result<Living, Error> {
-    let mut living = Living::default();
-    let last: Option<i64> =
-        connection.query_row("SELECT max(seq) FROM messages", [], |row| row.get(0))?;
-    living.last_seq = Seq(last.and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0));
-    let mut statement = connection
+/// All rows about what lives, in one pass; refused unless they add up to what the fold has written (I-32).
+pub(super) fn living(connection: &Connection) -> Result<Living, Error> {
+    let (last, wanted): (i64, i64) =
+        connection.query_row("SELECT last_seq, sum FROM mark", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let last_seq = Seq(u64::try_from(last).map_err(|_| Error::Damaged)?);
+    let mut living = Living { last_seq, ..Living::default() };
+    let mut producers = connection
         .prepare("SELECT sender, producer, max(number) FROM numbers GROUP BY sender, producer")?;
-    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    for row in found {
-        let (sender, producer, highest): (String, String, i64) = row?;
+    let mut rows = producers.query([])?;
+    while let Some(row) = rows.next()? {
+        let (sender, producer): (String, String) = (row.get(0)?, row.get(1)?);
         let sender = Sender::parse(&sender).map_err(|_| Error::Damaged)?;
         let producer = ProducerName::parse(&producer).map_err(|_| Error::Damaged)?;
-        living.producers.push((sender, producer, u64::try_from(highest).unwrap_or(0)));
+        let highest = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
+        living.producers.push((sender, producer, highest));
     }
-    for sql in [
-        "SELECT kind, version, body FROM facts WHERE subject NOT LIKE 'content/%' ORDER BY subject",
-        "SELECT e.kind, e.version, e.body FROM messages m JOIN events e ON e.seq = m.seq
+    let mut total = 0;
+    let mut facts = connection.prepare(
+        "SELECT kind, version, body, subject FROM facts WHERE subject NOT LIKE 'content/%'
+         ORDER BY subject",
+    )?;
+    let mut rows = facts.query([])?;
+    while let Some(row) = rows.next()? {
+        let (record, subject) = (stored(row)?, row.get::<_, String>(3)?);
+        total = sum::plus(total, sum::of_fact(&subject, &record));
+        living.events.push(event_of(&record)?);
+    }
+    let mut events = connection.prepare(
+        "SELECT e.kind, e.version, e.body, e.seq, e.batch, e.place
+         FROM messages m JOIN events e ON e.seq = m.seq
          WHERE m.finished IS NULL OR m.state = 8 ORDER BY m.seq, e.batch, e.place",
-    ] {
-        let mut statement = connection.prepare(sql)?;
-        for found in statement.query_map([], stored)? {
-            living.events.push(event_of(&found?)?);
-        }
+    )?;
+    let mut rows = events.query([])?;
+    while let Some(row) = rows.next()? {
+        let record = stored(row)?;
+        let place = [row.get(3)?, row.get(4)?, row.get(5)?];
+        total = sum::plus(total, sum::of_row(&place, "", &record));
+        living.events.push(event_of(&record)?);
     }
     living.counters = counters(connection)?;
-    Ok(living)
+    if total == wanted { Ok(living) } else { Err(Error::Damaged) }
+}
+
+/// Compares each message with its own events, and its columns with its records.
+pub(super) fn check_messages(connection: &Connection) -> Result<(), Error> {
+    let strange: i64 = connection.query_row(
+        "SELECT (SELECT count(*) FROM messages) <> (SELECT count(DISTINCT seq) FROM events)
+         OR EXISTS (SELECT 1 FROM messages m WHERE
+            NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = m.seq AND e.body = m.accepted)
+            OR m.finished IS NOT NULL AND
+            NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = m.seq AND e.body = m.finished))",
+        [],
+        |row| row.get(0),
+    )?;
+    if strange != 0 {
+        return Err(Error::Damaged);
+    }
+    let sql = format!("SELECT {COLUMNS}, seq, id, sender, accepted_at, ended_epoch FROM messages");
+    let mut messages = connection.prepare(&sql)?;
+    let mut rows = messages.query([])?;
+    while let Some(found) = rows.next()? {
+        let said = row(columns(found)?)?;
+        let accepted = &said.accepted;
+        let is_same = found.get::<_, i64>(4)? == number(accepted.subject.seq.0)
+            && found.get::<_, Vec<u8>>(5)? == key(accepted.subject.id)
+            && found.get::<_, String>(6)? == accepted.sender.as_str()
+            && found.get::<_, i64>(7)? == number(accepted.at.0)
+            && said
+                .finished
+                .as_ref()
+                .is_none_or(|done| done.state == said.state || said.state == MessageState::Purged)
+            && found.get::<_, Option<u32>>(8)? == said.finished.as_ref().map(|done| done.epoch);
+        if !is_same {
+            return Err(Error::Damaged);
+        }
+    }
+    Ok(())
 }
 
 fn counters(connection: &Connection) -> Result<Vec<(Recipient, Counters)>, Error> {
@@ -510,7 +564,7 @@ fn accepted_of(body: Vec<u8>) -> Result<Accepted, Error> {
     }
 }
 
-fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {
+pub(super) fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {
     let body: Vec<u8> = row.get(2)?;
     Ok(Record { kind: row.get(0)?, version: row.get(1)?, body: body.into() })
 }

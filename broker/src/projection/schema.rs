@@ -2,15 +2,23 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::Error;
+use super::{Error, sum};
 use crate::journal::{BatchNo, JournalId};
 
 /// Rises when the tables change; rows of another version are folded anew.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 const TABLES: &str = "
-    -- One row: whose rows these are, how far they go, and the highest broker time among them.
-    CREATE TABLE mark (journal TEXT NOT NULL, applied INTEGER NOT NULL, broker_time INTEGER NOT NULL);
+    -- One row: whose rows these are, how far they go, the highest broker time and number among them, and what proves
+    -- that the rows about what lives are all there and as they were folded (`sum.rs`).
+    CREATE TABLE mark (
+        journal TEXT NOT NULL,
+        applied INTEGER NOT NULL,
+        broker_time INTEGER NOT NULL,
+        last_seq INTEGER NOT NULL,
+        sum INTEGER NOT NULL,
+        seal INTEGER NOT NULL
+    );
     -- One row for each message. `accepted` and `finished` are records as the journal has them.
     CREATE TABLE messages (
         seq INTEGER PRIMARY KEY,
@@ -47,6 +55,7 @@ const TABLES: &str = "
         kind INTEGER NOT NULL,
         version INTEGER NOT NULL,
         body BLOB NOT NULL,
+        sum INTEGER NOT NULL,
         PRIMARY KEY (seq, batch, place)
     ) WITHOUT ROWID;
     -- The last numbers of each bulk sender (I-8), in so many slots: a new one takes the place of the oldest.
@@ -66,8 +75,26 @@ const TABLES: &str = "
         subject TEXT PRIMARY KEY,
         kind INTEGER NOT NULL,
         version INTEGER NOT NULL,
-        body BLOB NOT NULL
+        body BLOB NOT NULL,
+        sum INTEGER NOT NULL
     ) WITHOUT ROWID;
+    CREATE TRIGGER message_came AFTER INSERT ON messages BEGIN
+        UPDATE mark SET last_seq = max(last_seq, NEW.seq);
+    END;
+    -- A restart loads the events of what lives and of the dead, who may live again.
+    CREATE TRIGGER event_came AFTER INSERT ON events WHEN NOT EXISTS
+        (SELECT 1 FROM messages WHERE seq = NEW.seq AND finished IS NOT NULL AND state <> 8) BEGIN
+        UPDATE mark SET sum = (sum + NEW.sum) % 1099511627776;
+    END;
+    CREATE TRIGGER message_let_go AFTER UPDATE OF state, finished ON messages
+    WHEN (OLD.finished IS NULL OR OLD.state = 8) AND NEW.finished IS NOT NULL AND NEW.state <> 8 BEGIN
+        UPDATE mark SET sum = (sum + 1099511627776
+            - (SELECT sum(sum) % 1099511627776 FROM events WHERE seq = NEW.seq)) % 1099511627776;
+    END;
+    CREATE TRIGGER fact_came BEFORE INSERT ON facts WHEN NEW.subject NOT LIKE 'content/%' BEGIN
+        UPDATE mark SET sum = (sum + NEW.sum + 1099511627776
+            - coalesce((SELECT sum FROM facts WHERE subject = NEW.subject), 0)) % 1099511627776;
+    END;
 ";
 
 /// Makes the tables, or makes them anew when they are another journal's or another version's.
@@ -85,14 +112,16 @@ pub(super) fn prepare(connection: &mut Connection, journal: JournalId) -> Result
         None
     };
     if owner.as_deref() == Some(journal.to_string().as_str()) {
-        return Ok(());
+        return if sum::is_sealed(connection)? { Ok(()) } else { Err(Error::Damaged) };
     }
     let transaction = connection.transaction()?;
     for table in ["mark", "messages", "counters", "events", "numbers", "facts"] {
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
     }
     transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO mark VALUES (?1, 0, 0)", [journal.to_string()])?;
+    let mark = "INSERT INTO mark VALUES (?1, 0, 0, 0, 0, 0)";
+    transaction.execute(mark, [journal.to_string()])?;
+    sum::seal(&transaction)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;
     Ok(())

@@ -19,6 +19,8 @@ use crate::journal::JournalId;
 /// Counts the stores opened in memory.
 static OPENED: AtomicU64 = AtomicU64::new(0);
 
+pub(super) const FILE: &str = "projection.db";
+
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// Runs closures on one connection, one after the other; ends with its last handle.
@@ -75,6 +77,16 @@ impl Worker {
         }
         answer.await.map_err(|_| Error::Stopped)?
     }
+
+    /// Closes the file; what is asked from now on is asked of nothing.
+    pub(super) async fn close(&self) {
+        let closed = self.call(|connection| {
+            *connection = Connection::open_in_memory()?;
+            Ok(())
+        });
+        // A worker that has ended has closed it.
+        let _ = closed.await;
+    }
 }
 
 /// Two workers on one store: the fold's and the readers'.
@@ -83,7 +95,7 @@ pub(super) fn open(place: Place, journal: JournalId) -> Result<(Worker, Worker),
         Place::Directory(directory) => {
             let create = |source| Error::Create { path: directory.clone(), source };
             fs::create_dir_all(&directory).map_err(create)?;
-            let path = directory.join("projection.db");
+            let path = directory.join(FILE);
             let writer = Connection::open(&path)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(create)?;
             (writer, Connection::open(&path)?)

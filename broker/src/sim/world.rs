@@ -610,6 +610,8 @@ impl World {
             let call = self.calls.remove(at);
             let broker = self.brokers.iter().find(|it| it.number == call.broker);
             let has_failed = broker.is_some_and(|it| it.has_failed);
+            // Who is no longer the owner, and has not noticed, knows only what was before.
+            let is_owner = self.brokers.last().is_some_and(|it| it.number == call.broker);
             let rest = &call.what;
             match heard {
                 Heard::Sent { key, variant, answer } => {
@@ -622,7 +624,7 @@ impl World {
                     self.trace.push(format!("      {rest}: {}", brief(&answer)));
                     let is_late = has_failed && matches!(answer, Answer::Ok(_));
                     must!(!is_late, "I-31", "{seq:?} is settled after the journal failed");
-                    self.witness.settled(seq, epoch, again, &answer)?;
+                    self.witness.settled(seq, epoch, again && is_owner, &answer)?;
                 }
                 Heard::Greeted | Heard::Other => {}
             }

@@ -17,7 +17,7 @@ use crate::journal::error::{OpenError, ReadError};
 use crate::journal::frame::{Frame, Tail};
 use crate::journal::id::{BatchNo, Digest, Epoch, JournalId};
 
-const FILE: &str = "journal.db";
+pub(super) const FILE: &str = "journal.db";
 /// "BJRN": tells our files from those of other programs, also to `file`.
 const APPLICATION: u32 = 0x424a_524e;
 const VERSION: u32 = 1;
@@ -68,9 +68,7 @@ pub(super) fn open(directory: &Path, capacity: Option<u64>) -> Result<Opened, Op
     let io = |source| OpenError::Io { path: path.clone(), source };
     make_directory(directory).map_err(io)?;
     let acked = acked::read(directory)?;
-    if let Some(acked) = acked.filter(|_| !path.exists()) {
-        return Err(shorter(&path, acked.number, BatchNo(0)));
-    }
+    check_exists(&path, acked)?;
     let is_new = make_file(&path).map_err(io)?;
     if !is_new {
         wal::check(&path)?;
@@ -172,8 +170,24 @@ fn make_file(path: &Path) -> std::io::Result<bool> {
     }
 }
 
+/// Refuses to begin a journal anew where one was.
+pub(super) fn check_exists(path: &Path, acked: Option<Acked>) -> Result<(), OpenError> {
+    match acked {
+        Some(acked) if !path.exists() => Err(shorter(path, acked.number, BatchNo(0))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What was found in a file that is fit to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Made, but not further: the first open was killed.
+    Begun,
+    Ready,
+}
+
 /// Refuses what is not ours, what is newer, and what is damaged at its end, over a connection that cannot write.
-fn inspect(path: &Path, acked: Option<Acked>) -> Result<(), OpenError> {
+pub(super) fn inspect(path: &Path, acked: Option<Acked>) -> Result<Opening, OpenError> {
     let connection = reading(path).map_err(|err| broken(path, err))?;
     let application =
         pragma(&connection, "PRAGMA application_id").map_err(|err| broken(path, err))?;
@@ -181,9 +195,8 @@ fn inspect(path: &Path, acked: Option<Acked>) -> Result<(), OpenError> {
     let objects = pragma(&connection, "SELECT count(*) FROM sqlite_schema")
         .map_err(|err| broken(path, err))?;
     if (application, version, objects) == (0, 0, 0) {
-        // Made, but not further: the first open was killed.
         return match acked {
-            None => Ok(()),
+            None => Ok(Opening::Begun),
             Some(acked) => Err(shorter(path, acked.number, BatchNo(0))),
         };
     }
@@ -195,7 +208,22 @@ fn inspect(path: &Path, acked: Option<Acked>) -> Result<(), OpenError> {
         return Err(OpenError::TooNew { path: path.to_owned(), version });
     }
     let journal = journal_id(&connection).map_err(|err| broken(path, err))?;
-    check_tail(&connection, journal).map_err(|err| match err {
+    check_frames(&connection, path, Some(CHECKED))?;
+    // When another journal was put here, what the note says is not about it.
+    if let Some(acked) = acked.filter(|acked| acked.journal == journal) {
+        check_acked(&connection, path, acked)?;
+    }
+    Ok(Opening::Ready)
+}
+
+/// Decodes the last frames, or all of them, and follows their chain. Returns how many there are.
+pub(super) fn check_frames(
+    connection: &Connection,
+    path: &Path,
+    last: Option<i64>,
+) -> Result<u64, OpenError> {
+    let checked = journal_id(connection).map_err(Unfit::from);
+    checked.and_then(|journal| chain(connection, journal, last)).map_err(|err| match err {
         Unfit::Frame(ReadError::TooNew { version }) => {
             OpenError::TooNew { path: path.to_owned(), version: version.into() }
         }
@@ -203,12 +231,7 @@ fn inspect(path: &Path, acked: Option<Acked>) -> Result<(), OpenError> {
             OpenError::Corrupt { path: path.to_owned(), at: err.at() }
         }
         Unfit::Store(err) => broken(path, err),
-    })?;
-    match acked.filter(|acked| acked.journal == journal) {
-        Some(acked) => check_acked(&connection, path, acked),
-        // Another journal was put here; what the note says is not about it.
-        None => Ok(()),
-    }
+    })
 }
 
 /// Refuses a journal that ends before the last acknowledged batch, or holds another one in its place.
@@ -260,14 +283,14 @@ impl From<rusqlite::Error> for Unfit {
     }
 }
 
-/// Decodes the last frames and follows their chain.
-fn check_tail(connection: &Connection, journal: JournalId) -> Result<(), Unfit> {
+fn chain(connection: &Connection, journal: JournalId, last: Option<i64>) -> Result<u64, Unfit> {
     let head = tail(connection)?.number;
+    let from = last.map_or(0, |last| head.0.cast_signed().saturating_sub(last));
     let mut rows = connection.prepare(
         "SELECT number, epoch, digest, frame FROM frames WHERE number > ?1 ORDER BY number",
     )?;
-    let mut rows = rows.query([head.0.cast_signed().saturating_sub(CHECKED)])?;
-    let mut before: Option<Tail> = None;
+    let mut rows = rows.query([from])?;
+    let (mut before, mut count): (Option<Tail>, _) = (None, 0);
     while let Some(row) = rows.next()? {
         let number = BatchNo(unsigned(row, 0)?);
         let said = Tail { number, epoch: Epoch(unsigned(row, 1)?), digest: Digest(row.get(2)?) };
@@ -279,9 +302,9 @@ fn check_tail(connection: &Connection, journal: JournalId) -> Result<(), Unfit> 
         if frame.tail() != said || before.is_some_and(|before| before.digest != frame.before) {
             return Err(Unfit::At(number));
         }
-        before = Some(said);
+        (before, count) = (Some(said), count + 1);
     }
-    Ok(())
+    Ok(count)
 }
 
 fn journal_id(connection: &Connection) -> rusqlite::Result<JournalId> {

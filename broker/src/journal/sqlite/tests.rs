@@ -453,3 +453,31 @@ async fn a_store_that_ends_before_what_was_acknowledged_is_refused() {
     assert!(matches!(refused, Err(OpenError::Shorter { .. })), "{refused:?}");
     assert!(!gone.path().join("journal.db").exists());
 }
+
+/// I-32: what a start does not look at is refused when it is read, and found by who looks at everything.
+#[tokio::test]
+async fn damage_in_an_old_batch_is_never_read_as_whole() {
+    let place = TempDir::new().unwrap();
+    let journal = open(place.path()).await;
+    let mut writer = claim(&journal).await;
+    for number in 2..100 {
+        writer.append(batch(format!("batch number {number}.").into_bytes())).await.unwrap();
+    }
+    drop((journal, writer));
+    assert_eq!(check(place.path()).unwrap(), Some(Checked { batches: 99, contents: 0 }));
+    let other = Connection::open(place.path().join("journal.db")).unwrap();
+    let frame = "SELECT frame FROM frames WHERE number = 5";
+    let mut frame: Vec<u8> = other.query_row(frame, [], |row| row.get(0)).unwrap();
+    frame[90] ^= 1;
+    other.execute("UPDATE frames SET frame = ?1 WHERE number = 5", [frame]).unwrap();
+    drop(other);
+
+    let journal = open(place.path()).await;
+    let frames = read(&journal).await;
+    drop(journal);
+
+    assert!(matches!(frames.last(), Some(Err(ReadError::Corrupt { at: BatchNo(5) }))));
+    assert_eq!(frames.len(), 5);
+    let refused = check(place.path());
+    assert!(matches!(refused, Err(OpenError::Corrupt { at: BatchNo(5), .. })), "{refused:?}");
+}
