@@ -24,4 +24,5 @@ mod refusals;
 mod rings;
 mod secrets;
 mod streams;
+mod tasks;
 mod transcripts;

@@ -2,7 +2,9 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use broker_config::Provider as Name;
-use broker_proto::{Part, Provenance};
+use broker_proto::{
+    Part, Payload, Provenance, ResultType, TaskExchange, TaskInput, TaskSpec, WallTime,
+};
 use futures::stream;
 use tokio::sync::Notify;
 
@@ -280,4 +282,128 @@ async fn a_panic_is_a_failure_of_the_message() {
     let scripted = Scripted { says: text("half"), then: Then::Panic, ..Scripted::default() };
     let (failure, ..) = failure(answered(scripted).await);
     assert_eq!((failure.class, failure.refused_by.as_str()), (FailureClass::Internal, "agent"));
+}
+
+fn delegated(spec: TaskSpec) -> Delivery {
+    let mut delivery = fixture::delivery();
+    delivery.message.kind = MessageType::Delegation;
+    delivery.message.payload = Payload { task: Some(Box::new(spec)), ..Payload::default() };
+    delivery
+}
+
+fn spec(result: ResultType) -> TaskSpec {
+    let parts = vec![Part::text("line 1")];
+    let inputs = vec![TaskInput { name: "log".into(), parts }];
+    TaskSpec { description: "sum it up".into(), inputs, result, ..TaskSpec::default() }
+}
+
+fn says(parts: &[Part]) -> Vec<Chunk> {
+    let chunks = (0..).zip(parts).flat_map(|(part, opening)| {
+        let text = match opening {
+            Part::Text(text) => text.clone(),
+            Part::ToolCall { arguments, .. } => String::from_utf8_lossy(arguments).into_owned(),
+            other => panic!("{other:?}"),
+        };
+        [
+            Chunk::PartStart { part, opening: opening.clone() },
+            Chunk::Delta { part, text },
+            Chunk::PartEnd { part, closing: None },
+        ]
+    });
+    let done = Chunk::Done { usage: Usage::default(), stop_reason: Some(StopReason::End) };
+    chunks.chain([done]).collect()
+}
+
+async fn worked_on(delivery: &Delivery, has_tools: bool, parts: &[Part]) -> SettleOutcome {
+    let provider = Scripted { says: says(parts), ..Scripted::default() };
+    let model = Model { tools: has_tools, ..fixture::model(Name::OpenAi) };
+    let worker = Worker::new([(model, Arc::new(provider) as Arc<dyn Provider>)]).unwrap();
+    let ending = worker.answer(delivery, &Seen::default(), &CancellationToken::new()).await;
+    settled(ending).0
+}
+
+fn asks(arguments: &'static str) -> Part {
+    let (id, name) = ("c1".into(), task::ASK.into());
+    Part::ToolCall { id, name, arguments: arguments.as_bytes().into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_the_tool_is_a_question_back() {
+    let delivery = delegated(spec(ResultType::Text));
+    for (arguments, want) in [
+        (r#"{"question": "which?"}"#, "which?"),
+        (r#"{"text": "which?"}"#, "which?"),
+        (r#""which?""#, "which?"),
+        ("which?", "which?"),
+    ] {
+        let parts = [Part::text("Let me ask."), asks(arguments)];
+        let question = vec![Part::text(want)];
+        assert_eq!(worked_on(&delivery, true, &parts).await, SettleOutcome::Ask { question });
+    }
+    match worked_on(&delivery, true, &[asks("{}")]).await {
+        SettleOutcome::Failed { failure, .. } => {
+            assert_eq!(failure.class, FailureClass::MalformedReply);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_without_tools_asks_in_plain_words() {
+    let delivery = delegated(spec(ResultType::Text));
+    let question = vec![Part::text("which?")];
+    let asked = worked_on(&delivery, false, &[Part::text("\nQUESTION: which? ")]).await;
+    assert_eq!(asked, SettleOutcome::Ask { question });
+    let parts = vec![Part::text("QUESTION: is how it begins")];
+    let done = worked_on(&delivery, true, &parts).await;
+    let stop_reason = Some(StopReason::End);
+    assert_eq!(done, SettleOutcome::Done { parts, stop_reason }, "with tools they are only words");
+}
+
+#[tokio::test(start_paused = true)]
+async fn json_is_taken_out_of_its_fence() {
+    let fenced = [Part::text("```json\n{\"a\": 1}\n```\n")];
+    let stop_reason = Some(StopReason::End);
+    let done = |text: &str| SettleOutcome::Done { parts: vec![Part::text(text)], stop_reason };
+    let json = delegated(spec(ResultType::Json { schema: None }));
+    assert_eq!(worked_on(&json, true, &fenced).await, done("{\"a\": 1}"));
+    let plain = delegated(spec(ResultType::Text));
+    assert_eq!(worked_on(&plain, true, &fenced).await, done("```json\n{\"a\": 1}\n```\n"));
+}
+
+#[test]
+fn a_task_is_a_conversation_with_all_it_asked() {
+    let mut delivery = delegated(spec(ResultType::Json { schema: Some("{}".into()) }));
+    delivery.exchanges = vec![TaskExchange {
+        number: 1,
+        question: vec![Part::text("which?")],
+        asked_at: WallTime(1),
+        answer: vec![Part::text("both")],
+        answered_at: Some(WallTime(2)),
+    }];
+    let spec = delivery.message.payload.task.clone().unwrap();
+    let prompt = |has_tools| {
+        let model = Model { tools: has_tools, ..fixture::model(Name::Anthropic) };
+        Prompt::of(&task::as_question(&delivery, &spec, &model), &model).unwrap()
+    };
+    let given = prompt(true);
+    let texts = given.turns[0].parts.iter().map(|part| match part {
+        Part::Text(text) => text.as_str(),
+        other => panic!("{other:?}"),
+    });
+    let words = texts.collect::<Vec<_>>().join("\n");
+    for part in ["sum it up", "```json\n{}\n```", "Input log:", "line 1"] {
+        assert!(words.contains(part), "{words}");
+    }
+    assert_eq!(given.tools[0].name, task::ASK);
+    match (&given.turns[1].parts[..], &given.turns[2].parts[..]) {
+        ([Part::ToolCall { id, .. }], [Part::ToolResult { call_id, parts, .. }]) => {
+            assert_eq!((id, parts), (call_id, &vec![Part::text("both")]));
+        }
+        other => panic!("{other:?}"),
+    }
+    let given = prompt(false);
+    assert_eq!(given.tools, []);
+    assert_eq!(given.turns[1].parts, [Part::text("QUESTION: which?")]);
+    assert_eq!(given.turns[2].parts, [Part::text("both")]);
 }

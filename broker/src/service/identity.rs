@@ -58,12 +58,13 @@ impl Caller {
         match self {
             Self::Local => true,
             Self::Agent(_) => {
-                const OPEN: [&str; 7] = [
+                const OPEN: [&str; 8] = [
                     "/broker.v1.AgentLinkService/",
                     "/broker.v1.ContentService/",
                     "/broker.v1.ConsultService/",
                     "/broker.v1.MessageService/SendMessage",
-                    // Its own: what became of what it sent (I-6).
+                    // Its own: what became of what it sent or gave out (I-6).
+                    "/broker.v1.TaskService/",
                     "/broker.v1.MessageService/GetMessage",
                     "/grpc.health.v1.Health/",
                     "/grpc.reflection.",

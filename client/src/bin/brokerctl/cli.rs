@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use broker_config::{Config, Endpoint, Loader, Paths};
-use broker_proto::types::{AgentName, MessageId, MessageName, MessageState};
+use broker_proto::types::{AgentName, MessageId, MessageName, MessageState, TaskState};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -48,6 +48,12 @@ pub(crate) struct Global {
 pub(crate) enum Misused {
     #[error("`{0}` is no model name: 1 to 64 of a-z, 0-9, `.`, `_`, `-` are")]
     ModelName(String),
+    #[error("`{0}` is no agent's name: 1 to 64 of a-z, 0-9, `.`, `_`, `-` are")]
+    AgentName(String),
+    #[error("the task is empty")]
+    NoTask,
+    #[error("the answer is empty")]
+    NoAnswer,
 }
 
 impl Global {
@@ -145,6 +151,21 @@ pub(crate) enum Command {
         after_help = "Examples:\n  brokerctl explain --model opus --question \"hi\" --context session.jsonl"
     )]
     Explain(ExplainArgs),
+    /// Give out a task and wait for its result
+    ///
+    /// The result goes to stdout, what happens on the way to stderr. When the task asks something back and stdin is a
+    /// terminal, you are asked; otherwise the command ends with 1 and says how to answer. The task goes on without you:
+    /// Ctrl-C only leaves, and `brokerctl task watch ID` comes back. The same --id again is the same task.
+    #[command(
+        after_help = "Examples:\n  brokerctl delegate --to opus --task \"Summarise the log\" --input build.log\n  brokerctl delegate --to opus --task \"Extract the totals\" --input report.txt --json-schema totals.json --output json\n  brokerctl delegate --to agent/scribe --task \"Write it down\" --input tone=dry --detach"
+    )]
+    Delegate(DelegateArgs),
+    /// Look at tasks and steer them: list, show, watch, provide, suspend, resume, cancel
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl task list --state input_required\n  brokerctl task provide 01JD3Q8ZK5T0V9Y2X4W6R8P1NB \"in ten words\""
+    )]
+    Task(TaskCommand),
     /// See whether the broker, or a model's agent, answers
     ///
     /// Without a model only the broker is asked; with one, an agent that serves it. No provider is called.
@@ -276,6 +297,117 @@ pub(crate) struct QuestionArgs {
     /// The message's id, a ULID; the same id again gives the same answer
     #[arg(long, value_name = "ULID", value_parser = message_id)]
     pub(crate) id: Option<MessageId>,
+}
+
+/// What is given out, to whom, and under which conditions.
+#[derive(Debug, Args)]
+pub(crate) struct DelegateArgs {
+    /// The model that is to work on it, or `agent/NAME`
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) to: String,
+    /// What is to be done; `-` reads it from stdin
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) task: String,
+    /// What to work on: a text or picture file, NAME=VALUE, or NAME=@FILE; may be given several times
+    #[arg(long, value_name = "FILE|NAME=VALUE")]
+    pub(crate) input: Vec<String>,
+    /// The conversation so far: a transcript, one JSON object a line, as OpenAI or Anthropic write them
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) context: Option<PathBuf>,
+    /// How long the task may live, such as 2h; default: as long as the broker keeps messages
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// The most it may cost over all attempts, in USD
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    pub(crate) max_cost: Option<f64>,
+    /// The most tokens of input and output together, over all attempts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_tokens: Option<u64>,
+    /// The result must be one JSON value
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The result must be JSON that matches this JSON Schema
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json_schema: Option<PathBuf>,
+    /// Give it to the named model only, and fail instead of asking another
+    #[arg(long)]
+    pub(crate) no_fallback: bool,
+    /// The task's id, a ULID; the same id again is the same task
+    #[arg(long, value_name = "ULID", value_parser = message_id)]
+    pub(crate) id: Option<MessageId>,
+    /// Wait for the result; this is what happens without --detach
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) wait: bool,
+    /// Print the task's id and leave
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+/// `brokerctl task ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// List tasks, newest first
+    List {
+        /// Only tasks in this state; may be given several times
+        #[arg(long, value_parser = task_state)]
+        state: Vec<TaskState>,
+        /// Only tasks to this model, or `agent/NAME`
+        #[arg(long, value_name = "MODEL")]
+        to: Option<String>,
+        /// How many at once
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Where the page before ended
+        #[arg(long, value_name = "TOKEN")]
+        page: Option<String>,
+    },
+    /// Show one task: its state, questions and result
+    Show {
+        /// The task's id
+        #[arg(value_name = "ID", value_parser = message_name)]
+        id: MessageName,
+    },
+    /// Follow one task to its end, one line for each step
+    Watch {
+        /// The task's id
+        #[arg(value_name = "ID", value_parser = message_name)]
+        id: MessageName,
+        /// Go on behind this cursor, as an earlier watch printed it with --output json
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Answer what a task asks back
+    Provide {
+        /// The task's id
+        #[arg(value_name = "ID", value_parser = message_name)]
+        id: MessageName,
+        /// The answer; `-` reads it from stdin
+        text: String,
+        /// The question that this answers; default: the open one
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        question: u32,
+        /// A ULID of this answer; the same again changes nothing
+        #[arg(long, value_name = "ULID", value_parser = message_id)]
+        input_id: Option<MessageId>,
+    },
+    /// Take a task back until it is resumed; what works on it is stopped
+    Suspend {
+        /// The task's id
+        #[arg(value_name = "ID", value_parser = message_name)]
+        id: MessageName,
+    },
+    /// Let a suspended task go on
+    Resume {
+        /// The task's id
+        #[arg(value_name = "ID", value_parser = message_name)]
+        id: MessageName,
+    },
+    /// End a task, down to the provider's call
+    Cancel {
+        /// The task's id
+        #[arg(value_name = "ID", value_parser = message_name)]
+        id: MessageName,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -484,6 +616,12 @@ fn message_id(text: &str) -> Result<MessageId, String> {
     })
 }
 
+fn task_state(text: &str) -> Result<TaskState, String> {
+    let words = TaskState::ALL.map(TaskState::as_str);
+    let found = TaskState::ALL.into_iter().find(|state| state.as_str() == text);
+    found.ok_or_else(|| format!("is no state; {} are", words.join(", ")))
+}
+
 fn message_name(text: &str) -> Result<MessageName, String> {
     MessageName::parse(text).ok_or_else(|| {
         "an id is a ULID: 26 characters, such as 01ARZ3NDEKTSV4RRFFQ69G5FAV; its sender's name and a slash may stand before it".to_owned()
@@ -565,6 +703,9 @@ mod tests {
             "brokerctl models --endpoint http://x",
             "brokerctl token create Opus",
             "brokerctl message list --state sleeping",
+            "brokerctl task list --state asleep",
+            "brokerctl delegate --to opus --task x --wait --detach",
+            "brokerctl delegate --to opus --task x --max-tokens 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

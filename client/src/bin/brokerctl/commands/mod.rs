@@ -8,6 +8,7 @@ mod drain;
 mod folder;
 mod message;
 mod registry;
+mod task;
 mod token;
 pub(crate) mod up;
 mod usage;
@@ -36,6 +37,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Poll(args) => consult::poll(global, &args).await,
         Command::Attach(args) => Box::pin(consult::attach(global, &args)).await,
         Command::Explain(args) => consult::explain(global, args).await,
+        Command::Delegate(args) => Box::pin(task::delegate(global, args)).await,
+        Command::Task(command) => Box::pin(task::run(global, command)).await,
         Command::Ping { model } => registry::ping(global, model.as_deref()).await,
         Command::Models => registry::models(global).await,
         Command::Agents => registry::agents(global).await,

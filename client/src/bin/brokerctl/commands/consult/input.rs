@@ -99,9 +99,7 @@ fn payload(args: &QuestionArgs, stdin: &mut impl Read) -> Result<Payload, Error>
         });
     }
     if let Some(path) = &args.context {
-        let turns = transcript::parse(&text_file(path)?)
-            .map_err(|source| Error::Transcript { path: path.clone(), source })?;
-        context.extend(turns);
+        context.extend(conversation(path)?);
     }
     // Models read a picture better when the question about it follows.
     let mut request = args.image.iter().map(|path| image(path)).collect::<Result<Vec<_>, _>>()?;
@@ -116,13 +114,27 @@ fn payload(args: &QuestionArgs, stdin: &mut impl Read) -> Result<Payload, Error>
     Ok(payload)
 }
 
-fn text_file(path: &Path) -> Result<String, Error> {
+/// The turns of a transcript.
+pub(crate) fn conversation(path: &Path) -> Result<Vec<Entry>, Error> {
+    transcript::parse(&text_file(path)?)
+        .map_err(|source| Error::Transcript { path: path.to_owned(), source })
+}
+
+/// A file as one part: a picture where it is one, else text.
+pub(crate) fn part_of_file(path: &Path) -> Result<Part, Error> {
+    match image(path) {
+        Err(Error::NoPicture { .. }) => Ok(Part::Text(text_file(path)?)),
+        other => other,
+    }
+}
+
+pub(crate) fn text_file(path: &Path) -> Result<String, Error> {
     let what = format!("`{}`", path.display());
     let mut file = File::open(path).map_err(|source| Error::Read { what: what.clone(), source })?;
     text(what, &mut file)
 }
 
-fn text(what: String, from: &mut impl Read) -> Result<String, Error> {
+pub(crate) fn text(what: String, from: &mut impl Read) -> Result<String, Error> {
     let bytes = bounded(&what, from, MOST_BYTES)?;
     match String::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => Ok(text),
