@@ -158,6 +158,10 @@ impl Worker {
             MessageType::Consultation | MessageType::Delegation => {}
             // It tells, and asks nothing: taking it is all there is to do.
             MessageType::Status => {
+                if let Some(status) = &delivery.message.payload.status {
+                    let (severity, what) = (status.severity.as_str(), status.what.as_str());
+                    info!(severity, what, "status");
+                }
                 return Ending::settle(SettleOutcome::Done {
                     parts: Vec::new(),
                     stop_reason: None,

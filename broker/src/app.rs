@@ -35,9 +35,9 @@ use crate::{
     projection::{self, Projection},
     reply::{AskerLeft, Slots},
     service::{
-        self, AgentLinkService, ConsultService, ContentService, DeadlineLayer, IdentityLayer,
-        MessageService, RegistryService, ShedLayer, TaskService, TraceLayer, Uploads, UsageService,
-        Verify, Watches,
+        self, AgentLinkService, ConsultService, ContentService, DeadlineLayer, EventService,
+        IdentityLayer, MessageService, RegistryService, ShedLayer, TaskService, TraceLayer,
+        Uploads, UsageService, Verify, Watches,
     },
 };
 
@@ -282,6 +282,7 @@ async fn services(
     let consult = ConsultService { intake: intake.clone(), slots, stop: parts.stop.clone() };
     let content = ContentService { intake: intake.clone(), journal: Arc::clone(&journal), uploads };
     let watches = Watches { engine: intake.engine.clone(), journal, stop: parts.stop.clone() };
+    let event = EventService { intake: intake.clone(), watches: watches.clone() };
     let message = MessageService { intake: intake.clone(), watches: watches.clone() };
     let task = TaskService { intake: intake.clone(), watches };
     let drain = link::Drain {
@@ -318,6 +319,7 @@ async fn services(
         .add_service(agent_link.server(frame))
         .add_service(consult.server(frame))
         .add_service(content.server(frame))
+        .add_service(event.server(frame))
         .add_service(message.server(frame))
         .add_service(registry.server(frame))
         .add_service(task.server(frame))

@@ -22,10 +22,11 @@ mod tests;
 use std::{pin::Pin, time::Duration};
 
 use broker_proto::{
-    AgentInfo, AgentName, AskOptions, Delivery, Drain, Draining, Extension, Failure, Message,
-    MessageChange, MessageInfo, MessageName, MessageState, ModelInfo, ModelName, ModelUsage, Part,
-    Payload, Pong, Pull, RateLimit, Receipt, RouteExplanation, SettleOutcome, SettledFrame,
-    Settlement, TokenInfo, Usage, convert::InvalidField, pb,
+    AgentInfo, AgentName, AskOptions, Delivery, Drain, Draining, EventFilter, EventInfo,
+    EventStart, Extension, Failure, Message, MessageChange, MessageInfo, MessageName, MessageState,
+    ModelInfo, ModelName, ModelUsage, Part, Payload, PeerPing, PingTrip, Pong, Pull, RateLimit,
+    Receipt, RouteExplanation, SettleOutcome, SettledFrame, Settlement, TokenInfo, TraceStep,
+    Usage, convert::InvalidField, pb,
 };
 use futures::{Stream, StreamExt};
 use secrecy::{ExposeSecret, SecretString};
@@ -90,6 +91,22 @@ pub enum WatchItem {
     },
 }
 
+/// One item of a subscription. `cursor` continues behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventItem {
+    Event {
+        cursor: String,
+        event: EventInfo,
+    },
+    /// Events before `cursor` are no longer kept.
+    Gap {
+        cursor: String,
+    },
+}
+
+/// The events of a subscription.
+pub type EventStream = Pin<Box<dyn Stream<Item = Result<EventItem, Error>> + Send>>;
+
 /// The changes of a watch.
 pub type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchItem, Error>> + Send>>;
 
@@ -118,6 +135,7 @@ services! {
     consultations: consult_service_client::ConsultServiceClient,
     mail: message_service_client::MessageServiceClient,
     content: content_service_client::ContentServiceClient,
+    events: event_service_client::EventServiceClient,
     registry: registry_service_client::RegistryServiceClient,
     tasks_of: task_service_client::TaskServiceClient,
     usages: usage_service_client::UsageServiceClient,
@@ -326,6 +344,48 @@ impl Client {
         })))
     }
 
+    /// What happens in the broker, from `start` on.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the cursor is not one of this broker's, or the filter names what is not there.
+    pub async fn subscribe(
+        &self,
+        start: EventStart,
+        filter: EventFilter,
+    ) -> Result<EventStream, Error> {
+        let filter = Some(filter.into());
+        let request = self.request(pb::SubscribeRequest { from: start.into(), filter }, None)?;
+        let events = self.reply(self.events().subscribe(request).await)?;
+        let client = self.clone();
+        Ok(Box::pin(events.map(move |item| {
+            let item = item.map_err(|status| client.error(status))?;
+            event_item(item)
+        })))
+    }
+
+    /// A message and its life, step by step.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such message.
+    pub async fn trace(
+        &self,
+        message: impl Into<MessageName>,
+    ) -> Result<(MessageInfo, Vec<TraceStep>), Error> {
+        let message_id = message.into().to_string();
+        let (mut steps, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let (message_id, page_size) = (message_id.clone(), PAGE);
+            let request = pb::TraceMessageRequest { message_id, page_size, page_token };
+            let request = self.unary_request(request)?;
+            let reply = self.reply(self.mail().trace_message(request).await)?;
+            steps.extend(each(reply.steps)?);
+            page_token = reply.next_page_token;
+            if page_token.is_empty() {
+                return Ok((required(reply.info, "info")?.try_into()?, steps));
+            }
+        }
+    }
+
     /// Every model the broker knows.
     ///
     /// # Errors
@@ -370,6 +430,15 @@ impl Client {
         let model = model.unwrap_or_default().to_owned();
         let request = self.unary_request(pb::PingRequest { model })?;
         Ok(self.reply(self.registry().ping(request).await)?.try_into()?)
+    }
+
+    /// From an agent of one model to an agent of another and back; no provider is called.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when one side is missing or does not answer in time; the text says which.
+    pub async fn ping_model(&self, ping: PeerPing) -> Result<PingTrip, Error> {
+        let request = self.unary_request(pb::PingModelRequest::from(ping))?;
+        Ok(self.reply(self.registry().ping_model(request).await)?.try_into()?)
     }
 
     /// A new token for this agent's name; one made before is no longer good.
@@ -535,6 +604,15 @@ fn each<W, D: TryFrom<W, Error = InvalidField>>(wire: Vec<W>) -> Result<Vec<D>, 
 
 fn state(number: i32) -> Result<MessageState, Error> {
     Ok(required(MessageState::from_wire(number), "state")?)
+}
+
+fn event_item(wire: pb::SubscribeResponse) -> Result<EventItem, Error> {
+    use pb::subscribe_response::Item;
+    let cursor = wire.cursor;
+    Ok(match required(wire.item, "item")? {
+        Item::Event(event) => EventItem::Event { cursor, event: event.try_into()? },
+        Item::Gap(gap) => EventItem::Gap { cursor: gap.first_cursor },
+    })
 }
 
 fn watch_item(wire: pb::WatchMessagesResponse) -> Result<WatchItem, Error> {

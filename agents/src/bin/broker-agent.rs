@@ -20,10 +20,10 @@ use broker_agents::{
 };
 use broker_client::{
     Endpoint,
-    link::{Agent, AgentOptions, Ended, LinkState},
+    link::{Agent, AgentOptions, Ended, LinkState, PingHook},
 };
 use broker_config::{Config, Loader, Model, Paths};
-use broker_proto::AgentName;
+use broker_proto::{AgentName, RoleName};
 use clap::{Parser, ValueEnum};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,6 +56,9 @@ struct Arguments {
     /// Be the only process with this name: the newest one takes over.
     #[arg(long)]
     exclusive: bool,
+    /// A role whose queue it also takes from; may be given several times.
+    #[arg(long = "role", value_name = "NAME", value_parser = RoleName::parse)]
+    roles: Vec<RoleName>,
     /// Messages worked on at once. Default: what the models' `concurrency` adds up to.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     capacity: Option<u32>,
@@ -158,6 +161,9 @@ async fn serve(
     );
     options.is_exclusive = arguments.exclusive;
     options.capacity = arguments.capacity.unwrap_or_else(|| worker.capacity());
+    options.roles.clone_from(&arguments.roles);
+    // Its text is content.
+    options.on_ping = Some(PingHook::new(|from, _| info!(%from, "pinged by another model")));
     options.byte_credit = config.links.byte_credit;
     options.reconnect_min = config.links.reconnect_min;
     options.reconnect_max = config.links.reconnect_max;

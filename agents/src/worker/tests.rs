@@ -243,6 +243,9 @@ async fn a_status_is_taken_without_a_call_and_what_is_unknown_is_rejected() {
                 .unwrap();
         let mut delivery = fixture::delivery();
         delivery.message.kind = kind;
+        if kind == MessageType::Status {
+            delivery.message.payload.status = Some(broker_proto::StatusNotice::default());
+        }
         delivery.model = ModelName::parse(model).ok();
         let (outcome, _) =
             settled(worker.answer(&delivery, &Seen::default(), &CancellationToken::new()).await);

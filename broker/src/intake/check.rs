@@ -83,6 +83,14 @@ pub(super) fn task_bytes(message: &Message) -> u64 {
     (task.description.len() + names + schema) as u64
 }
 
+/// Only a status message has a status's body: nothing that a model may be asked carries one.
+pub(super) fn status(message: &Message) -> Result<(), Error> {
+    if message.payload.status.is_some() && message.kind != MessageType::Status {
+        return Err(InvalidField::new("payload.status", "belongs to a status message only").into());
+    }
+    Ok(())
+}
+
 /// Bytes a part adds to a prompt.
 pub(super) fn prompt_bytes(part: &Part) -> u64 {
     match part {

@@ -203,6 +203,7 @@ impl Intake {
         self.resolve(&mut message)?;
         self.check_size(&message)?;
         check::names(&message)?;
+        check::status(&message)?;
         let consultation = match (options, message.kind) {
             (Some(options), _) => Some(self.consultation(&message, options).await?),
             (None, _) => {

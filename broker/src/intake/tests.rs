@@ -223,6 +223,20 @@ async fn only_a_consultation_with_a_model_is_asked() {
     ));
 }
 
+/// I-4
+#[tokio::test]
+async fn nothing_but_a_status_carries_a_statuss_body() {
+    let shell = Shell::start().await;
+    let mut asked = question(1, "why?");
+    asked.payload.status = Some(broker_proto::StatusNotice::default());
+    let before = stored(&shell).await;
+
+    let refused = shell.intake.send(&local(), asked, false).await;
+
+    assert!(matches!(&refused, Err(Error::Invalid(bad)) if bad.field == "payload.status"));
+    assert_eq!(stored(&shell).await, before);
+}
+
 /// I-28: what is kept for settling is not eaten by bodies of messages that are refused anyway.
 #[tokio::test]
 async fn a_full_store_is_asked_before_large_bodies_are_put() {

@@ -5,6 +5,7 @@
 
 mod drain;
 mod outlet;
+mod ping;
 mod pull;
 mod stream;
 mod table;
@@ -12,6 +13,7 @@ mod token;
 
 pub use drain::Drain;
 pub use outlet::LinkOutlet;
+pub use ping::{PingError, Side};
 pub use stream::{Frames, Services, Settings, Wire, run};
 pub use table::{Links, Out};
 pub use token::{AgentToken, LeaseKey};

@@ -495,7 +495,10 @@ impl LinkTask {
             }
             // Read where the link waits for them.
             Up::Heartbeat { .. } | Up::Bye { .. } => {}
-            Up::Pong { nonce } => self.open.pong(nonce),
+            Up::Pong { nonce }
+            | Up::SendPing { nonce, .. }
+            | Up::PeerPong { nonce }
+            | Up::PingDone { nonce, .. } => self.open.answered(nonce, frame),
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use broker_proto::{AgentName, Down, ModelName};
+use broker_proto::{AgentName, Down, ModelName, Up};
 
 use crate::{
     core::{Delivered, agent::LinkId},
@@ -35,7 +35,8 @@ pub(super) struct Open {
     pub(super) close: CancellationToken,
     /// Why it is closed; written by whoever closes it, read once by the link.
     pub(super) reason: Arc<Mutex<Option<Status>>>,
-    pub(super) pings: Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>,
+    /// What it was asked and has not answered, by the number that its answer repeats.
+    pub(super) pings: Arc<Mutex<HashMap<u64, oneshot::Sender<Up>>>>,
 }
 
 /// Every open link. Written by links as they come and go; read by the engine's outlet and by pings.
@@ -50,7 +51,10 @@ impl Links {
     }
 
     pub(super) fn remove(&self, link: LinkId) {
-        self.open.remove(&link);
+        if let Some((_, open)) = self.open.remove(&link) {
+            // Whoever waits for an answer of this link waits no longer.
+            open.pings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     /// Hands something to a link. One whose agent does not read is closed: its leases run out, others go on.
@@ -130,20 +134,39 @@ impl Links {
         &self,
         model: &ModelName,
         nonce: u64,
-    ) -> Option<(AgentName, oneshot::Receiver<()>)> {
-        let (link, open) = self
-            .open
-            .iter()
-            .find(|open| open.models.contains(model))
-            .map(|found| (*found.key(), found.value().clone()))?;
+    ) -> Option<(AgentName, oneshot::Receiver<Up>)> {
+        let (agent, answering) = self.answering(model)?;
+        Some((agent, answering.ask(nonce, Down::Ping { nonce })))
+    }
+
+    /// An agent that serves `model`, to ask something of.
+    pub(super) fn answering(&self, model: &ModelName) -> Option<(AgentName, Answering)> {
+        let found = self.open.iter().find(|open| open.models.contains(model))?;
+        let answering =
+            Answering { links: self.clone(), link: *found.key(), pings: Arc::clone(&found.pings) };
+        Some((found.agent.clone(), answering))
+    }
+}
+
+/// One link, to ask something of.
+#[derive(Debug)]
+pub(super) struct Answering {
+    links: Links,
+    link: LinkId,
+    pings: Arc<Mutex<HashMap<u64, oneshot::Sender<Up>>>>,
+}
+
+impl Answering {
+    /// Says `down`; the receiver fires with the frame that answers `nonce`, and fails when the link ends before.
+    pub(super) fn ask(&self, nonce: u64, down: Down) -> oneshot::Receiver<Up> {
         let (tx, rx) = oneshot::channel();
-        let mut pings = open.pings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pings = self.pings.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that nobody waits for any more were not answered.
         pings.retain(|_, waiting| !waiting.is_closed());
         pings.insert(nonce, tx);
         drop(pings);
-        self.send(link, Out::Frame(Box::new(Down::Ping { nonce })));
-        Some((open.agent, rx))
+        self.links.send(self.link, Out::Frame(Box::new(down)));
+        rx
     }
 }
 
@@ -153,11 +176,12 @@ impl Open {
         self.close.cancel();
     }
 
-    pub(super) fn pong(&self, nonce: u64) {
+    /// Passes an answer on to whoever waits for it.
+    pub(super) fn answered(&self, nonce: u64, up: Up) {
         let waiting = self.pings.lock().unwrap_or_else(PoisonError::into_inner).remove(&nonce);
         if let Some(waiting) = waiting {
-            // Whoever pinged may have left.
-            let _ = waiting.send(());
+            // Whoever asked may have left.
+            let _ = waiting.send(up);
         }
     }
 }

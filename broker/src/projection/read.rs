@@ -323,6 +323,23 @@ impl Projection {
         }
     }
 
+    /// A message as it was accepted, as of `batch`.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn accepted(&self, seq: Seq, batch: BatchNo) -> Result<Option<Accepted>, Error> {
+        self.at_least(batch).await?;
+        let accepted: Option<Vec<u8>> = self
+            .reader
+            .call(move |connection| {
+                let mut statement =
+                    connection.prepare_cached("SELECT accepted FROM messages WHERE seq = ?1")?;
+                Ok(statement.query_row([number(seq.0)], |row| row.get(0)).optional()?)
+            })
+            .await?;
+        accepted.map(accepted_of).transpose()
+    }
+
     /// The life of a message so far, as of `batch`.
     ///
     /// # Errors

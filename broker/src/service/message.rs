@@ -7,7 +7,7 @@ use futures::{
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    Message, MessageChange, MessageName, MessageState, Payload,
+    Message, MessageChange, MessageName, MessageState, Payload, TraceStep,
     convert::{InvalidField, Stored as _},
     pb,
 };
@@ -18,7 +18,7 @@ use super::{
     watch::{Seen, Start},
 };
 use crate::{
-    core::{Command, Refusal, Reply, queue::Seq},
+    core::{Command, Event, Refusal, Reply, queue::Seq},
     engine,
     intake::Intake,
     projection::{Filter, Row},
@@ -113,6 +113,28 @@ impl pb::message_service_server::MessageService for MessageService {
         }))
     }
 
+    async fn trace_message(
+        &self,
+        request: Request<pb::TraceMessageRequest>,
+    ) -> Result<Response<pb::TraceMessageResponse>, Status> {
+        let caller = Caller::of(&request);
+        let request = request.into_inner();
+        let row =
+            find::row(&self.intake, &caller, find::message_name(&request.message_id)?).await?;
+        let (from, limit) = trace_page(&request)?;
+        let head = self.intake.engine.head();
+        let life = self.intake.projection.life(row.accepted.subject.seq, head).await;
+        let life = life.map_err(|error| status::projection(&error))?;
+        let steps = trace(life.iter().map(|step| &step.event));
+        let has_more = steps.len() > from + limit;
+        let steps = steps.into_iter().skip(from).take(limit);
+        Ok(Response::new(pb::TraceMessageResponse {
+            info: Some(row.info().into()),
+            steps: steps.map(Into::into).collect(),
+            next_page_token: if has_more { (from + limit).to_string() } else { String::new() },
+        }))
+    }
+
     async fn cancel_message(
         &self,
         request: Request<pb::CancelMessageRequest>,
@@ -165,6 +187,37 @@ impl pb::message_service_server::MessageService for MessageService {
         });
         Ok(Response::new(changes.boxed()))
     }
+}
+
+/// Which steps are asked for: the first, and how many.
+fn trace_page(request: &pb::TraceMessageRequest) -> Result<(usize, usize), InvalidField> {
+    let from = match request.page_token.as_str() {
+        "" => 0,
+        token => token
+            .parse()
+            .map_err(|_| InvalidField::new("page_token", "is not one that a trace gave"))?,
+    };
+    let limit = if request.page_size == 0 { PAGE } else { request.page_size.min(1000) };
+    Ok((from, limit as usize))
+}
+
+/// The steps in words, each with the time since the one before.
+fn trace<'a>(life: impl Iterator<Item = &'a Event>) -> Vec<TraceStep> {
+    let mut steps = Vec::new();
+    let mut before = None;
+    for told in life.filter_map(told) {
+        let Some((subject, state)) = told.message else { continue };
+        let (at, detail) = (told.at, told.detail);
+        let change = MessageChange { id: subject.id, at, change: told.kind.into(), detail, state };
+        steps.push(TraceStep {
+            change,
+            since_previous: before.map(|before| at.since(before)).unwrap_or_default(),
+            model: told.model,
+            agent: told.agent,
+        });
+        before = Some(at);
+    }
+    steps
 }
 
 type Change = Result<pb::WatchMessagesResponse, Status>;

@@ -5,6 +5,7 @@
 mod agent_link;
 mod consult;
 mod content;
+mod event;
 mod find;
 mod identity;
 mod layers;
@@ -21,6 +22,7 @@ mod watch;
 pub use agent_link::AgentLinkService;
 pub use consult::ConsultService;
 pub use content::{ContentService, Uploads};
+pub use event::EventService;
 pub use identity::{Caller, IdentityLayer, Verify};
 pub use layers::{DeadlineLayer, ShedLayer, TraceLayer};
 pub use message::MessageService;

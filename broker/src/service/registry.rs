@@ -7,7 +7,7 @@ use std::{
 
 use tonic::{Request, Response, Status};
 
-use broker_proto::{AgentName, Drain, ModelName, Pong, convert::InvalidField, pb};
+use broker_proto::{AgentName, Drain, ModelName, PeerPing, Pong, convert::InvalidField, pb};
 
 use super::{reason, status};
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
 
 /// How long a ping waits for an agent.
 const PONG: Duration = Duration::from_secs(5);
+/// The longest wait that may be asked for: below the deadline of a unary call.
+const LONGEST_PONG: Duration = Duration::from_secs(25);
 
 /// The longest a drain's answer waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(25);
@@ -46,7 +48,7 @@ impl RegistryService {
             .ping(model, nonce)
             .ok_or_else(|| reason::NO_AGENT.status(format!("no agent serves {model}")))?;
         match tokio::time::timeout(PONG, pong).await {
-            Ok(Ok(())) => Ok((agent, began.elapsed())),
+            Ok(Ok(_)) => Ok((agent, began.elapsed())),
             _ => Err(reason::NO_AGENT.status(format!("agent {agent} does not answer a ping"))),
         }
     }
@@ -99,6 +101,18 @@ impl pb::registry_service_server::RegistryService for RegistryService {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let pong = Pong { version, round_trip, agent, journal: self.journal.to_owned() };
         Ok(Response::new(pong.into()))
+    }
+
+    async fn ping_model(
+        &self,
+        request: Request<pb::PingModelRequest>,
+    ) -> Result<Response<pb::PingModelResponse>, Status> {
+        let given = PeerPing::try_from(request.into_inner())?;
+        let from = self.intake.model(&given.from).map_err(status::intake)?;
+        let to = self.intake.model(&given.to).map_err(status::intake)?;
+        let wait = given.wait.unwrap_or(PONG).min(LONGEST_PONG);
+        let trip = self.links.ping_between(PeerPing { from, to, ..given }, &self.nonce, wait).await;
+        Ok(Response::new(trip.map_err(|error| status::ping(&error))?.into()))
     }
 
     async fn create_token(

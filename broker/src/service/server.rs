@@ -3,13 +3,14 @@
 use broker_proto::pb::{
     self, agent_link_service_server::AgentLinkServiceServer,
     consult_service_server::ConsultServiceServer, content_service_server::ContentServiceServer,
-    message_service_server::MessageServiceServer, registry_service_server::RegistryServiceServer,
-    task_service_server::TaskServiceServer, usage_service_server::UsageServiceServer,
+    event_service_server::EventServiceServer, message_service_server::MessageServiceServer,
+    registry_service_server::RegistryServiceServer, task_service_server::TaskServiceServer,
+    usage_service_server::UsageServiceServer,
 };
 
 use super::{
-    AgentLinkService, ConsultService, ContentService, MessageService, RegistryService, TaskService,
-    UsageService,
+    AgentLinkService, ConsultService, ContentService, EventService, MessageService,
+    RegistryService, TaskService, UsageService,
 };
 
 /// The compiled descriptors of every service, for reflection.
@@ -31,6 +32,7 @@ server!(
     AgentLinkService => AgentLinkServiceServer,
     ConsultService => ConsultServiceServer,
     ContentService => ContentServiceServer,
+    EventService => EventServiceServer,
     MessageService => MessageServiceServer,
     RegistryService => RegistryServiceServer,
     TaskService => TaskServiceServer,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tonic::Status;
 
 use super::reason;
-use crate::{context, core::Refusal, engine, intake, projection};
+use crate::{context, core::Refusal, engine, intake, link::PingError, projection};
 
 pub(crate) fn refusal(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
@@ -86,6 +86,15 @@ pub(crate) fn context(error: &context::Error) -> Status {
             reason::STORE_FAILED.status(text)
         }
     }
+}
+
+pub(crate) fn ping(error: &PingError) -> Status {
+    let (PingError::Nobody { side, model } | PingError::Silent { side, model, .. }) = error;
+    let metadata = HashMap::from([
+        ("side".to_owned(), side.as_str().to_owned()),
+        ("model".to_owned(), model.to_string()),
+    ]);
+    reason::NO_AGENT.with(error.to_string(), metadata)
 }
 
 pub(crate) fn projection(error: &projection::Error) -> Status {

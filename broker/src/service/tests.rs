@@ -10,17 +10,18 @@ use broker_proto::{
     pb,
     pb::{
         consult_service_server::ConsultService as _, content_service_server::ContentService as _,
-        message_service_server::MessageService as _,
+        event_service_server::EventService as _, message_service_server::MessageService as _,
     },
 };
 
 use super::{
-    Caller, ConsultService, ContentService, MessageService, Uploads, Watches, find, reason,
+    Caller, ConsultService, ContentService, EventService, MessageService, Uploads, Watches, find,
+    reason, told::KINDS,
 };
 use crate::{
     app::rehearsal::{Shell, letter, local, question, send, soon},
     core::{Command, NewMessage},
-    journal::{Cursor, JournalId},
+    journal::{BatchNo, Claim, Cursor, Journal, JournalId, Manifest, memory::MemoryJournal},
 };
 
 fn reason_of(status: &Status) -> String {
@@ -222,7 +223,7 @@ async fn a_watch_goes_on_exactly_behind_its_cursor() {
     }
     cancel(&shell, 1).await;
     let journal = shell.journal.identity().journal;
-    let first = Cursor { journal, batch: crate::journal::BatchNo(1), index: 0 }.to_string();
+    let first = Cursor { journal, batch: BatchNo(1), index: 0 }.to_string();
     let whole = watched(&service, &first, None, 5).await;
     let words: Vec<&str> = whole.iter().map(|(_, word)| word.as_str()).collect();
     assert_eq!(words, ["1 accepted", "1 routed", "2 accepted", "2 routed", "1 finished"]);
@@ -259,14 +260,197 @@ async fn a_watch_begins_only_at_a_place_of_this_journal() {
         let request = pb::WatchMessagesRequest { cursor, message_id: String::new() };
         soon(service.watch_messages(Request::new(request))).await.err().map(|s| reason_of(&s))
     };
-    let batch = crate::journal::BatchNo(1);
+    let batch = BatchNo(1);
     let elsewhere = Cursor { journal: JournalId([1; 16]), batch, index: 0 };
     assert_eq!(watch(elsewhere.to_string()).await.as_deref(), Some("CURSOR_ELSEWHERE"));
     assert_eq!(watch("7".into()).await.as_deref(), Some("INVALID_FIELD"));
     let journal = shell.journal.identity().journal;
-    let batch = crate::journal::BatchNo(shell.engine.head().0 + 2);
+    let batch = BatchNo(shell.engine.head().0 + 2);
     let ahead = Cursor { journal, batch, index: 0 };
     assert_eq!(watch(ahead.to_string()).await.as_deref(), Some("CURSOR_AHEAD"));
+}
+
+fn events(shell: &Shell) -> EventService {
+    EventService { intake: shell.intake.clone(), watches: watches(shell) }
+}
+
+/// What a subscription tells first: `count` items, each the message's number or `-`, and the kind.
+async fn subscribed(
+    service: &EventService,
+    request: pb::SubscribeRequest,
+    count: usize,
+) -> Vec<(String, String)> {
+    use pb::subscribe_response::Item;
+    let stream = soon(service.subscribe(Request::new(request))).await.unwrap().into_inner();
+    let items = stream.take(count).map(|item| {
+        let item = item.unwrap();
+        let told = match item.item.unwrap() {
+            Item::Event(event) => {
+                let number = MessageId::parse(&event.message_id).map(MessageId::as_u128);
+                let number = number.map_or("-".to_owned(), |number| number.to_string());
+                format!("{number} {}", event.kind)
+            }
+            Item::Gap(gap) => {
+                assert_eq!(gap.first_cursor, item.cursor);
+                "gap".into()
+            }
+        };
+        (item.cursor, told)
+    });
+    soon(items.collect()).await
+}
+
+fn from_start(filter: pb::EventFilter) -> pb::SubscribeRequest {
+    let from = Some(pb::subscribe_request::From::Start(true));
+    pb::SubscribeRequest { from, filter: Some(filter) }
+}
+
+fn words(items: &[(String, String)]) -> Vec<&str> {
+    items.iter().map(|(_, word)| word.as_str()).collect()
+}
+
+/// I-30
+#[tokio::test]
+async fn a_subscription_goes_on_behind_its_cursor_and_tells_only_what_is_wanted() {
+    let shell = Shell::start().await;
+    let service = events(&shell);
+    shell.token("reviewer").await;
+    let in_session = NewMessage { session: Some("s".into()), ..letter(1) };
+    soon(shell.engine.command(send(in_session))).await.unwrap();
+    soon(shell.engine.command(send(letter(2)))).await.unwrap();
+    shell.ask(3).await;
+    cancel(&shell, 1).await;
+
+    let whole = subscribed(&service, from_start(pb::EventFilter::default()), 8).await;
+    let want = [
+        "- token_created",
+        "1 accepted",
+        "1 routed",
+        "2 accepted",
+        "2 routed",
+        "3 accepted",
+        "3 routed",
+        "1 finished",
+    ];
+    assert_eq!(words(&whole), want);
+    for (place, (cursor, _)) in whole.iter().enumerate().take(7) {
+        let from = Some(pb::subscribe_request::From::Cursor(cursor.clone()));
+        let request = pb::SubscribeRequest { from, filter: None };
+        assert_eq!(subscribed(&service, request, 7 - place).await, whole[place + 1..], "{place}");
+    }
+
+    let only = async |filter, count| {
+        let told = subscribed(&service, from_start(filter), count).await;
+        told.into_iter().map(|(_, word)| word).collect::<Vec<_>>()
+    };
+    let all = pb::EventFilter::default();
+    let kinds = vec!["finished".into(), "token_created".into()];
+    let filter = pb::EventFilter { kinds, ..all.clone() };
+    assert_eq!(only(filter, 2).await, ["- token_created", "1 finished"]);
+    let filter = pb::EventFilter { session: "s".into(), ..all.clone() };
+    assert_eq!(only(filter, 3).await, ["1 accepted", "1 routed", "1 finished"]);
+    let filter = pb::EventFilter { model: "opus".into(), ..all.clone() };
+    assert_eq!(only(filter, 2).await, ["3 accepted", "3 routed"]);
+    let kinds = vec!["finished".into()];
+    let agent = "reviewer".to_owned();
+    let filter = pb::EventFilter { agent, kinds, ..all.clone() };
+    assert_eq!(only(filter, 1).await, ["1 finished"], "it was sent to that agent");
+    let message_id = id(2).to_string();
+    let filter = pb::EventFilter { message_id, ..all };
+    assert_eq!(only(filter, 2).await, ["2 accepted", "2 routed"]);
+}
+
+/// I-30: what was cut off is told, and the watch goes on behind it.
+#[tokio::test]
+async fn a_watch_from_before_what_is_kept_is_told_the_gap_and_goes_on() {
+    let shell = Shell::start().await;
+    for number in 1..=4 {
+        soon(shell.engine.command(send(letter(number)))).await.unwrap();
+    }
+    shell.settled().await;
+    let first = Cursor { journal: shell.journal.identity().journal, batch: BatchNo(1), index: 0 };
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::open(&shell.store));
+    let mut writer = journal.claim(Claim::new(7, 7).unwrap()).await.unwrap();
+    for batch in [BatchNo(3), BatchNo(4)] {
+        let (parts, digest) = (vec![], crate::journal::Digest([0; 32]));
+        journal.publish(Manifest { batch, format: 1, parts, digest }).await.unwrap();
+    }
+    writer.truncate(BatchNo(3)).await.unwrap();
+
+    let told = subscribed(&events(&shell), from_start(pb::EventFilter::default()), 3).await;
+    assert_eq!(words(&told), ["gap", "2 accepted", "2 routed"]);
+    let seen = watched(&messages(&shell), &first.to_string(), None, 3).await;
+    assert_eq!(words(&seen), ["gap", "2 accepted", "2 routed"]);
+    assert_eq!(seen[0].0, Cursor { batch: BatchNo(3), ..first }.to_string());
+}
+
+#[tokio::test]
+async fn a_subscription_that_makes_no_sense_is_refused() {
+    let shell = Shell::start().await;
+    let service = events(&shell);
+    let journal = shell.journal.identity().journal;
+    let refused = async |from: Option<String>, filter: pb::EventFilter| {
+        let from = from.map(pb::subscribe_request::From::Cursor);
+        let request = pb::SubscribeRequest { from, filter: Some(filter) };
+        soon(service.subscribe(Request::new(request))).await.err().map(|status| reason_of(&status))
+    };
+    let all = pb::EventFilter::default;
+    let at = |journal, batch| Some(Cursor { journal, batch, index: 0 }.to_string());
+    let elsewhere = at(JournalId([1; 16]), BatchNo(1));
+    assert_eq!(refused(elsewhere, all()).await.as_deref(), Some("CURSOR_ELSEWHERE"));
+    assert_eq!(refused(Some("7".into()), all()).await.as_deref(), Some("INVALID_FIELD"));
+    assert_eq!(refused(Some(String::new()), all()).await.as_deref(), Some("INVALID_FIELD"));
+    let head = shell.engine.head();
+    let ahead = at(journal, BatchNo(head.0 + 2));
+    assert_eq!(refused(ahead, all()).await.as_deref(), Some("CURSOR_AHEAD"));
+    assert_eq!(refused(at(journal, head), all()).await, None);
+    let filter = pb::EventFilter { kinds: vec!["sneezed".into()], ..all() };
+    assert_eq!(refused(None, filter).await.as_deref(), Some("INVALID_FIELD"));
+    let filter = pb::EventFilter { message_id: id(9).to_string(), ..all() };
+    assert_eq!(refused(None, filter).await.as_deref(), Some("UNKNOWN_MESSAGE"));
+}
+
+#[test]
+fn the_events_are_documented_as_they_are_told() {
+    let page = include_str!("../../../docs/events.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(rows.collect::<Vec<_>>(), KINDS);
+}
+
+#[tokio::test]
+async fn a_trace_tells_every_step_once_page_by_page() {
+    let shell = Shell::start().await;
+    let service = messages(&shell);
+    soon(shell.engine.command(send(letter(1)))).await.unwrap();
+    shell.clock.advance(Duration::from_secs(3));
+    cancel(&shell, 1).await;
+    let trace = async |page_size, page_token: &str| {
+        let (message_id, page_token) = (id(1).to_string(), page_token.to_owned());
+        let request = pb::TraceMessageRequest { message_id, page_size, page_token };
+        soon(service.trace_message(Request::new(request))).await
+    };
+    let brief = |steps: &[pb::TraceStep]| -> Vec<(String, i64)> {
+        let step = |step: &pb::TraceStep| {
+            let since = step.since_previous.map_or(-1, |span| span.seconds);
+            (step.change.as_ref().unwrap().change.clone(), since)
+        };
+        steps.iter().map(step).collect()
+    };
+    let whole = trace(0, "").await.unwrap().into_inner();
+    let want = [("accepted", 0), ("routed", 0), ("finished", 3)];
+    let want: Vec<_> = want.map(|(word, seconds)| (word.to_owned(), seconds)).into();
+    assert_eq!((brief(&whole.steps), whole.next_page_token.as_str()), (want.clone(), ""));
+    assert_eq!(whole.info.unwrap().id, id(1).to_string());
+
+    let (mut steps, mut token) = (Vec::new(), String::new());
+    for _ in 0..3 {
+        let page = trace(1, &token).await.unwrap().into_inner();
+        assert_eq!(page.steps.len(), 1);
+        steps.extend(brief(&page.steps));
+        token = page.next_page_token;
+    }
+    assert_eq!((steps, token.as_str()), (want, ""));
+    assert_eq!(reason_of(&trace(1, "x").await.unwrap_err()), "INVALID_FIELD");
 }
 
 #[tokio::test]

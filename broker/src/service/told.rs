@@ -17,6 +17,33 @@ pub(super) struct Told {
     pub(super) agent: Option<AgentName>,
 }
 
+/// Every kind that is told, in the order of a life. `docs/events.md` lists them.
+pub(super) const KINDS: [&str; 23] = [
+    "accepted",
+    "routed",
+    "held",
+    "leased",
+    "attempt_failed",
+    "task_asked",
+    "task_answered",
+    "task_stopped",
+    "lease_lost",
+    "delivery_failed",
+    "parked",
+    "finished",
+    "redriven",
+    "purged",
+    "queue_paused",
+    "queue_resumed",
+    "model_available",
+    "model_unavailable",
+    "usage_changed",
+    "token_created",
+    "token_revoked",
+    "role_known",
+    "content_stored",
+];
+
 impl Told {
     fn new(kind: &'static str, at: WallTime, detail: impl Into<String>) -> Self {
         Self { kind, at, detail: detail.into(), message: None, model: None, agent: None }
@@ -143,4 +170,24 @@ pub(super) fn told(event: &Event) -> Option<Told> {
             Told::new("content_stored", *at, format!("{hash}: {} bytes", body.size_bytes))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KINDS;
+
+    /// A subscriber can filter by whatever is told.
+    #[test]
+    fn every_kind_that_is_told_is_in_the_list() {
+        let source = include_str!("told.rs").split("pub(super) fn told(").nth(1).unwrap();
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        let is_kind = |word: &&str| {
+            word.len() > 3 && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        };
+        let told: Vec<&str> = source.split('"').skip(1).step_by(2).filter(is_kind).collect();
+        assert!(told.len() >= KINDS.len(), "{told:?}");
+        for kind in told {
+            assert!(KINDS.contains(&kind), "{kind}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod backoff;
 mod connection;
 mod job;
 mod outbox;
+mod ping;
 mod pulse;
 mod streamed;
 mod task;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 pub use job::{Job, Report, SettleError};
+pub use ping::PingHook;
 pub use pulse::Watched;
 
 use crate::{Endpoint, Error};
@@ -52,6 +54,8 @@ pub struct AgentOptions {
     pub capacity: u32,
     /// Bytes of deliveries it has in hand at once.
     pub byte_credit: u64,
+    /// Is shown every ping from another model; the link answers by itself.
+    pub on_ping: Option<PingHook>,
     /// The first wait before connecting again, after one attempt at once.
     pub reconnect_min: Duration,
     /// The longest wait before connecting again.
@@ -76,6 +80,7 @@ impl AgentOptions {
             roles: Vec::new(),
             capacity: 1,
             byte_credit: 8 * 1024 * 1024,
+            on_ping: None,
             reconnect_min: Duration::from_millis(200),
             reconnect_max: Duration::from_secs(10),
         }

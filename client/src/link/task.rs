@@ -22,6 +22,7 @@ use super::{
     connection::{Connection, Event},
     job::{Ending, Job, Order, Shared},
     outbox::{Item, Outbox},
+    ping::Pings,
     work::{Work, release},
 };
 use crate::{Client, Error, content::Cache};
@@ -61,6 +62,7 @@ pub(super) struct LinkTask {
     client: Client,
     work: Work,
     outbox: Outbox,
+    pings: Pings,
     backoff: Backoff,
     phase: Phase,
     /// When what is not settled is given back, once this side leaves.
@@ -103,6 +105,7 @@ impl LinkTask {
             client,
             work: Work::new(capacity, options.byte_credit),
             outbox: Outbox::default(),
+            pings: Pings::new(options.on_ping.clone()),
             backoff: Backoff::new(options.reconnect_min, options.reconnect_max),
             phase: Phase::Waiting(Instant::now()),
             grace: None,
@@ -245,6 +248,19 @@ impl LinkTask {
             }
             Down::Cancel { lease, .. } | Down::Revoke { lease, .. } => self.work.lose(&lease),
             Down::Ping { nonce } => self.outbox.push(Item::Urgent(Up::Pong { nonce })),
+            Down::AskPing { nonce, to, text } => {
+                let ping = self.pings.send(nonce, to, text);
+                self.outbox.push(Item::Urgent(ping));
+            }
+            Down::PeerPing { nonce, from, text } => {
+                let pong = self.pings.answer(nonce, &from, &text);
+                self.outbox.push(Item::Urgent(pong));
+            }
+            Down::PeerPong { nonce } => {
+                if let Some(done) = self.pings.answered(nonce) {
+                    self.outbox.push(Item::Urgent(done));
+                }
+            }
             Down::Drain { reason, reconnect_after, is_over, .. } => {
                 tracing::info!(agent = %self.options.name, reason, is_over, "the broker drains");
                 self.is_stopping = !is_over;

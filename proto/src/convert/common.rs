@@ -96,7 +96,7 @@ pub(super) fn role(text: &str, field: &'static str) -> Result<RoleName, InvalidF
         .map_err(|_| InvalidField::new(field, "is not a role: 1 to 64 of a-z, 0-9, `_`, `-` are"))
 }
 
-fn optional<T>(
+pub(super) fn optional<T>(
     text: &str,
     read: impl FnOnce(&str) -> Result<T, InvalidField>,
 ) -> Result<Option<T>, InvalidField> {
@@ -359,6 +359,7 @@ impl TryFrom<pb::Payload> for Payload {
             metadata: wire.metadata,
             generation: wire.generation.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             task: wire.task.map(|task| task.try_into().map(Box::new)).transpose()?,
+            status: wire.status.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -374,6 +375,7 @@ impl From<Payload> for pb::Payload {
             metadata: payload.metadata,
             generation,
             task: payload.task.map(|task| (*task).into()),
+            status: payload.status.map(Into::into),
         }
     }
 }

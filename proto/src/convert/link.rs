@@ -11,9 +11,19 @@ use super::{
     each, required,
 };
 use crate::{
-    AnswerFrame, Delivery, Down, Extension, Failure, Hello, Message, ModelName, Pull, RefusedFrame,
-    SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, Up, Welcome, pb,
+    AnswerFrame, Delivery, Down, Extension, Failure, Hello, Message, ModelName, PingText, Pull,
+    RefusedFrame, SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, Up, Welcome, pb,
 };
+
+/// Bytes of a ping's text.
+const PING_TEXT: usize = 4096;
+
+pub(super) fn ping_text(text: String, field: &'static str) -> Result<PingText, InvalidField> {
+    if text.len() > PING_TEXT {
+        return Err(InvalidField::new(field, format!("is longer than {PING_TEXT} bytes")));
+    }
+    Ok(PingText(text))
+}
 
 impl TryFrom<pb::Hello> for Hello {
     type Error = InvalidField;
@@ -173,6 +183,16 @@ impl TryFrom<pb::ConnectRequest> for Up {
             Wire::Heartbeat(beat) => Self::Heartbeat { leases: beat.leases },
             Wire::Bye(bye) => Self::Bye { reason: bye.reason },
             Wire::Pong(pong) => Self::Pong { nonce: pong.nonce },
+            Wire::SendPing(ping) => Self::SendPing {
+                nonce: ping.nonce,
+                to: model(&ping.to, "send_ping.to")?,
+                text: ping_text(ping.text, "send_ping.text")?,
+            },
+            Wire::PeerPong(pong) => Self::PeerPong { nonce: pong.nonce },
+            Wire::PingDone(done) => Self::PingDone {
+                nonce: done.nonce,
+                round_trip: span(done.round_trip, "ping_done.round_trip")?.unwrap_or_default(),
+            },
         })
     }
 }
@@ -203,6 +223,14 @@ impl From<Up> for pb::ConnectRequest {
             Up::Heartbeat { leases } => Some(Wire::Heartbeat(pb::Heartbeat { leases })),
             Up::Bye { reason } => Some(Wire::Bye(pb::Bye { reason })),
             Up::Pong { nonce } => Some(Wire::Pong(pb::Pong { nonce })),
+            Up::SendPing { nonce, to, text } => {
+                Some(Wire::SendPing(pb::SendPing { nonce, to: to.to_string(), text: text.0 }))
+            }
+            Up::PeerPong { nonce } => Some(Wire::PeerPong(pb::PeerPong { nonce })),
+            Up::PingDone { nonce, round_trip } => {
+                let round_trip = Some(wire_span(round_trip));
+                Some(Wire::PingDone(pb::PingDone { nonce, round_trip }))
+            }
         };
         Self { frame, ..Self::default() }
     }
@@ -375,6 +403,17 @@ impl TryFrom<pb::ConnectResponse> for Down {
                 },
             },
             Wire::Ping(ping) => Self::Ping { nonce: ping.nonce },
+            Wire::AskPing(ping) => Self::AskPing {
+                nonce: ping.nonce,
+                to: model(&ping.to, "ask_ping.to")?,
+                text: ping_text(ping.text, "ask_ping.text")?,
+            },
+            Wire::PeerPing(ping) => Self::PeerPing {
+                nonce: ping.nonce,
+                from: model(&ping.from, "peer_ping.from")?,
+                text: ping_text(ping.text, "peer_ping.text")?,
+            },
+            Wire::PeerPong(pong) => Self::PeerPong { nonce: pong.nonce },
         })
     }
 }
@@ -417,6 +456,13 @@ impl From<Down> for pb::ConnectResponse {
                 })
             }
             Down::Ping { nonce } => Wire::Ping(pb::Ping { nonce }),
+            Down::AskPing { nonce, to, text } => {
+                Wire::AskPing(pb::AskPing { nonce, to: to.to_string(), text: text.0 })
+            }
+            Down::PeerPing { nonce, from, text } => {
+                Wire::PeerPing(pb::PeerPing { nonce, from: from.to_string(), text: text.0 })
+            }
+            Down::PeerPong { nonce } => Wire::PeerPong(pb::PeerPong { nonce }),
         };
         Self { frame: Some(frame), ..Self::default() }
     }

@@ -2,10 +2,14 @@
 
 use super::{
     InvalidField,
-    common::{message_id, numbered, time},
+    common::{
+        message_id, numbered, optional_agent, optional_model, span, text_of, time, wire_span,
+    },
     required,
 };
-use crate::{Message, MessageChange, MessageInfo, MessageState, MessageType, Priority, Sender, pb};
+use crate::{
+    Message, MessageChange, MessageInfo, MessageState, MessageType, Priority, Sender, TraceStep, pb,
+};
 
 impl TryFrom<pb::MessageInfo> for MessageInfo {
     type Error = InvalidField;
@@ -57,7 +61,7 @@ impl From<MessageInfo> for pb::MessageInfo {
             accepted_at: Some(info.accepted_at.into()),
             deadline: Some(info.deadline.into()),
             finished_at: info.finished_at.map(Into::into),
-            queue: super::common::text_of(info.queue),
+            queue: text_of(info.queue),
             size_bytes: info.size_bytes,
             generation: info.generation,
             summary: info.summary.map(Into::into),
@@ -104,5 +108,29 @@ impl TryFrom<pb::SendMessageRequest> for (Message, bool) {
         let mut message: Message = required(wire.message, "message")?.try_into()?;
         message.numbered = numbered(&wire.producer, wire.number)?;
         Ok((message, wire.allow_future_recipient))
+    }
+}
+
+impl TryFrom<pb::TraceStep> for TraceStep {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::TraceStep) -> Result<Self, InvalidField> {
+        Ok(Self {
+            change: required(wire.change, "step.change")?.try_into()?,
+            since_previous: span(wire.since_previous, "step.since_previous")?.unwrap_or_default(),
+            model: optional_model(&wire.model, "step.model")?,
+            agent: optional_agent(&wire.agent, "step.agent")?,
+        })
+    }
+}
+
+impl From<TraceStep> for pb::TraceStep {
+    fn from(step: TraceStep) -> Self {
+        Self {
+            change: Some(step.change.into()),
+            since_previous: Some(wire_span(step.since_previous)),
+            model: text_of(step.model),
+            agent: text_of(step.agent),
+        }
     }
 }

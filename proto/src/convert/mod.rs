@@ -4,9 +4,11 @@
 
 mod common;
 mod consult;
+mod event;
 mod link;
 mod message;
 mod registry;
+mod status;
 mod stored;
 mod task;
 mod usage;

@@ -7,7 +7,10 @@ use super::{
     common::{agent, model, optional_agent, role, span, text_of, time, wire_span},
     required,
 };
-use crate::{AgentInfo, Drain, Draining, ModelInfo, ModelName, Pong, TokenInfo, pb};
+use crate::{
+    AgentInfo, Drain, Draining, ModelInfo, ModelName, PeerPing, PingHop, PingTrip, Pong, TokenInfo,
+    pb,
+};
 
 fn models(names: &[String], field: &'static str) -> Result<Vec<ModelName>, InvalidField> {
     names.iter().map(|name| model(name, field)).collect()
@@ -181,5 +184,61 @@ impl From<pb::DrainResponse> for Draining {
 impl From<Draining> for pb::DrainResponse {
     fn from(draining: Draining) -> Self {
         Self { draining: draining.is_draining, running: draining.running }
+    }
+}
+
+impl TryFrom<pb::PingModelRequest> for PeerPing {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::PingModelRequest) -> Result<Self, InvalidField> {
+        Ok(Self {
+            from: model(&wire.from.to_lowercase(), "from")?,
+            to: model(&wire.to.to_lowercase(), "to")?,
+            text: super::link::ping_text(wire.text, "text")?,
+            wait: span(wire.wait, "wait")?,
+        })
+    }
+}
+
+impl From<PeerPing> for pb::PingModelRequest {
+    fn from(ping: PeerPing) -> Self {
+        Self {
+            from: ping.from.to_string(),
+            to: ping.to.to_string(),
+            text: ping.text.0,
+            wait: ping.wait.map(wire_span),
+        }
+    }
+}
+
+impl TryFrom<pb::PingModelResponse> for PingTrip {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::PingModelResponse) -> Result<Self, InvalidField> {
+        let hop = |hop: pb::PingHop| {
+            Ok(PingHop {
+                agent: agent(&hop.agent, "hops.agent")?,
+                took: span(hop.took, "hops.took")?.unwrap_or_default(),
+            })
+        };
+        Ok(Self {
+            hops: wire.hops.into_iter().map(hop).collect::<Result<_, InvalidField>>()?,
+            round_trip: span(wire.round_trip, "round_trip")?.unwrap_or_default(),
+            total: span(wire.total, "total")?.unwrap_or_default(),
+        })
+    }
+}
+
+impl From<PingTrip> for pb::PingModelResponse {
+    fn from(trip: PingTrip) -> Self {
+        let hop = |hop: PingHop| pb::PingHop {
+            agent: hop.agent.to_string(),
+            took: Some(wire_span(hop.took)),
+        };
+        Self {
+            hops: trip.hops.into_iter().map(hop).collect(),
+            round_trip: Some(wire_span(trip.round_trip)),
+            total: Some(wire_span(trip.total)),
+        }
     }
 }

@@ -192,6 +192,8 @@ pub struct Payload {
     pub generation: Generation,
     /// Of a delegation.
     pub task: Option<Box<TaskSpec>>,
+    /// The body of a status message; nothing else has one.
+    pub status: Option<super::StatusNotice>,
 }
 
 impl Payload {
@@ -219,6 +221,7 @@ impl fmt::Debug for Payload {
             .field("request", &self.request)
             .field("response", &self.response)
             .field("task", &self.task)
+            .field("status", &self.status)
             .finish_non_exhaustive()
     }
 }

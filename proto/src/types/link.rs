@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AgentName, AnswerFrame, Failure, Message, MessageId, ModelName, Part, RateLimit, Receipt,
-    RoleName, StopReason, TaskExchange, Usage, WallTime,
+    AgentName, AnswerFrame, Failure, Message, MessageId, ModelName, Part, PingText, RateLimit,
+    Receipt, RoleName, StopReason, TaskExchange, Usage, WallTime,
 };
 
 /// The first frame up.
@@ -194,6 +194,19 @@ pub enum Up {
     Pong {
         nonce: u64,
     },
+    /// A ping that the broker asked for, to be passed on.
+    SendPing {
+        nonce: u64,
+        to: ModelName,
+        text: PingText,
+    },
+    PeerPong {
+        nonce: u64,
+    },
+    PingDone {
+        nonce: u64,
+        round_trip: Duration,
+    },
 }
 
 /// A settlement's answer.
@@ -242,6 +255,21 @@ pub enum Down {
         result: Result<Receipt, RefusedFrame>,
     },
     Ping {
+        nonce: u64,
+    },
+    /// Ping an agent of this model.
+    AskPing {
+        nonce: u64,
+        to: ModelName,
+        text: PingText,
+    },
+    PeerPing {
+        nonce: u64,
+        from: ModelName,
+        text: PingText,
+    },
+    /// The answer to a ping that this agent sent.
+    PeerPong {
         nonce: u64,
     },
 }

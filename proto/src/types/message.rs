@@ -255,6 +255,17 @@ pub struct MessageChange {
     pub state: MessageState,
 }
 
+/// One step of a trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceStep {
+    pub change: MessageChange,
+    /// Since the step before; zero for the first.
+    pub since_previous: std::time::Duration,
+    /// The model whose queue it entered, or that was called.
+    pub model: Option<ModelName>,
+    pub agent: Option<AgentName>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,13 +5,16 @@
 mod answer;
 mod ask;
 mod content;
+mod event;
 mod failure;
 mod frames;
 mod link;
 mod message;
 mod names;
+mod ping;
 mod queue;
 mod registry;
+mod status;
 mod task;
 mod time;
 mod usage;
@@ -21,6 +24,7 @@ pub use answer::{
 };
 pub use ask::{AskOptions, Candidate, RouteExplanation};
 pub use content::{ContentHash, Entry, Generation, Part, PartRef, Payload, Role, Tool, ToolChoice};
+pub use event::{EventFilter, EventInfo, EventStart};
 pub use failure::{Failure, FailureClass, FailureScope};
 pub use frames::{FrameCounter, FrameGap, Stamp};
 pub use link::{
@@ -29,13 +33,15 @@ pub use link::{
 };
 pub use message::{
     Correlation, InvalidRecipient, Message, MessageChange, MessageInfo, MessageState, MessageType,
-    Numbered, Priority, Receipt, Recipient,
+    Numbered, Priority, Receipt, Recipient, TraceStep,
 };
 pub use names::{
     AgentName, InvalidName, MessageId, MessageName, ModelName, ProducerName, RoleName, Sender,
 };
+pub use ping::{PeerPing, PingHop, PingText, PingTrip};
 pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};
 pub use registry::{AgentInfo, Drain, Draining, ModelInfo, Pong, TokenInfo};
+pub use status::{Severity, StatusKind, StatusNotice};
 pub use task::{
     ResultType, TaskChange, TaskDetail, TaskExchange, TaskInfo, TaskInput, TaskSpec, TaskState,
 };

@@ -1,6 +1,6 @@
 //! Roles, whose agents share a queue, and messages to all agents of a model.
 
-use broker_proto::{MessageState, MessageType, Recipient, RoleName};
+use broker_proto::{MessageState, MessageType, Numbered, ProducerName, Recipient, RoleName};
 
 use super::world::*;
 use crate::core::{
@@ -118,7 +118,9 @@ fn house() -> World {
 #[test]
 fn every_agent_of_a_model_gets_one_copy_and_the_original_ends_with_their_number() {
     let mut world = house();
-    let new = world.for_all("opus");
+    let producer = ProducerName::parse("nightly").unwrap();
+    let numbered = Some(Numbered { producer, number: 1 });
+    let new = NewMessage { numbered, ..world.for_all("opus") };
     let id = new.id;
 
     world.send(new).unwrap();
@@ -137,6 +139,7 @@ fn every_agent_of_a_model_gets_one_copy_and_the_original_ends_with_their_number(
     assert_eq!(copies.len(), 2);
     for copy in copies {
         assert_eq!((copy.correlation.parent, copy.correlation.root), (Some(id), Some(id)));
+        assert_eq!(copy.numbered, None, "I-8: the number is the original's");
         assert_eq!(copy.subject.id.as_u128() >> 80, id.as_u128() >> 80, "as old as its original");
     }
     for seq in [Seq(2), Seq(3)] {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use broker_config::{Config, Endpoint, Loader, Paths};
-use broker_proto::types::{AgentName, MessageId, MessageName, MessageState, TaskState};
+use broker_proto::types::{AgentName, MessageId, MessageName, MessageState, Recipient, TaskState};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -166,26 +166,32 @@ pub(crate) enum Command {
         after_help = "Examples:\n  brokerctl task list --state input_required\n  brokerctl task provide 01JD3Q8ZK5T0V9Y2X4W6R8P1NB \"in ten words\""
     )]
     Task(TaskCommand),
-    /// See whether the broker, or a model's agent, answers
+    /// See whether the broker, a model's agent, or two models' agents answer
     ///
-    /// Without a model only the broker is asked; with one, an agent that serves it. No provider is called.
-    #[command(after_help = "Examples:\n  brokerctl ping\n  brokerctl ping opus")]
-    Ping {
-        /// The model whose agent is to answer
-        model: Option<String>,
-    },
+    /// Without a model only the broker is asked; with one, an agent that serves it. With --from and --to an agent of the
+    /// one model pings an agent of the other, and the time of each hop is shown. No provider is called.
+    #[command(
+        after_help = "Examples:\n  brokerctl ping\n  brokerctl ping opus\n  brokerctl ping --from opus --to sonnet --message \"are you there?\""
+    )]
+    Ping(PingArgs),
     /// List the models: their level, and why one is not called now
     #[command(after_help = "Examples:\n  brokerctl models\n  brokerctl models --output json")]
     Models,
     /// List the agents: which models they serve, and whether they are connected
     #[command(after_help = "Examples:\n  brokerctl agents")]
     Agents,
-    /// Look at messages: get, list, cancel, watch
+    /// Send messages and look at them: send, get, list, cancel, trace, watch
     #[command(
         subcommand,
         after_help = "Examples:\n  brokerctl message list --state failed\n  brokerctl message watch"
     )]
     Message(MessageCommand),
+    /// What happens in the broker
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl events tail\n  brokerctl events tail --from start --filter kind=finished --filter model=opus"
+    )]
+    Events(EventsCommand),
     /// What the models have used and have left
     #[command(subcommand, after_help = "Examples:\n  brokerctl usage status")]
     Usage(UsageCommand),
@@ -246,6 +252,25 @@ pub(crate) struct DemoArgs {
     /// Print {"expectations": [...], "ok": bool} on stdout
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// The model whose agent is to answer
+    #[arg(conflicts_with_all = ["from", "to", "message", "wait"])]
+    pub(crate) model: Option<String>,
+    /// The model whose agent sends the ping
+    #[arg(long, value_name = "MODEL", requires = "to")]
+    pub(crate) from: Option<String>,
+    /// The model whose agent answers it
+    #[arg(long, value_name = "MODEL", requires = "from")]
+    pub(crate) to: Option<String>,
+    /// What the ping says; at most 4 KiB
+    #[arg(long, value_name = "TEXT", requires = "from", default_value = "")]
+    pub(crate) message: String,
+    /// How long to wait for both agents, at most 25s
+    #[arg(long, value_name = "TIME", requires = "from", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -463,6 +488,11 @@ pub(crate) struct AttachArgs {
 /// `brokerctl message ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum MessageCommand {
+    /// Send a message and print its id
+    #[command(
+        after_help = "Examples:\n  brokerctl message send --to agent:reviewer \"the build is green\"\n  brokerctl message send --to agents:opus --severity warning --percent 80 \"tests run\"\n  git diff | brokerctl message send --to role:reviewer --type delegation -"
+    )]
+    Send(SendArgs),
     /// Show one message: its state, attempts and cost
     Get {
         /// The message's id, or SENDER/ID
@@ -477,9 +507,9 @@ pub(crate) enum MessageCommand {
         /// Only messages in this state; may be given several times
         #[arg(long, value_parser = state)]
         state: Vec<MessageState>,
-        /// Only messages to this model
-        #[arg(long, value_name = "MODEL")]
-        to: Option<String>,
+        /// Only messages to this recipient: MODEL, agent:NAME, role:NAME or agents:MODEL
+        #[arg(long, value_name = "TO", value_parser = recipient)]
+        to: Option<Recipient>,
         /// How many at once
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
@@ -493,6 +523,12 @@ pub(crate) enum MessageCommand {
         #[arg(value_name = "ID", value_parser = message_name)]
         message: MessageName,
     },
+    /// Show the life of one message, step by step, with the time between the steps
+    Trace {
+        /// The message's id, or SENDER/ID
+        #[arg(value_name = "ID", value_parser = message_name)]
+        message: MessageName,
+    },
     /// Follow what happens to messages, one line each, until Ctrl-C
     Watch {
         /// Only this message
@@ -501,6 +537,90 @@ pub(crate) enum MessageCommand {
         /// Go on behind this cursor, as an earlier watch printed it with --output json
         #[arg(long)]
         cursor: Option<String>,
+    },
+}
+
+/// What is sent, and to whom.
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// agent:NAME, role:NAME (one of its agents), agents:MODEL (a copy for each), or model:NAME
+    #[arg(long, value_name = "TO", value_parser = recipient)]
+    pub(crate) to: Recipient,
+    /// What it is for [default: consultation for a model, status for all others]
+    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    pub(crate) kind: Option<Kind>,
+    /// Its share of a queue that is behind
+    #[arg(long, value_enum, default_value_t, value_name = "PRIORITY")]
+    pub(crate) priority: Level,
+    /// The session it belongs to
+    #[arg(long)]
+    pub(crate) session: Option<String>,
+    /// When it is no longer wanted, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) expires: Option<Duration>,
+    /// Take a recipient that nobody knows yet
+    #[arg(long)]
+    pub(crate) allow_future_recipient: bool,
+    /// The message's id, a ULID; the same id again sends nothing twice
+    #[arg(long, value_name = "ULID", value_parser = message_id)]
+    pub(crate) id: Option<MessageId>,
+    /// How much somebody should care, of a status
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub(crate) severity: Option<Concern>,
+    /// How far the work has come, of a status
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) percent: Option<u8>,
+    /// The message that a status is about
+    #[arg(long, value_name = "ULID", value_parser = message_id)]
+    pub(crate) about: Option<MessageId>,
+    /// What it says; `-` reads it from stdin
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: String,
+}
+
+/// What a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    Handoff,
+    Consultation,
+    Delegation,
+    Status,
+}
+
+/// A priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Level {
+    Low,
+    #[default]
+    Normal,
+    High,
+    Urgent,
+}
+
+/// How much somebody should care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Concern {
+    Info,
+    Warning,
+    Error,
+}
+
+/// `brokerctl events ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventsCommand {
+    /// Follow what happens, one line each, until Ctrl-C
+    ///
+    /// Kinds: accepted, routed, held, leased, attempt_failed, task_asked, task_answered, task_stopped, lease_lost,
+    /// delivery_failed, parked, finished, redriven, purged, queue_paused, queue_resumed, model_available,
+    /// model_unavailable, usage_changed, token_created, token_revoked, role_known, content_stored. With --output json each
+    /// line has a `cursor`, from which a later --from goes on.
+    Tail {
+        /// Where to begin: `now`, `start`, or behind a cursor that an earlier tail printed
+        #[arg(long, value_name = "CURSOR", default_value = "now")]
+        from: String,
+        /// Only events with this: kind=, message=, model=, agent=, session=; kinds add up, all others must hold
+        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        filter: Vec<(String, String)>,
     },
 }
 
@@ -608,6 +728,23 @@ pub(crate) struct SettleArgs {
     /// Give it back unworked
     #[arg(long)]
     pub(crate) release: bool,
+}
+
+/// A recipient as people type it; a name alone is a model's.
+fn recipient(text: &str) -> Result<Recipient, String> {
+    let text = if text.contains([':', '/']) { text.to_owned() } else { format!("model:{text}") };
+    // Models' names are lower case; people also write GPT-4o.
+    let is_model = text.starts_with("model") || text.starts_with("agents");
+    let text = if is_model { text.to_lowercase() } else { text };
+    Recipient::parse(&text).map_err(|invalid| invalid.to_string())
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("is not KEY=VALUE")?;
+    if !["kind", "message", "model", "agent", "session"].contains(&key) || value.is_empty() {
+        return Err("has no key of kind, message, model, agent, session, or no value".into());
+    }
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn message_id(text: &str) -> Result<MessageId, String> {

@@ -7,10 +7,10 @@ use tonic_types::StatusExt;
 use super::sample;
 use crate::{
     AgentInfo, AnswerFrame, AnswerSummary, AskOptions, Attempt, Candidate, Correlation, Delivery,
-    Down, Failure, Hello, Message, MessageChange, MessageInfo, ModelInfo, ModelUsage, Part,
-    PassedOver, Payload, Pong, RateLimit, Receipt, Recipient, RouteExplanation, Routed,
-    SettleOutcome, Settlement, TaskChange, TaskExchange, TaskInfo, TaskSpec, TokenInfo, Up,
-    UsageWindow,
+    Down, EventFilter, EventInfo, Failure, Hello, Message, MessageChange, MessageInfo, ModelInfo,
+    ModelUsage, Part, PassedOver, Payload, Pong, RateLimit, Receipt, Recipient, RouteExplanation,
+    Routed, SettleOutcome, Settlement, StatusKind, StatusNotice, TaskChange, TaskExchange,
+    TaskInfo, TaskSpec, TokenInfo, TraceStep, Up, UsageWindow,
     convert::{InvalidField, common},
     pb,
 };
@@ -175,6 +175,85 @@ fn a_recipient_names_its_bad_field() {
         let wire = pb::Recipient { recipient: Some(recipient) };
         assert_eq!(Recipient::try_from(wire).unwrap_err().field, field);
     }
+}
+
+#[test]
+fn a_status_names_its_bad_field() {
+    use pb::status_notice::What as Wire;
+    let check = |what: Option<Wire>, field| {
+        check::<StatusNotice, pb::StatusNotice>(StatusNotice::default(), |s| s.what = what, field);
+    };
+    let level = |model: &str, level: &str| {
+        Some(Wire::Level(pb::LevelNotice { model: model.into(), level: level.into() }))
+    };
+    check(level(BAD_NAME, "WARNING"), "status.level.model");
+    check(level("opus", ""), "status.level.level");
+    check(level("opus", &"w".repeat(257)), "status.level.level");
+    let progress = |percent, step: String| {
+        Some(Wire::Progress(pb::ProgressNotice { percent: Some(percent), step }))
+    };
+    check(progress(101, String::new()), "status.progress.percent");
+    check(progress(u32::MAX, String::new()), "status.progress.percent");
+    check(progress(1, "s".repeat(257)), "status.progress.step");
+    let handoff = |from: &str, to: &str| {
+        let (from_model, to_model) = (from.into(), to.into());
+        Some(Wire::Handoff(pb::HandoffNotice { from_model, to_model }))
+    };
+    check(handoff("", "opus"), "status.handoff.from_model");
+    check(handoff("opus", ""), "status.handoff.to_model");
+    let spoilt = |spoil: fn(&mut pb::StatusNotice), field| {
+        self::check::<StatusNotice, _>(
+            StatusNotice { what: StatusKind::Heartbeat, ..StatusNotice::default() },
+            spoil,
+            field,
+        );
+    };
+    spoilt(|s| s.severity = 99, "status.severity");
+    spoilt(|s| s.subject = BAD_ID.into(), "status.subject");
+    spoilt(|s| s.text = "t".repeat(16 * 1024 + 1), "status.text");
+}
+
+#[test]
+fn an_event_names_its_bad_field() {
+    let event = |spoil: fn(&mut pb::Event), field| {
+        check::<EventInfo, _>(sample::event(), spoil, field);
+    };
+    event(|e| e.at = None, "event.at");
+    event(|e| e.message_id = BAD_ID.into(), "event.message_id");
+    event(|e| e.state = 0, "event.state");
+    event(|e| e.model = BAD_NAME.into(), "event.model");
+    event(|e| e.agent = BAD_NAME.into(), "event.agent");
+    let filter = |spoil: fn(&mut pb::EventFilter), field| {
+        check::<EventFilter, _>(sample::event_filter(), spoil, field);
+    };
+    filter(|f| f.message_id = BAD_ID.into(), "filter.message_id");
+    filter(|f| f.model = BAD_NAME.into(), "filter.model");
+    filter(|f| f.agent = BAD_NAME.into(), "filter.agent");
+    let step = |spoil: fn(&mut pb::TraceStep), field| {
+        check::<TraceStep, _>(sample::trace_step(), spoil, field);
+    };
+    step(|s| s.change = None, "step.change");
+    step(|s| s.since_previous = bad_span(), "step.since_previous");
+    step(|s| s.model = BAD_NAME.into(), "step.model");
+    step(|s| s.agent = BAD_NAME.into(), "step.agent");
+}
+
+#[test]
+fn a_ping_names_its_bad_field() {
+    let ping = |from: &str, to: &str, text: &str| {
+        let (from, to, text) = (from.to_owned(), to.to_owned(), text.to_owned());
+        let wire = pb::PingModelRequest { from, to, text, wait: None };
+        crate::PeerPing::try_from(wire).map_err(|invalid| invalid.field)
+    };
+    assert!(ping("Opus", "sonnet", "hi").is_ok());
+    assert_eq!(ping("", "sonnet", "hi"), Err("from"));
+    assert_eq!(ping("opus", BAD_NAME, "hi"), Err("to"));
+    assert_eq!(ping("opus", "sonnet", &"t".repeat(4097)), Err("text"));
+    let up = |frame| Up::try_from(pb::ConnectRequest { frame: Some(frame), ..Default::default() });
+    let text = "t".repeat(4097);
+    let frame = pb::SendPing { nonce: 1, to: "opus".into(), text };
+    let refused = up(pb::connect_request::Frame::SendPing(frame)).unwrap_err();
+    assert_eq!(refused.field, "send_ping.text");
 }
 
 #[test]

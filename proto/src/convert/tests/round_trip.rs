@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use super::sample;
 use crate::{
     AgentInfo, AnswerFrame, AnswerSummary, AskOptions, Attempt, Correlation, Delivery, Down, Entry,
-    FailureClass, FailureScope, Generation, Hello, Message, MessageChange, MessageInfo,
-    MessageState, MessageType, ModelInfo, ModelUsage, Part, PassedOver, Payload, Pong, Priority,
-    Provenance, RateLimit, Receipt, Recipient, RefusedFrame, ResultType, Role, RouteExplanation,
-    Routed, SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, TaskChange, TaskDetail,
-    TaskExchange, TaskInfo, TaskSpec, TaskState, TokenInfo, ToolChoice, Up, Usage, WallTime,
-    Welcome, pb,
+    EventFilter, EventInfo, FailureClass, FailureScope, Generation, Hello, Message, MessageChange,
+    MessageInfo, MessageState, MessageType, ModelInfo, ModelUsage, Part, PassedOver, Payload,
+    PingText, PingTrip, Pong, Priority, Provenance, RateLimit, Receipt, Recipient, RefusedFrame,
+    ResultType, Role, RouteExplanation, Routed, SettleOutcome, SettledFrame, Settlement, Stamp,
+    StatusNotice, StopReason, TaskChange, TaskDetail, TaskExchange, TaskInfo, TaskSpec, TaskState,
+    TokenInfo, ToolChoice, TraceStep, Up, Usage, WallTime, Welcome, pb,
 };
 
 #[track_caller]
@@ -33,6 +33,27 @@ fn content_survives_the_wire() {
     check::<pb::Entry, Entry>(sample::payload().context);
     check::<pb::Generation, Generation>([sample::payload().generation, Generation::default()]);
     check::<pb::Payload, Payload>([sample::payload(), Payload::default()]);
+}
+
+#[test]
+fn statuses_survive_the_wire() {
+    check::<pb::StatusNotice, StatusNotice>(sample::statuses());
+}
+
+#[test]
+fn events_and_traces_survive_the_wire() {
+    let bare = EventInfo {
+        message: None,
+        model: None,
+        agent: None,
+        session: None,
+        detail: String::new(),
+        ..sample::event()
+    };
+    check::<pb::Event, EventInfo>([sample::event(), bare]);
+    check::<pb::EventFilter, EventFilter>([sample::event_filter(), EventFilter::default()]);
+    check::<pb::TraceStep, TraceStep>([sample::trace_step()]);
+    check::<pb::PingModelResponse, PingTrip>([sample::trip()]);
 }
 
 #[test]
@@ -158,6 +179,9 @@ fn frames_up_survive_the_wire() {
         Up::Send(Box::new(sample::message())),
         Up::Heartbeat { leases: vec!["l".into()] },
         Up::Bye { reason: "r".into() },
+        Up::SendPing { nonce: 1, to: sample::model("opus"), text: PingText("hi".into()) },
+        Up::PeerPong { nonce: 2 },
+        Up::PingDone { nonce: 3, round_trip: sample::SPAN },
         Up::Pong { nonce: u64::MAX },
     ]));
 }
@@ -198,6 +222,9 @@ fn frames_down_survive_the_wire() {
         settled(Some(refused())),
         sent(Ok(sample::receipt())),
         sent(Err(refused())),
+        Down::AskPing { nonce: 1, to: sample::model("opus"), text: PingText("hi".into()) },
+        Down::PeerPing { nonce: 1, from: sample::model("opus"), text: PingText("hi".into()) },
+        Down::PeerPong { nonce: 2 },
         Down::Ping { nonce: 3 },
     ]);
 }

@@ -181,6 +181,7 @@ pub(super) fn payload() -> Payload {
             tool_choice: Some(ToolChoice::None),
         },
         task: Some(Box::new(task())),
+        status: statuses().pop(),
     }
 }
 
@@ -243,6 +244,60 @@ pub(super) fn task_change() -> TaskChange {
         detail: "question 1".into(),
         state: TaskState::InputRequired,
         exchange: Some(open_exchange()),
+    }
+}
+
+pub(super) fn statuses() -> Vec<StatusNotice> {
+    let of = |what| StatusNotice {
+        severity: Severity::Error,
+        text: "tests fail".into(),
+        subject: Some(id()),
+        what,
+    };
+    vec![
+        StatusNotice::default(),
+        of(StatusKind::Note),
+        of(StatusKind::Level { model: model("opus"), level: "WARNING".into() }),
+        of(StatusKind::Progress { percent: None, step: None }),
+        of(StatusKind::Heartbeat),
+        of(StatusKind::Handoff { from: model("opus"), to: model("sonnet") }),
+        of(StatusKind::Progress { percent: Some(100), step: Some("3 of 7".into()) }),
+    ]
+}
+
+pub(super) fn event() -> EventInfo {
+    EventInfo {
+        kind: "leased".into(),
+        at: AT,
+        message: Some((id(), MessageState::Leased)),
+        model: Some(model("opus")),
+        agent: Some(agent("opus-1")),
+        session: Some("s".into()),
+        detail: "attempt 1".into(),
+    }
+}
+
+pub(super) fn event_filter() -> EventFilter {
+    EventFilter {
+        kinds: vec!["leased".into()],
+        message: MessageName::parse("local/01ARZ3NDEKTSV4RRFFQ69G5FAV"),
+        model: Some(model("opus")),
+        agent: Some(agent("opus-1")),
+        session: Some("s".into()),
+    }
+}
+
+pub(super) fn trip() -> PingTrip {
+    let hop = PingHop { agent: agent("opus-1"), took: SPAN };
+    PingTrip { hops: vec![hop], round_trip: SPAN, total: SPAN }
+}
+
+pub(super) fn trace_step() -> TraceStep {
+    TraceStep {
+        change: change(),
+        since_previous: SPAN,
+        model: Some(model("opus")),
+        agent: Some(agent("opus-1")),
     }
 }
 

@@ -1,12 +1,15 @@
-//! `message get|list|cancel|watch`: what became of messages.
+//! `message send|get|list|cancel|trace|watch`: sending messages, and what became of them.
 
 use broker_client::{ListFilter, WatchItem};
-use broker_proto::types::{Entry, MessageInfo, MessageType, Part, Payload, Role};
+use broker_proto::types::{
+    Entry, Message, MessageInfo, MessageType, Part, Payload, Priority, Recipient, Role, Severity,
+    StatusKind, StatusNotice, TaskSpec, TraceStep,
+};
 use tokio_stream::StreamExt as _;
 
 use super::{connect, consult};
 use crate::{
-    cli::{Global, MessageCommand},
+    cli::{Concern, Global, Kind, Level, MessageCommand, SendArgs},
     exit_code::Exit,
     output::{self, Format},
 };
@@ -19,11 +22,15 @@ pub(crate) async fn run(global: &Global, command: MessageCommand) -> anyhow::Res
             let (info, payload) = client.message(message, payload).await?;
             get(global, &info, payload.as_ref())?;
         }
+        MessageCommand::Send(args) => sent(global, args).await?,
+        MessageCommand::Trace { message } => {
+            let (info, steps) = client.trace(message).await?;
+            traced(global, &info, &steps)?;
+        }
         MessageCommand::List { state, to, limit, page } => {
-            let to = to.as_deref().map(consult::input::model_name).transpose()?;
             let filter = ListFilter {
                 states: state,
-                to: to.map(|model| model.to_string()),
+                to: to.map(|to| to.to_string()),
                 page_size: limit,
                 page_token: page,
             };
@@ -50,6 +57,101 @@ pub(crate) async fn run(global: &Global, command: MessageCommand) -> anyhow::Res
     Ok(Exit::Done)
 }
 
+async fn sent(global: &Global, args: SendArgs) -> anyhow::Result<()> {
+    let kind = match (args.kind, &args.to) {
+        (Some(Kind::Handoff), _) => MessageType::Handoff,
+        (Some(Kind::Consultation), _) | (None, Recipient::Model(_)) => MessageType::Consultation,
+        (Some(Kind::Delegation), _) => MessageType::Delegation,
+        (Some(Kind::Status), _) | (None, _) => MessageType::Status,
+    };
+    let is_status = kind == MessageType::Status;
+    anyhow::ensure!(
+        is_status || (args.severity.is_none() && args.percent.is_none() && args.about.is_none()),
+        "--severity, --percent and --about belong to a status: --type status"
+    );
+    let text = match args.text.as_str() {
+        "-" => std::io::read_to_string(std::io::stdin())?,
+        _ => args.text,
+    };
+    let mut payload = Payload::default();
+    if is_status {
+        payload.status = Some(StatusNotice {
+            severity: match args.severity {
+                None | Some(Concern::Info) => Severity::Info,
+                Some(Concern::Warning) => Severity::Warning,
+                Some(Concern::Error) => Severity::Error,
+            },
+            text,
+            subject: args.about,
+            what: match args.percent {
+                None => StatusKind::Note,
+                percent => StatusKind::Progress { percent, step: None },
+            },
+        });
+    } else if kind == MessageType::Delegation {
+        payload.task = Some(Box::new(TaskSpec { description: text, ..TaskSpec::default() }));
+    } else {
+        payload.request.push(Part::Text(text));
+    }
+    let id = args.id.map_or_else(consult::input::new_id, Ok)?;
+    let message = Message {
+        priority: match args.priority {
+            Level::Low => Priority::Low,
+            Level::Normal => Priority::Normal,
+            Level::High => Priority::High,
+            Level::Urgent => Priority::Urgent,
+        },
+        session: args.session,
+        expires_at: args.expires.map(|span| consult::now().after(span)),
+        ..Message::new(id, args.to, kind, payload)
+    };
+    let receipt = connect(global).await?.send(message, args.allow_future_recipient).await?;
+    match global.output {
+        Format::Text => output::line(&receipt.message_id.to_string())?,
+        Format::Json => output::json(&serde_json::json!({
+            "message_id": receipt.message_id.to_string(),
+            "duplicate": receipt.is_duplicate,
+            "accepted_at": output::rfc3339(receipt.accepted_at),
+            "deadline": output::rfc3339(receipt.deadline),
+        }))?,
+    }
+    Ok(())
+}
+
+fn traced(global: &Global, info: &MessageInfo, steps: &[TraceStep]) -> anyhow::Result<()> {
+    if global.output == Format::Json {
+        let steps: Vec<_> = steps
+            .iter()
+            .map(|step| {
+                serde_json::json!({
+                    "at": output::rfc3339(step.change.at),
+                    "since_previous_ms": step.since_previous.as_secs_f64() * 1_000.0,
+                    "step": step.change.change,
+                    "state": step.change.state.as_str(),
+                    "model": step.model.as_ref().map(ToString::to_string),
+                    "agent": step.agent.as_ref().map(ToString::to_string),
+                    "detail": step.change.detail,
+                })
+            })
+            .collect();
+        output::json(&serde_json::json!({ "message": json(info, None), "steps": steps }))?;
+        return Ok(());
+    }
+    let (kind, to, state) = (info.kind.as_str(), &info.to, info.state.as_str());
+    output::line(&format!("{} {kind} from {} to {to}: {state}", info.id, info.from))?;
+    let rows = steps.iter().map(|step| {
+        [
+            output::rfc3339(step.change.at).unwrap_or_default(),
+            format!("+{}", output::span(step.since_previous)),
+            step.change.change.clone(),
+            step.change.state.as_str().to_owned(),
+            output::printable(&step.change.detail),
+        ]
+    });
+    output::line(&output::table(["AT", "AFTER", "STEP", "STATE", "DETAIL"], rows))?;
+    Ok(())
+}
+
 fn list(global: &Global, messages: &[MessageInfo], next: Option<&str>) -> anyhow::Result<()> {
     if global.output == Format::Json {
         let messages: Vec<_> = messages.iter().map(|info| json(info, None)).collect();
@@ -66,7 +168,7 @@ fn list(global: &Global, messages: &[MessageInfo], next: Option<&str>) -> anyhow
         };
         [
             info.id.to_string(),
-            kind(info.kind).to_owned(),
+            info.kind.as_str().to_owned(),
             info.to.to_string(),
             info.state.as_str().to_owned(),
             output::clock(info.accepted_at, now),
@@ -89,7 +191,7 @@ fn get(global: &Global, info: &MessageInfo, payload: Option<&Payload>) -> anyhow
     let now = consult::now();
     let mut rows = vec![
         ["id".to_owned(), info.id.to_string()],
-        ["type".to_owned(), kind(info.kind).to_owned()],
+        ["type".to_owned(), info.kind.as_str().to_owned()],
         ["from".to_owned(), info.from.to_string()],
         ["to".to_owned(), info.to.to_string()],
         ["state".to_owned(), info.state.as_str().to_owned()],
@@ -97,6 +199,12 @@ fn get(global: &Global, info: &MessageInfo, payload: Option<&Payload>) -> anyhow
         ["deadline".to_owned(), output::clock(info.deadline, now)],
         ["bytes".to_owned(), info.size_bytes.to_string()],
     ];
+    if info.copies > 0 {
+        rows.push(["copies".to_owned(), info.copies.to_string()]);
+    }
+    if let Some(parent) = info.correlation.parent {
+        rows.push(["parent".to_owned(), parent.to_string()]);
+    }
     if let Some(failure) = &info.failure {
         let words = format!("{}: {}", failure.class.as_str(), failure.detail);
         rows.push(["failure".to_owned(), words]);
@@ -111,6 +219,10 @@ fn get(global: &Global, info: &MessageInfo, payload: Option<&Payload>) -> anyhow
         rows.push(["cost".to_owned(), output::money(summary.cost_usd)]);
     }
     output::line(&output::table(["FIELD", "VALUE"], rows))?;
+    if let Some(status) = payload.and_then(|payload| payload.status.as_ref()) {
+        let title = format!("{} {}", status.severity.as_str(), status.what.as_str());
+        output::line(&format!("\n[{title}]\n{}", status.text))?;
+    }
     if let Some(payload) = payload {
         for entry in &payload.context {
             shown(role(entry), &entry.parts)?;
@@ -142,7 +254,7 @@ fn json(info: &MessageInfo, payload: Option<&Payload>) -> serde_json::Value {
     let summary = info.summary.as_ref().map(consult::summary_json);
     let mut json = serde_json::json!({
         "message_id": info.id.to_string(),
-        "type": kind(info.kind),
+        "type": info.kind.as_str(),
         "from": info.from.to_string(),
         "to": info.to.to_string(),
         "state": info.state.as_str(),
@@ -150,6 +262,9 @@ fn json(info: &MessageInfo, payload: Option<&Payload>) -> serde_json::Value {
         "deadline": output::rfc3339(info.deadline),
         "finished_at": info.finished_at.and_then(output::rfc3339),
         "size_bytes": info.size_bytes,
+        "session": info.session,
+        "copies": info.copies,
+        "parent": info.correlation.parent.map(|id| id.to_string()),
         "summary": summary,
         "failure": failure,
     });
@@ -161,6 +276,14 @@ fn json(info: &MessageInfo, payload: Option<&Payload>) -> serde_json::Value {
             .collect();
         json["context"] = turns.into();
         json["request"] = consult::text_of(&payload.request).into();
+        json["status"] = payload.status.as_ref().map_or(serde_json::Value::Null, |status| {
+            serde_json::json!({
+                "severity": status.severity.as_str(),
+                "what": status.what.as_str(),
+                "text": status.text,
+                "about": status.subject.map(|id| id.to_string()),
+            })
+        });
         json["response"] = consult::text_of(&payload.response).into();
     }
     json
@@ -195,15 +318,6 @@ fn watched(global: &Global, item: WatchItem) -> Result<(), output::Error> {
             "detail": change.detail,
             "state": state,
         })),
-    }
-}
-
-fn kind(kind: MessageType) -> &'static str {
-    match kind {
-        MessageType::Handoff => "handoff",
-        MessageType::Consultation => "consultation",
-        MessageType::Delegation => "delegation",
-        MessageType::Status => "status",
     }
 }
 

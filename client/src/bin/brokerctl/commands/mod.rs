@@ -5,8 +5,10 @@ pub(crate) mod consult;
 mod demo;
 mod doctor;
 mod drain;
+mod events;
 mod folder;
 mod message;
+mod ping;
 mod registry;
 mod task;
 mod token;
@@ -39,7 +41,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Explain(args) => consult::explain(global, args).await,
         Command::Delegate(args) => Box::pin(task::delegate(global, args)).await,
         Command::Task(command) => Box::pin(task::run(global, command)).await,
-        Command::Ping { model } => registry::ping(global, model.as_deref()).await,
+        Command::Ping(args) => ping::run(global, args).await,
+        Command::Events(command) => events::run(global, command).await,
         Command::Models => registry::models(global).await,
         Command::Agents => registry::agents(global).await,
         Command::Message(command) => message::run(global, command).await,

@@ -1,4 +1,4 @@
-//! `models`, `agents`, `ping`: who is there.
+//! `models`, `agents`: who is there.
 
 use broker_proto::types::ModelInfo;
 use serde::Serialize;
@@ -119,36 +119,6 @@ pub(crate) async fn agents(global: &Global) -> anyhow::Result<Exit> {
     });
     let header = ["AGENT", "LINK", "MODELS", "WORKING ON", "NAME", "SINCE"];
     output::line(&output::table(header, rows))?;
-    Ok(Exit::Done)
-}
-
-/// Sees whether the broker, or a model's agent, answers.
-pub(crate) async fn ping(global: &Global, model: Option<&str>) -> anyhow::Result<Exit> {
-    let model = model.map(consult::input::model_name).transpose()?;
-    let client = connect(global).await?;
-    let began = std::time::Instant::now();
-    let pong = client.ping(model.as_ref().map(|name| name.as_str())).await?;
-    let took = began.elapsed();
-    match global.output {
-        Format::Json => output::json(&serde_json::json!({
-            "version": pong.version,
-            "journal": pong.journal,
-            "agent": pong.agent.as_ref().map(ToString::to_string),
-            "broker_ms": took.as_secs_f64() * 1_000.0,
-            "agent_ms": pong.round_trip.map(|span| span.as_secs_f64() * 1_000.0),
-        }))?,
-        Format::Text => {
-            let millis = took.as_secs_f64() * 1_000.0;
-            output::line(&format!(
-                "broker {} answered in {millis:.1} ms (journal: {})",
-                pong.version, pong.journal
-            ))?;
-            if let (Some(agent), Some(span)) = (pong.agent, pong.round_trip) {
-                let millis = span.as_secs_f64() * 1_000.0;
-                output::line(&format!("agent {agent} answered in {millis:.1} ms"))?;
-            }
-        }
-    }
     Ok(Exit::Done)
 }
 

@@ -1,0 +1,85 @@
+//! `events tail`: what happens.
+
+use broker_client::EventItem;
+use broker_proto::types::{AgentName, EventFilter, EventInfo, EventStart, MessageName};
+use tokio_stream::StreamExt as _;
+
+use super::{connect, consult};
+use crate::{
+    cli::{EventsCommand, Global},
+    exit_code::Exit,
+    output::{self, Format},
+};
+
+/// Runs an events command.
+pub(crate) async fn run(global: &Global, command: EventsCommand) -> anyhow::Result<Exit> {
+    let EventsCommand::Tail { from, filter } = command;
+    let start = match from.as_str() {
+        "now" => EventStart::Now,
+        "start" => EventStart::First,
+        _ => EventStart::Behind(from),
+    };
+    let mut events = connect(global).await?.subscribe(start, wanted(filter)?).await?;
+    while let Some(item) = events.next().await {
+        match item? {
+            EventItem::Event { cursor, event } => told(global, &cursor, &event)?,
+            EventItem::Gap { cursor } => gap(global, &cursor)?,
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn wanted(pairs: Vec<(String, String)>) -> anyhow::Result<EventFilter> {
+    let mut filter = EventFilter::default();
+    for (key, value) in pairs {
+        match key.as_str() {
+            "kind" => filter.kinds.push(value),
+            "message" => {
+                let name = MessageName::parse(&value);
+                filter.message =
+                    Some(name.ok_or_else(|| anyhow::anyhow!("`{value}` is no message id"))?);
+            }
+            "model" => filter.model = Some(consult::input::model_name(&value)?),
+            "agent" => filter.agent = Some(AgentName::parse(&value)?),
+            _ => filter.session = Some(value),
+        }
+    }
+    Ok(filter)
+}
+
+fn told(global: &Global, cursor: &str, event: &EventInfo) -> Result<(), output::Error> {
+    let (id, state) = event.message.unzip();
+    if global.output == Format::Json {
+        return output::json(&serde_json::json!({
+            "cursor": cursor,
+            "kind": event.kind,
+            "at": output::rfc3339(event.at),
+            "message_id": id.map(|id| id.to_string()),
+            "state": state.map(|state| state.as_str()),
+            "model": event.model.as_ref().map(ToString::to_string),
+            "agent": event.agent.as_ref().map(ToString::to_string),
+            "session": event.session,
+            "detail": event.detail,
+        }));
+    }
+    let mut line = format!("{} {}", output::clock(event.at, consult::now()), event.kind);
+    if let (Some(id), Some(state)) = (id, state) {
+        line.push_str(&format!(" {id} [{}]", state.as_str()));
+    }
+    for name in [event.model.as_ref().map(ToString::to_string), event.session.clone()] {
+        line.extend(name.map(|name| format!(" {name}")));
+    }
+    if !event.detail.is_empty() {
+        line.push_str(": ");
+        line.push_str(&event.detail);
+    }
+    output::line(&output::printable(&line))
+}
+
+fn gap(global: &Global, cursor: &str) -> Result<(), output::Error> {
+    if global.output == Format::Json {
+        return output::json(&serde_json::json!({ "kind": "gap", "cursor": cursor }));
+    }
+    output::note(&format!("events before {cursor} are no longer kept"));
+    Ok(())
+}
