@@ -183,7 +183,7 @@ async fn serve(
             dedup_keys: config.broker.dedup_keys,
         },
         clock: Arc::clone(&clock),
-        newest: Arc::default(),
+        seen: Arc::default(),
         highest: Arc::default(),
     };
     let uploads = Uploads::default();

@@ -137,7 +137,7 @@ impl Shell {
                 dedup_keys: config.broker.dedup_keys,
             },
             clock: as_clock,
-            newest: Arc::default(),
+            seen: Arc::default(),
             highest: Arc::default(),
         };
         Self {

@@ -80,29 +80,56 @@ impl Bodies {
     /// # Errors
     /// [`Error::Corrupt`] when they are not those that were stored.
     pub async fn load(&self, body: &Body) -> Result<Bytes, Error> {
-        let mut pieces = Vec::with_capacity(body.keys.len());
-        for key in &body.keys {
-            if let Some(piece) = self.recent.get(key) {
-                pieces.push(piece);
-                continue;
-            }
-            let key = ContentKey::from_bytes(&key.0).ok_or(Error::Corrupt)?;
-            let piece = self.journal.get(key).await.map_err(|error| match error {
-                ReadError::CorruptContent { .. } | ReadError::Missing => Error::Corrupt,
-                other => Error::Read(other),
-            })?;
-            pieces.push(piece);
-        }
-        let bytes = match pieces.len() {
-            1 => pieces.pop().unwrap_or_default(),
-            _ => pieces
-                .iter()
-                .fold(BytesMut::new(), |mut all, piece| {
-                    all.extend_from_slice(piece);
-                    all
-                })
-                .freeze(),
-        };
-        if bytes.len() as u64 == body.size_bytes { Ok(bytes) } else { Err(Error::Corrupt) }
+        self.load_all(&[body]).await.pop().unwrap_or(Err(Error::Corrupt))
     }
+
+    /// Several bodies, each answered as by [`Bodies::load`]; the store is asked once for all it must give.
+    pub async fn load_all(&self, bodies: &[&Body]) -> Vec<Result<Bytes, Error>> {
+        let keys = || bodies.iter().flat_map(|body| &body.keys);
+        let kept: Vec<Option<Bytes>> = keys().map(|key| self.recent.get(key)).collect();
+        let missing = keys().zip(&kept).filter(|(_, kept)| kept.is_none());
+        // A key that is none names nothing that was stored.
+        let missing = missing.filter_map(|(key, _)| ContentKey::from_bytes(&key.0)).collect();
+        let mut read = self.read(missing).await.into_iter();
+        let mut pieces = kept.into_iter().map(|kept| match kept {
+            Some(piece) => Ok(piece),
+            None => read.next().unwrap_or(Err(Error::Corrupt)),
+        });
+        bodies.iter().map(|body| assemble(body, pieces.by_ref().take(body.keys.len()))).collect()
+    }
+
+    async fn read(&self, keys: Vec<ContentKey>) -> Vec<Result<Bytes, Error>> {
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let pieces = self.journal.get_all(keys).await.into_iter();
+        pieces
+            .map(|piece| {
+                piece.map_err(|error| match error {
+                    ReadError::CorruptContent { .. } | ReadError::Missing => Error::Corrupt,
+                    other => Error::Read(other),
+                })
+            })
+            .collect()
+    }
+}
+
+/// A body of its pieces, all of which are taken even when one is not there.
+fn assemble(
+    body: &Body,
+    pieces: impl Iterator<Item = Result<Bytes, Error>>,
+) -> Result<Bytes, Error> {
+    let pieces: Vec<Result<Bytes, Error>> = pieces.collect();
+    let mut pieces = pieces.into_iter().collect::<Result<Vec<Bytes>, Error>>()?;
+    let bytes = match pieces.len() {
+        1 => pieces.pop().unwrap_or_default(),
+        _ => pieces
+            .iter()
+            .fold(BytesMut::new(), |mut all, piece| {
+                all.extend_from_slice(piece);
+                all
+            })
+            .freeze(),
+    };
+    if bytes.len() as u64 == body.size_bytes { Ok(bytes) } else { Err(Error::Corrupt) }
 }

@@ -9,12 +9,20 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
 use crate::{
-    core::{Command, Query, Reply},
+    core::{BootTime, Command, Query, Reply},
     journal,
 };
 
 /// A body that goes into the batch of the command that names it.
 pub type Content = journal::Content;
+
+/// When the store was asked what memory may have forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AsOf {
+    /// How often the state had been loaded anew.
+    pub load: u64,
+    pub at: BootTime,
+}
 
 /// One command on its way to the engine.
 #[derive(Debug)]
@@ -23,6 +31,8 @@ pub(super) struct Envelope {
     pub(super) contents: Vec<Content>,
     /// The caller's span, so that what is decided is logged within it.
     pub(super) span: tracing::Span,
+    /// For a send: what it rests on.
+    pub(super) as_of: Option<AsOf>,
     /// `None` when nobody waits for the answer.
     pub(super) done: Option<oneshot::Sender<Result<Reply, Error>>>,
 }
@@ -35,6 +45,8 @@ pub struct EngineHandle {
     pub(super) head: Arc<AtomicU64>,
     /// Nothing new is accepted; written by the task.
     pub(super) is_full: Arc<AtomicBool>,
+    /// How often the state was loaded anew; written by the task.
+    pub(super) loads: Arc<AtomicU64>,
 }
 
 impl EngineHandle {
@@ -55,9 +67,37 @@ impl EngineHandle {
         command: Command,
         contents: Vec<Content>,
     ) -> Result<Reply, Error> {
+        self.ask(command, contents, None).await
+    }
+
+    /// A send whose id was looked up, or needed no look-up, `as_of` then.
+    ///
+    /// # Errors
+    /// As [`EngineHandle::command`]; [`Error::StoreUnavailable`] when that is too long ago to be told a duplicate.
+    pub async fn send(
+        &self,
+        command: Command,
+        contents: Vec<Content>,
+        as_of: AsOf,
+    ) -> Result<Reply, Error> {
+        self.ask(command, contents, Some(as_of)).await
+    }
+
+    /// What a look-up that begins now rests on.
+    #[must_use]
+    pub fn as_of(&self, at: BootTime) -> AsOf {
+        AsOf { load: self.loads.load(Ordering::Acquire), at }
+    }
+
+    async fn ask(
+        &self,
+        command: Command,
+        contents: Vec<Content>,
+        as_of: Option<AsOf>,
+    ) -> Result<Reply, Error> {
         let (done, decided) = oneshot::channel();
         let span = tracing::Span::current();
-        let envelope = Envelope { command, contents, span, done: Some(done) };
+        let envelope = Envelope { command, contents, span, as_of, done: Some(done) };
         self.commands.send(envelope).await.map_err(|_| Error::Stopping)?;
         decided.await.map_err(|_| Error::Unknown)?
     }
@@ -65,7 +105,7 @@ impl EngineHandle {
     /// Tells the engine something volatile; waits only for room in its channel.
     pub async fn tell(&self, command: Command) {
         let span = tracing::Span::current();
-        let envelope = Envelope { command, contents: Vec::new(), span, done: None };
+        let envelope = Envelope { command, contents: Vec::new(), span, as_of: None, done: None };
         // An engine that has stopped has no use for it.
         let _ = self.commands.send(envelope).await;
     }

@@ -13,7 +13,7 @@ mod task;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Fatal};
-pub use handle::{Content, EngineHandle};
+pub use handle::{AsOf, Content, EngineHandle};
 pub use recover::recover;
 pub use task::{EngineTask, Outlet, Returned, engine};
 

@@ -35,14 +35,12 @@ pub(super) async fn load(
     head: crate::journal::BatchNo,
     policy: Policy,
 ) -> Result<State, Fatal> {
-    let living = projection.living(head).await.map_err(|source| Fatal::Load { source })?;
     let mut state = State::new(policy);
+    let living = projection.living(head, |event| apply(&mut state, event)).await;
+    let living = living.map_err(|source| Fatal::Load { source })?;
     state.queue.skip_to(living.last_seq);
     for (sender, producer, highest) in &living.producers {
         state.queue.skip_numbers(sender, producer, *highest);
-    }
-    for event in &living.events {
-        apply(&mut state, event);
     }
     state.queue.restore(living.counters);
     Ok(state)

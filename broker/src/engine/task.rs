@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{Clock, EngineHandle, Error, Fatal, handle::Envelope, recover};
+use super::{AsOf, Clock, EngineHandle, Error, Fatal, handle::Envelope, recover};
 use crate::{
     core::{self, Command, Effect, Event, Reply, State},
     journal::{
@@ -34,8 +34,10 @@ const TAKEN: usize = 1024;
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// How often a full store is looked at again.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
-/// How long an ended message is still known in memory after the projection knows it: longer than any look-up takes.
-const REMEMBER: Duration = Duration::from_secs(60);
+/// How long an ended message is still known in memory after the projection knows it: longer than `intake::Seen` takes to
+/// look its id up again, and than such a look-up stays good.
+const REMEMBER: Duration = Duration::from_secs(20);
+const GOOD_FOR: Duration = Duration::from_secs(10);
 
 /// What an effect came back as, with the content it names.
 #[derive(Debug)]
@@ -91,6 +93,7 @@ pub struct EngineTask {
     /// For the handles.
     head: Arc<AtomicU64>,
     is_full: Arc<AtomicBool>,
+    loads: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for EngineTask {
@@ -111,9 +114,11 @@ pub fn engine(
     let (tx, commands) = mpsc::channel(COMMANDS);
     let head = Arc::new(AtomicU64::new(writer.head().0));
     let is_full = Arc::new(AtomicBool::new(false));
+    let loads = Arc::<AtomicU64>::default();
     let task = EngineTask {
         head: Arc::clone(&head),
         is_full: Arc::clone(&is_full),
+        loads: Arc::clone(&loads),
         state,
         writer,
         projection,
@@ -124,7 +129,7 @@ pub fn engine(
         remembered: VecDeque::new(),
         full: None,
     };
-    (EngineHandle { commands: tx, head, is_full }, task)
+    (EngineHandle { commands: tx, head, is_full, loads }, task)
 }
 
 impl EngineTask {
@@ -218,8 +223,14 @@ impl EngineTask {
     }
 
     fn take(&mut self, pending: &mut Pending, envelope: Envelope) {
-        let Envelope { command, contents, span, done } = envelope;
+        let Envelope { command, contents, span, as_of, done } = envelope;
         let _within = span.entered();
+        if as_of.is_some_and(|as_of| !self.is_good(as_of)) {
+            if let Some(done) = done {
+                pending.waiting.push((done, Err(Error::StoreUnavailable)));
+            }
+            return;
+        }
         if self.full.is_some() && matches!(command, Command::Send(_) | Command::StoreContent { .. })
         {
             if let Some(done) = done {
@@ -234,6 +245,12 @@ impl EngineTask {
             pending.bytes += contents.iter().map(|content| content.bytes().len()).sum::<usize>();
             pending.contents.extend(contents);
         }
+    }
+
+    /// Whether memory still knows whatever a look-up of then may have missed (I-7).
+    fn is_good(&self, as_of: AsOf) -> bool {
+        let age = self.clock.now().boot.0.saturating_sub(as_of.at.0);
+        as_of.load == self.loads.load(Ordering::Relaxed) && age <= GOOD_FOR
     }
 
     fn decide(
@@ -346,6 +363,7 @@ impl EngineTask {
         let policy = self.state.policy.clone();
         self.state = recover::load(&self.projection, self.writer.head(), policy).await?;
         self.remembered.clear();
+        self.loads.fetch_add(1, Ordering::Release);
         self.returned.clear();
         self.returned.push_back(Command::Recovered.into());
         self.returned.extend(self.outlet.reset().into_iter().map(Returned::from));

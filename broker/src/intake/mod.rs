@@ -6,13 +6,13 @@ pub mod bound;
 mod check;
 pub mod exchange;
 pub mod expected;
+mod seen;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use futures::future::try_join_all;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 
 use broker_config::Models;
 use broker_proto::{
@@ -23,10 +23,15 @@ use broker_proto::{
 
 use crate::{
     context::{self, Bodies},
-    core::{Command, Earlier, NewConsultation, NewMessage, Query, Refusal, Reply, queue::Digest},
-    engine::{self, Clock, EngineHandle},
+    core::{
+        Command, Earlier, NewConsultation, NewMessage, Now, Query, Refusal, Reply,
+        queue::{Body, Digest},
+    },
+    engine::{self, AsOf, Clock, EngineHandle},
     projection::{self, Projection},
 };
+
+pub use seen::Seen;
 
 /// Why a message was not accepted. All but [`Error::Engine`] are decided before anything is stored.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +76,8 @@ pub struct Intake {
     pub models: Arc<Models>,
     pub limits: Limits,
     pub clock: Arc<dyn Clock>,
-    /// The highest id of each sender. Written by whoever sends; senders are the names of tokens.
-    pub newest: Arc<DashMap<Sender, Option<MessageId>>>,
+    /// The highest ids of each sender. Written by whoever sends; senders are the names of tokens.
+    pub seen: Arc<DashMap<Sender, Seen>>,
     /// The highest number of each producer that was offered. Written by whoever sends.
     pub highest: Arc<DashMap<(Sender, ProducerName), u64>>,
 }
@@ -187,7 +192,7 @@ impl Intake {
         options: Option<AskOptions>,
         allow_future_recipient: bool,
     ) -> Result<Receipt, Error> {
-        let span = info_span!("message", id = %message.id);
+        let span = debug_span!("message", id = %message.id);
         self.take_in(from, message, options, allow_future_recipient).instrument(span).await
     }
 
@@ -212,47 +217,46 @@ impl Intake {
                 None
             }
         };
+        let now = self.clock.now();
+        let as_of = self.engine.as_of(now.boot);
+        let earlier = self.earlier(from, message.id, now, as_of).await?;
         let numbered = message.numbered.take();
-        let options = consultation.as_ref().map(|new| &new.options);
-        let digest = match &numbered {
-            // Its number says which message it is, whatever id it got when it was sent again.
-            Some(_) => {
-                let unnamed = MessageId::from_u128(0);
-                digest(&Message { id: unnamed, ..message.clone() }, options)
-            }
-            None => digest(&message, options),
-        };
-        let now = self.clock.now().wall;
-        let earlier = self.earlier(from, message.id, now).await?;
         let earlier_number = self.counted(from, numbered.as_ref()).await?;
+        // Its number says which message it is, whatever id it got when it was sent again.
+        let unnamed = numbered
+            .as_ref()
+            .map(|_| Message { id: MessageId::from_u128(0), ..message.clone() }.encode());
 
         if self.engine.is_full() {
             // Refused before large bodies eat what is kept for settling (I-28).
             return Err(Error::Engine(engine::Error::StoreFull));
         }
-        message.from = Some(from.clone());
-        message.timestamp = Some(now);
-        let stored = self.bodies.store(message.clone().encode()).await?;
-        let new = NewMessage {
+        let mut new = NewMessage {
             id: message.id,
             sender: from.clone(),
-            to: message.to,
+            to: message.to.clone(),
             kind: message.kind,
             priority: message.priority,
-            digest,
-            body: stored.body,
+            digest: Digest([0; 32]),
+            body: Body::default(),
             expires_at: message.expires_at,
-            session: message.session,
-            ordering_key: message.ordering_key,
-            correlation: message.correlation,
-            labels: message.labels,
+            session: message.session.clone(),
+            ordering_key: message.ordering_key.clone(),
+            correlation: message.correlation.clone(),
+            labels: message.labels.clone(),
             allow_future_recipient,
             consultation,
             earlier,
             numbered,
             earlier_number,
         };
-        match self.engine.with_contents(Command::Send(Box::new(new)), stored.contents).await? {
+        let stamped = message.encode_stamped(from, now.wall);
+        let said = unnamed.as_deref().unwrap_or(stamped.said());
+        new.digest = digest(said, new.consultation.as_ref().map(|new| &new.options));
+        let stored = self.bodies.store(stamped.bytes).await?;
+        new.body = stored.body;
+        let send = Command::Send(Box::new(new));
+        match self.engine.send(send, stored.contents, as_of).await? {
             Reply::Receipt(receipt) => Ok(receipt),
             _ => Err(Error::Engine(engine::Error::Unknown)),
         }
@@ -263,22 +267,22 @@ impl Intake {
         &self,
         from: &Sender,
         id: MessageId,
-        now: WallTime,
+        now: Now,
+        as_of: AsOf,
     ) -> Result<Option<Earlier>, Error> {
-        if !self.newest.contains_key(from) {
+        if !self.seen.contains_key(from) {
             let newest = self.projection.newest(from.clone()).await?;
-            self.newest.entry(from.clone()).or_insert(newest);
+            let seen = Seen::new(newest, now.boot, as_of.load);
+            self.seen.entry(from.clone()).or_insert(seen);
         }
-        // Ids rise with time, so one above every other of its sender was surely never used, and nothing is looked up.
-        if let Some(mut newest) = self.newest.get_mut(from)
-            && newest.is_none_or(|newest| id > newest)
-        {
-            *newest = Some(id);
+        let is_forgotten =
+            self.seen.get_mut(from).is_none_or(|mut seen| seen.note(id, now.boot, as_of.load));
+        if !is_forgotten {
             return Ok(None);
         }
         let before = |span: Duration| {
             let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-            WallTime(now.0.saturating_sub(span))
+            WallTime(now.wall.0.saturating_sub(span))
         };
         let window = projection::Window {
             since: before(self.limits.dedup_window),
@@ -399,11 +403,10 @@ impl Intake {
 }
 
 /// BLAKE3 over everything the sender said: what makes two sends of one id the same (I-7).
-fn digest(message: &Message, options: Option<&AskOptions>) -> Digest {
+fn digest(said: &[u8], options: Option<&AskOptions>) -> Digest {
     let mut hasher = blake3::Hasher::new();
-    let said: Bytes = message.clone().encode();
     hasher.update(&(said.len() as u64).to_le_bytes());
-    hasher.update(&said);
+    hasher.update(said);
     if let Some(options) = options {
         // How somebody listens is no part of what was asked: the same question shown otherwise is the same.
         let asked = AskOptions {

@@ -1,10 +1,12 @@
 //! Contents: the bytes that records refer to by key.
 //!
-//! Invariant: a key is made with its bytes, here, and never used for others. The copy number is random, so the same
+//! Invariant: a key is made with its bytes, here, and never used for others. No copy number is drawn twice, so the same
 //! bytes stored again are another content, and a deletion that arrives late hits nothing alive.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -27,7 +29,8 @@ pub enum ContentError {
     NoRandomness(#[from] NoRandomness),
 }
 
-/// Names one content: the hash of its bytes and a random copy number.
+/// Names one content: the hash of its bytes and a copy number. Later copies have higher numbers, as far as the clock
+/// knows, so that a store may keep them in that order.
 ///
 /// As text: `<hash>.<copy>`, both in hexadecimal. As bytes: 32 of the hash, 8 of the copy number, big endian.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +47,15 @@ impl ContentKey {
     #[must_use]
     pub fn hash(&self) -> Digest {
         self.hash
+    }
+
+    pub(super) fn copy(&self) -> u64 {
+        self.copy
+    }
+
+    /// The key of a content that a store found.
+    pub(super) fn stored(hash: Digest, copy: u64) -> Self {
+        Self { hash, copy }
     }
 
     /// For records that hold keys.
@@ -106,7 +118,7 @@ impl Content {
         if bytes.len() > MAX_CONTENT_BYTES {
             return Err(ContentError::TooLarge { bytes: bytes.len() });
         }
-        let copy = u64::from_be_bytes(random()?);
+        let copy = next_copy()?;
         Ok(Self { key: ContentKey { hash: Digest::of(&bytes), copy }, bytes })
     }
 
@@ -127,6 +139,27 @@ impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Content({}, {} bytes)", self.key, self.bytes.len())
     }
+}
+
+/// Bits of a copy number below the milliseconds of its making.
+const BELOW: u32 = 21;
+/// The last copy number that this process drew; 0 before the first.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// Above every number that this process drew before. A process begins at a random place of its first millisecond, so
+/// that two of them, or one whose clock was set back, do not meet.
+fn next_copy() -> Result<u64, NoRandomness> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // 63 bits last until 2109; a store may keep them signed.
+    let now = (u64::try_from(since.as_millis()).unwrap_or(u64::MAX) << BELOW) & (u64::MAX >> 1);
+    let begin = match LAST.load(Ordering::Relaxed) {
+        0 => now | u64::from(u32::from_le_bytes(random()?) >> (u32::BITS - BELOW)),
+        _ => now,
+    };
+    let next = |last: u64| Some(begin.max(last + 1));
+    // The closure never refuses; what it replaced is the number before.
+    let (Ok(last) | Err(last)) = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    Ok(begin.max(last + 1))
 }
 
 /// Random bytes from the operating system.

@@ -127,6 +127,12 @@ pub enum ReadError {
 pub enum OpenError {
     #[error("`{}` has format {version}, which is newer than this program", path.display())]
     TooNew { path: PathBuf, version: u32 },
+    /// No release ever wrote it.
+    #[error(
+        "`{}` has layout {version}, from before the first release: move the data folder away, or use another",
+        path.display()
+    )]
+    TooOld { path: PathBuf, version: u32 },
     #[error("`{}` is not a journal", path.display())]
     NotOurs { path: PathBuf },
     #[error("batch {at} in `{}` is damaged", path.display())]

@@ -65,6 +65,17 @@ pub trait Journal: std::fmt::Debug + Send + Sync {
     /// The bytes of one content, compared with their hash (I-5).
     fn get(&self, key: ContentKey) -> Answer<'_, Bytes, ReadError>;
 
+    /// Several contents at once, each answered as by [`Journal::get`].
+    fn get_all(&self, keys: Vec<ContentKey>) -> BoxFuture<'_, Vec<Result<Bytes, ReadError>>> {
+        Box::pin(async move {
+            let mut all = Vec::with_capacity(keys.len());
+            for key in keys {
+                all.push(self.get(key).await);
+            }
+            all
+        })
+    }
+
     /// The keys of all contents stored at least `grace` ago, for the sweep that finds those no batch refers to.
     fn keys(&self, grace: Duration) -> BoxStream<'static, Result<ContentKey, ReadError>>;
 

@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -254,16 +255,20 @@ impl Journal for SqliteJournal {
         Box::pin(self.shared.readers.get(key))
     }
 
+    fn get_all(&self, keys: Vec<ContentKey>) -> BoxFuture<'_, Vec<Result<Bytes, ReadError>>> {
+        Box::pin(self.shared.readers.get_all(keys))
+    }
+
     fn keys(&self, grace: Duration) -> BoxStream<'static, Result<ContentKey, ReadError>> {
         let readers = Arc::clone(&self.shared.readers);
         let stored_before =
             store::now().saturating_sub(i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
-        let pages = stream::try_unfold(Some(0), move |after| {
+        let pages = stream::try_unfold(Some(None), move |after| {
             let readers = Arc::clone(&readers);
             async move {
                 let Some(after) = after else { return Ok(None) };
                 let (keys, next) = readers.keys(after, stored_before).await?;
-                Ok(Some((stream::iter(keys.into_iter().map(Ok)), next)))
+                Ok(Some((stream::iter(keys.into_iter().map(Ok)), next.map(Some))))
             }
         });
         futures::TryStreamExt::try_flatten(pages).boxed()

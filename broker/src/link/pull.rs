@@ -39,7 +39,8 @@ impl Services {
             Ok(leased) => {
                 let mut deliveries = Vec::new();
                 for delivered in leased {
-                    deliveries.extend(self.delivery(&agent, delivered).await);
+                    let body = self.bodies.load(&delivered.body).await;
+                    deliveries.extend(self.delivery(&agent, delivered, body).await);
                 }
                 Ok(deliveries)
             }

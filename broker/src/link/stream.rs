@@ -3,14 +3,17 @@
 pub(super) mod settle;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::mpsc,
@@ -19,7 +22,7 @@ use tokio::{
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, debug_span, info, info_span, warn};
 
 use broker_proto::{
     AgentName, AnswerFrame, Delivery, Down, Hello, Message, MessageId, Part, Recipient,
@@ -44,6 +47,9 @@ use crate::{
 
 /// Frames to an agent waiting at most. Deliveries are bounded by its credit, the rest answers what it sent.
 const OUT: usize = 8192;
+/// What is written to an agent without looking for more, and the bytes of bodies read for it at once.
+const TOGETHER: usize = 64;
+const TOGETHER_BYTES: u64 = 1024 * 1024;
 /// The longest name a process may give itself.
 const INSTANCE: usize = 64;
 /// Roles that one agent takes at most.
@@ -103,14 +109,29 @@ type Answering = BoxFuture<'static, Option<Down>>;
 /// What waits for the engine, and its size.
 #[derive(Default)]
 struct Settling {
-    waiting: FuturesUnordered<BoxFuture<'static, (u64, Option<Down>)>>,
+    waiting: FuturesUnordered<Weighed>,
     bytes: u64,
+}
+
+/// An answer that is still to come, and the bytes it holds until then.
+struct Weighed {
+    size_bytes: u64,
+    answering: Answering,
+}
+
+impl Future for Weighed {
+    type Output = (u64, Option<Down>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let size_bytes = self.size_bytes;
+        self.answering.as_mut().poll(context).map(|down| (size_bytes, down))
+    }
 }
 
 impl Settling {
     fn push(&mut self, size_bytes: u64, answering: Answering) {
         self.bytes += size_bytes;
-        self.waiting.push(answering.map(move |down| (size_bytes, down)).boxed());
+        self.waiting.push(Weighed { size_bytes, answering });
     }
 
     fn has_room(&self) -> bool {
@@ -262,11 +283,11 @@ impl Services {
         &self,
         agent: &AgentName,
         delivered: Delivered,
+        bytes: Result<Bytes, context::Error>,
     ) -> Option<Delivery> {
         let Delivered { seq, id, epoch, body, model, deadline, max_output_tokens, .. } = delivered;
         let loaded = async {
-            let bytes = self.bodies.load(&body).await?;
-            let message = Message::decode(bytes).map_err(|_| context::Error::Corrupt)?;
+            let message = Message::decode(bytes?).map_err(|_| context::Error::Corrupt)?;
             let mut exchanges = Vec::new();
             for exchange in &delivered.exchanges {
                 exchanges.push(exchange::load(&self.bodies, exchange).await?);
@@ -276,13 +297,13 @@ impl Services {
         let (message, exchanges) = match loaded.await {
             Ok(loaded) => loaded,
             Err(context::Error::Corrupt) => {
-                warn!("the stored message is not what was acknowledged; it is quarantined");
+                warn!(message = %id, "the stored message is not what was acknowledged; it is quarantined");
                 self.engine.tell(Command::Corrupt { seq, epoch }).await;
                 return None;
             }
             Err(error) => {
                 // The lease runs out and the message is delivered again.
-                warn!(%error, "cannot read a message");
+                warn!(message = %id, %error, "cannot read a message");
                 return None;
             }
         };
@@ -379,22 +400,51 @@ impl LinkTask {
 
     /// Sends what goes down, reading the bodies of deliveries as they go.
     async fn write(&self, mut out: mpsc::Receiver<Out>, wire: &Wire) {
-        while let Some(next) = out.recv().await {
-            let frame = match next {
-                Out::Frame(frame) => {
-                    self.let_go(&frame);
-                    Some(*frame)
+        let (mut taken, mut bodies) = (Vec::new(), VecDeque::new());
+        while out.recv_many(&mut taken, TOGETHER).await > 0 {
+            let mut waiting = VecDeque::from(std::mem::take(&mut taken));
+            while let Some(next) = waiting.pop_front() {
+                let frame = match next {
+                    Out::Frame(frame) => {
+                        self.let_go(&frame);
+                        Some(*frame)
+                    }
+                    Out::Deliver(delivered) => {
+                        if bodies.is_empty() {
+                            bodies = self.bodies(&delivered, &waiting).await;
+                        }
+                        let body = bodies.pop_front().unwrap_or(Err(context::Error::Corrupt));
+                        let (id, attempt) = (delivered.id, delivered.epoch);
+                        let span = debug_span!("message", %id, attempt);
+                        self.delivery(*delivered, body).instrument(span).await
+                    }
+                };
+                let Some(frame) = frame else { continue };
+                if wire.send(Ok(frame)).await.is_err() {
+                    return;
                 }
-                Out::Deliver(delivered) => {
-                    let span = info_span!("message", id = %delivered.id, attempt = delivered.epoch);
-                    self.delivery(*delivered).instrument(span).await
-                }
-            };
-            let Some(frame) = frame else { continue };
-            if wire.send(Ok(frame)).await.is_err() {
-                return;
             }
         }
+    }
+
+    /// The body of the first delivery and of those right behind it, read together: a backlog is delivered from the store,
+    /// and one read each would cost more than all the rest.
+    async fn bodies(
+        &self,
+        first: &Delivered,
+        behind: &VecDeque<Out>,
+    ) -> VecDeque<Result<Bytes, context::Error>> {
+        let mut size_bytes = 0;
+        let behind = behind.iter().filter_map(|out| match out {
+            Out::Deliver(delivered) => Some(&delivered.body),
+            Out::Frame(_) => None,
+        });
+        let together = std::iter::once(&first.body).chain(behind).take_while(|body| {
+            let is_first = size_bytes == 0;
+            size_bytes += body.size_bytes.max(1);
+            is_first || size_bytes <= TOGETHER_BYTES
+        });
+        self.services.bodies.load_all(&together.collect::<Vec<_>>()).await.into()
     }
 
     /// Forgets a lease that its agent is told to have lost.
@@ -408,9 +458,13 @@ impl LinkTask {
     }
 
     /// What goes out for a lease; from then on this link speaks for it.
-    async fn delivery(&self, delivered: Delivered) -> Option<Down> {
+    async fn delivery(
+        &self,
+        delivered: Delivered,
+        body: Result<Bytes, context::Error>,
+    ) -> Option<Down> {
         let Delivered { seq, id, epoch, .. } = delivered;
-        let delivery = self.services.delivery(&self.agent, delivered).await?;
+        let delivery = self.services.delivery(&self.agent, delivered, body).await?;
         let expected = Some(Arc::new(Expected::of_message(&delivery.message)));
         self.held().insert(seq, Held { epoch, id, expected });
         Some(Down::Deliver(Box::new(delivery)))

@@ -1,7 +1,11 @@
-//! The fold: one event, one change of rows.
+//! The fold: what some batches change, gathered first and written once.
+//!
+//! A message that was accepted, leased and settled within one fold is one row written once, and a fact that changed a
+//! hundred times is one row too: writing is what a fold costs.
 
 use std::collections::BTreeMap;
 
+use bytes::{Buf, Bytes};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use broker_proto::{MessageState, MessageType, Recipient, TaskState, WallTime};
@@ -16,24 +20,73 @@ use crate::{
     journal::{BatchNo, Frame, Record, record},
 };
 
-/// More than the steps of any event, so that each has a place of its own in its batch.
-pub(super) const STEPS: usize = 1024;
 /// Stands for acceptance among the states of the counters.
 pub(super) const ACCEPTED: i32 = 0;
 
+/// Rows as they will be, by what they are about.
+#[derive(Debug, Default)]
+struct Changes {
+    messages: BTreeMap<u64, Change>,
+    facts: BTreeMap<String, Record>,
+    newest: WallTime,
+}
+
+/// What becomes of one message. What is `None` stays as it is.
+#[derive(Debug, Default)]
+struct Change {
+    seq: u64,
+    accepted: Option<(Box<Accepted>, Bytes)>,
+    state: Option<MessageState>,
+    queue: Option<String>,
+    /// The state of the task it carries, if it carries one.
+    task: Option<TaskState>,
+    /// Another life: its deadline and generation. What is stored of its end, and its queue, no longer count.
+    redriven: Option<(WallTime, u32)>,
+    ended_epoch: Option<u32>,
+    finished: Option<Bytes>,
+    /// What it adds to its recipient's counters.
+    counts: Vec<(i32, i64)>,
+    /// Its steps, in order: see [`steps`]; and their sums, added.
+    life: Vec<u8>,
+    sum: i64,
+}
+
+/// A record and where the journal has it.
+struct Place<'a> {
+    batch: BatchNo,
+    place: u32,
+    record: &'a Record,
+}
+
 /// Folds frames in one transaction, and stores how far it has come with them.
 pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<(), Error> {
-    let transaction = connection.transaction()?;
-    let mut newest = WallTime(0);
-    let mut counters = Counters::new();
+    let mut changes = Changes::default();
     for frame in frames {
-        for (place, stored) in frame.records.iter().enumerate() {
+        for (place, stored) in (0u32..).zip(&frame.records) {
             let batch = frame.number;
             let event = record::decode(stored).map_err(|source| Error::Record { batch, source })?;
-            if let Some(event) = event {
-                newest = newest.max(time_of(&event));
-                fold_steps(&transaction, batch, place, stored, &event, &mut counters)?;
+            match event {
+                // Each step of one over a set as if it had a record of its own.
+                Some(event @ Event::FannedOut(_)) => {
+                    event.each(|step| {
+                        let record = &record::encode(step);
+                        fold(&mut changes, &Place { batch, place, record }, step.clone());
+                    });
+                }
+                Some(event) => fold(&mut changes, &Place { batch, place, record: stored }, event),
+                None => {}
             }
+        }
+    }
+    let transaction = connection.transaction()?;
+    let Changes { messages, facts, newest } = changes;
+    let accepted = messages.iter().filter(|(_, change)| change.accepted.is_some());
+    let last_seq = accepted.map(|(seq, _)| *seq).max().unwrap_or(0);
+    let mut counters = BTreeMap::<(String, i32), i64>::new();
+    for change in messages.values() {
+        let Some(recipient) = write(&transaction, change)? else { continue };
+        for (state, count) in &change.counts {
+            *counters.entry((recipient.clone(), *state)).or_default() += count;
         }
     }
     for ((recipient, state), change) in counters {
@@ -44,236 +97,281 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
             )?
             .execute(params![recipient, state, change])?;
     }
+    for (subject, record) in &facts {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                subject,
+                record.kind,
+                record.version,
+                &record.body[..],
+                sum::of_fact(subject, record)
+            ])?;
+    }
     if let Some(last) = frames.last() {
         transaction
-            .prepare_cached("UPDATE mark SET applied = ?1, broker_time = max(broker_time, ?2)")?
-            .execute(params![number(last.number.0), number(newest.0)])?;
+            .prepare_cached(
+                "UPDATE mark SET applied = ?1, broker_time = max(broker_time, ?2),
+                 last_seq = max(last_seq, ?3)",
+            )?
+            .execute(params![number(last.number.0), number(newest.0), number(last_seq)])?;
         sum::seal(&transaction)?;
     }
     transaction.commit()?;
     Ok(())
 }
 
-/// What a transaction changes of the counters: by recipient and state, and with 0 for what was accepted.
-type Counters = BTreeMap<(String, i32), i64>;
-
-/// Folds what an event stands for; each step of one over a set as if it had a record of its own.
-fn fold_steps(
-    transaction: &Transaction<'_>,
-    batch: BatchNo,
-    place: usize,
-    record: &Record,
-    event: &Event,
-    counters: &mut Counters,
-) -> Result<(), Error> {
-    if !matches!(event, Event::FannedOut(_)) {
-        return fold(transaction, batch, place * STEPS, record, event, counters);
-    }
-    let (mut step, mut folded) = (place * STEPS, Ok(()));
-    event.each(|event| {
-        if folded.is_ok() {
-            folded = fold(transaction, batch, step, &record::encode(event), event, counters);
-            step += 1;
-        }
-    });
-    folded
-}
-
-fn fold(
-    transaction: &Transaction<'_>,
-    batch: BatchNo,
-    place: usize,
-    record: &Record,
-    event: &Event,
-    counters: &mut Counters,
-) -> Result<(), Error> {
-    let mut count = |recipient: String, state: i32, change: i64| {
-        *counters.entry((recipient, state)).or_default() += change;
-    };
-    if let Some(subject) = event.subject() {
-        transaction
-            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![
-                number(subject.seq.0),
-                number(batch.0),
-                number(place as u64),
-                record.kind,
-                record.version,
-                &record.body[..],
-                sum::of_event(subject.seq.0, batch.0, place as u64, record)
-            ])?;
-    }
+fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
+    changes.newest = changes.newest.max(time_of(&event));
     match event {
         Event::Accepted(accepted) => {
-            accept(transaction, accepted, record)?;
-            count(accepted.to.to_string(), ACCEPTED, 1);
+            let change = changes.message(accepted.subject);
+            change.state = Some(MessageState::Queued);
+            change.queue = Some(accepted.to.to_string());
+            change.counts.push((ACCEPTED, 1));
+            change.task = Some(TaskState::Submitted);
+            change.accepted = Some((accepted, step.record.body.clone()));
+            change.add_kept(step);
         }
         Event::Routed { subject, queue, wait_until, .. } => {
             let state =
                 if wait_until.is_some() { MessageState::Waiting } else { MessageState::Queued };
-            moved(transaction, *subject, state, None, Some(queue))?;
+            moved(changes, step, subject, state, None, Some(&queue));
         }
         Event::Held { subject, queue, hold, .. } => {
-            moved(transaction, *subject, MessageState::Waiting, Some(*hold), Some(queue))?;
+            moved(changes, step, subject, MessageState::Waiting, Some(hold), Some(&queue));
         }
         Event::Parked { subject, queue, .. } => {
             let hold = Some(Hold::Parked);
-            moved(transaction, *subject, MessageState::Waiting, hold, Some(queue))?;
+            moved(changes, step, subject, MessageState::Waiting, hold, Some(&queue));
         }
         Event::Leased { subject, .. } => {
-            moved(transaction, *subject, MessageState::Leased, None, None)?;
+            moved(changes, step, subject, MessageState::Leased, None, None);
         }
         Event::AttemptFailed { subject, .. }
         | Event::DeliveryFailed { subject, .. }
         | Event::LeaseLost { subject, .. } => {
-            moved(transaction, *subject, MessageState::Queued, None, None)?;
+            moved(changes, step, subject, MessageState::Queued, None, None);
         }
         // The step that follows says where the message is; these are found in its life.
-        Event::TaskAsked { .. } | Event::TaskAnswered { .. } | Event::TaskStopped { .. } => {}
+        Event::TaskAsked { subject, .. }
+        | Event::TaskAnswered { subject, .. }
+        | Event::TaskStopped { subject, .. } => changes.message(subject).add(step),
         Event::Finished(finished) => {
-            let state = finished.state.to_wire();
-            let task = task::of_end(finished.state, finished.failure.as_ref()).to_wire();
-            let seq = number(finished.subject.seq.0);
-            let recipient = transaction
-                .prepare_cached(
-                    "UPDATE messages SET state = ?2, ended_epoch = ?3, finished = ?4,
-                     task = task * 0 + ?5 WHERE seq = ?1 RETURNING recipient",
-                )?
-                .query_row(params![seq, state, finished.epoch, &record.body[..], task], recipient)
-                .optional()?;
-            if let Some(recipient) = recipient {
-                count(recipient, state, 1);
+            let change = changes.message(finished.subject);
+            change.state = Some(finished.state);
+            change.task = Some(task::of_end(finished.state, finished.failure.as_ref()));
+            change.ended_epoch = Some(finished.epoch);
+            change.finished = Some(step.record.body.clone());
+            change.counts.push((finished.state.to_wire(), 1));
+            if finished.state == MessageState::Dead {
+                // It may live again: then this end is not its last.
+                change.add(step);
+            } else {
+                change.add_kept(step);
             }
         }
         Event::Redriven { subject, deadline, generation, .. } => {
-            let queued = MessageState::Queued.to_wire();
-            let recipient = transaction
-                .prepare_cached(
-                    "UPDATE messages SET state = ?2, deadline = ?3, generation = ?4, queue = recipient,
-                     ended_epoch = NULL, finished = NULL, task = task * 0 + ?5
-                     WHERE seq = ?1 RETURNING recipient",
-                )?
-                .query_row(
-                    params![
-                        number(subject.seq.0),
-                        queued,
-                        number(deadline.0),
-                        generation,
-                        TaskState::Submitted.to_wire()
-                    ],
-                    recipient,
-                )
-                .optional()?;
-            if let Some(recipient) = recipient {
-                count(recipient, MessageState::Dead.to_wire(), -1);
-            }
+            let change = changes.message(subject);
+            change.state = Some(MessageState::Queued);
+            change.task = Some(TaskState::Submitted);
+            change.queue = change.accepted.as_ref().map(|(accepted, _)| accepted.to.to_string());
+            change.redriven = Some((deadline, generation));
+            (change.ended_epoch, change.finished) = (None, None);
+            change.counts.push((MessageState::Dead.to_wire(), -1));
+            change.add(step);
         }
         Event::Purged { subject, .. } => {
+            let change = changes.message(subject);
+            change.state = Some(MessageState::Purged);
             let purged = MessageState::Purged.to_wire();
-            let recipient = transaction
-                .prepare_cached(
-                    "UPDATE messages SET state = ?2 WHERE seq = ?1 RETURNING recipient",
-                )?
-                .query_row(params![number(subject.seq.0), purged], recipient)
-                .optional()?;
-            if let Some(recipient) = recipient {
-                count(recipient.clone(), MessageState::Dead.to_wire(), -1);
-                count(recipient, purged, 1);
-            }
+            change.counts.extend([(MessageState::Dead.to_wire(), -1), (purged, 1)]);
+            change.add(step);
         }
-        Event::QueuePaused { queue, .. } => fact(transaction, &format!("queue/{queue}"), record)?,
-        Event::RouteChanged { model, .. } => fact(transaction, &format!("route/{model}"), record)?,
-        Event::UsageChanged { model, .. } => fact(transaction, &format!("usage/{model}"), record)?,
-        Event::TokenChanged { agent, .. } => fact(transaction, &format!("token/{agent}"), record)?,
-        Event::RoleKnown { role, .. } => fact(transaction, &format!("role/{role}"), record)?,
+        Event::QueuePaused { ref queue, .. } => {
+            fact(changes, format!("queue/{queue}"), step.record)
+        }
         // Folded step by step.
         Event::FannedOut(_) => {}
-        Event::ContentStored { hash, .. } => fact(transaction, &content_subject(*hash), record)?,
+        Event::RoleKnown { role, .. } => fact(changes, format!("role/{role}"), step.record),
+        Event::RouteChanged { model, .. } => fact(changes, format!("route/{model}"), step.record),
+        Event::UsageChanged { model, .. } => fact(changes, format!("usage/{model}"), step.record),
+        Event::TokenChanged { agent, .. } => fact(changes, format!("token/{agent}"), step.record),
+        Event::ContentStored { hash, .. } => fact(changes, content_subject(hash), step.record),
     }
-    Ok(())
+}
+
+impl Change {
+    /// A step of its life.
+    fn add(&mut self, step: &Place<'_>) {
+        self.write_step(step, &step.record.body);
+    }
+
+    /// A step whose bytes its row keeps anyway.
+    fn add_kept(&mut self, step: &Place<'_>) {
+        self.write_step(step, &[]);
+    }
+
+    fn write_step(&mut self, step: &Place<'_>, body: &[u8]) {
+        let sum = sum::of_event(self.seq, step.batch.0, step.place.into(), step.record);
+        self.sum = sum::plus(self.sum, sum);
+        self.life.extend_from_slice(&step.batch.0.to_le_bytes());
+        self.life.extend_from_slice(&step.place.to_le_bytes());
+        self.life.extend_from_slice(&step.record.kind.to_le_bytes());
+        self.life.extend_from_slice(&step.record.version.to_le_bytes());
+        self.life.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        self.life.extend_from_slice(body);
+    }
+}
+
+impl Changes {
+    fn message(&mut self, subject: Subject) -> &mut Change {
+        let seq = subject.seq.0;
+        self.messages.entry(seq).or_insert_with(|| Change { seq, ..Change::default() })
+    }
 }
 
 pub(super) fn content_subject(hash: broker_proto::ContentHash) -> String {
     format!("content/{hash}")
 }
 
-fn recipient(row: &rusqlite::Row<'_>) -> rusqlite::Result<String> {
-    row.get(0)
-}
-
-fn accept(
-    transaction: &Transaction<'_>,
-    accepted: &Accepted,
-    record: &Record,
-) -> Result<(), Error> {
-    let is_task = accepted.kind == MessageType::Delegation;
-    transaction
-        .prepare_cached(
-            "INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8, 1, ?9, NULL, ?10)",
-        )?
-        .execute(params![
-            number(accepted.subject.seq.0),
-            &accepted.subject.id.as_u128().to_be_bytes()[..],
-            accepted.sender.as_str(),
-            accepted.to.to_string(),
-            MessageState::Queued.to_wire(),
-            accepted.to.to_string(),
-            number(accepted.at.0),
-            number(accepted.deadline.0),
-            &record.body[..],
-            is_task.then(|| TaskState::Submitted.to_wire())
-        ])?;
-    if let Some(numbered) = &accepted.numbered {
-        transaction
-            .prepare_cached(
-                "INSERT OR REPLACE INTO numbers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![
-                accepted.sender.as_str(),
-                numbered.producer.as_str(),
-                number(numbered.number % WINDOW),
-                number(numbered.number),
-                &accepted.subject.id.as_u128().to_be_bytes()[..],
-                &accepted.digest.0[..],
-                number(accepted.at.0),
-                number(accepted.deadline.0),
-            ])?;
-    }
-    Ok(())
-}
-
 fn moved(
-    transaction: &Transaction<'_>,
+    changes: &mut Changes,
+    step: &Place<'_>,
     subject: Subject,
     state: MessageState,
     hold: Option<Hold>,
     queue: Option<&Recipient>,
-) -> Result<(), Error> {
-    transaction
+) {
+    let change = changes.message(subject);
+    change.state = Some(state);
+    change.task = Some(task::of_message(state, hold));
+    if let Some(queue) = queue {
+        change.queue = Some(queue.to_string());
+    }
+    change.add(step);
+}
+
+fn fact(changes: &mut Changes, subject: String, record: &Record) {
+    changes.facts.insert(subject, record.clone());
+}
+
+/// Writes a message's row; says whose counters its counts go to, unless there is no such message.
+fn write(transaction: &Transaction<'_>, change: &Change) -> Result<Option<String>, Error> {
+    let Change { accepted, state, queue, task, redriven, ended_epoch, finished, life, sum, .. } =
+        change;
+    let seq = change.seq;
+    let task = task.map(TaskState::to_wire);
+    let state = state.map(MessageState::to_wire);
+    let finished = finished.as_deref();
+    let (deadline, generation) = redriven.unzip();
+    if let Some((accepted, record)) = accepted {
+        let recipient = accepted.to.to_string();
+        transaction
+            .prepare_cached(
+                "INSERT INTO messages
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+            )?
+            .execute(params![
+                number(seq),
+                &accepted.subject.id.as_u128().to_be_bytes()[..],
+                accepted.sender.as_str(),
+                recipient,
+                state,
+                queue,
+                number(accepted.at.0),
+                ended_epoch,
+                number(deadline.unwrap_or(accepted.deadline).0),
+                generation.unwrap_or(1),
+                &record[..],
+                life,
+                finished,
+                task.filter(|_| accepted.kind == MessageType::Delegation),
+                sum
+            ])?;
+        write_number(transaction, accepted)?;
+        return Ok(Some(recipient));
+    }
+    let deadline = deadline.map(|deadline| number(deadline.0));
+    let recipient = transaction
         .prepare_cached(
-            "UPDATE messages SET state = ?2, queue = coalesce(?3, queue), task = task * 0 + ?4
-             WHERE seq = ?1",
+            "UPDATE messages SET state = coalesce(?2, state),
+             queue = coalesce(?3, iif(?7 IS NULL, queue, recipient)),
+             ended_epoch = coalesce(?4, iif(?7 IS NULL, ended_epoch, NULL)),
+             life = CAST(life || ?5 AS BLOB),
+             finished = coalesce(?6, iif(?7 IS NULL, finished, NULL)),
+             deadline = coalesce(?7, deadline), generation = coalesce(?8, generation),
+             task = coalesce(task * 0 + ?9, task), sum = (sum + ?10) % 1099511627776 WHERE seq = ?1 RETURNING recipient",
         )?
+        .query_row(
+            params![
+                number(seq),
+                state,
+                queue,
+                ended_epoch,
+                life,
+                finished,
+                deadline,
+                generation,
+                task,
+                sum
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(recipient)
+}
+
+/// The number of a bulk sender's message (I-8).
+fn write_number(transaction: &Transaction<'_>, accepted: &Accepted) -> Result<(), Error> {
+    let Some(numbered) = &accepted.numbered else { return Ok(()) };
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO numbers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
         .execute(params![
-            number(subject.seq.0),
-            state.to_wire(),
-            queue.map(ToString::to_string),
-            task::of_message(state, hold).to_wire()
+            accepted.sender.as_str(),
+            numbered.producer.as_str(),
+            number(numbered.number % WINDOW),
+            number(numbered.number),
+            &accepted.subject.id.as_u128().to_be_bytes()[..],
+            &accepted.digest.0[..],
+            number(accepted.at.0),
+            number(accepted.deadline.0),
         ])?;
     Ok(())
 }
 
-fn fact(transaction: &Transaction<'_>, subject: &str, record: &Record) -> Result<(), Error> {
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![
-            subject,
-            record.kind,
-            record.version,
-            &record.body[..],
-            sum::of_fact(subject, record)
-        ])?;
-    Ok(())
+/// The steps of a life, in order: batch u64, place u32, kind u16, version u16, length u32, all little endian, and the
+/// record's bytes. Those of `accepted` and of `finished` are not repeated.
+///
+/// # Errors
+/// [`Error::Damaged`] when they are not what a fold wrote.
+pub(super) fn steps(
+    accepted: Vec<u8>,
+    life: Vec<u8>,
+    finished: Option<Vec<u8>>,
+) -> Result<Vec<(BatchNo, u32, Record)>, Error> {
+    const HEADER: usize = 20;
+    let (mut rest, mut steps) = (Bytes::from(life), Vec::new());
+    let (accepted, finished) = (record::accepted(accepted), finished.map(record::finished));
+    while !rest.is_empty() {
+        if rest.len() < HEADER {
+            return Err(Error::Damaged);
+        }
+        let (batch, place) = (BatchNo(rest.get_u64_le()), rest.get_u32_le());
+        let (kind, version, length) = (rest.get_u16_le(), rest.get_u16_le(), rest.get_u32_le());
+        let length = usize::try_from(length).map_err(|_| Error::Damaged)?;
+        if rest.len() < length {
+            return Err(Error::Damaged);
+        }
+        let body = rest.split_to(length);
+        let kept = [Some(&accepted), finished.as_ref()].into_iter().flatten();
+        let record = match kept.filter(|_| body.is_empty()).find(|kept| kept.kind == kind) {
+            Some(kept) => kept.clone(),
+            None => Record { kind, version, body },
+        };
+        steps.push((batch, place, record));
+    }
+    Ok(steps)
 }
 
 fn time_of(event: &Event) -> WallTime {

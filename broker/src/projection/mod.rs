@@ -31,10 +31,10 @@ use crate::journal::{BatchNo, Journal, JournalId, ReadError, Until, record::Reco
 use worker::Worker;
 
 /// Frames folded in one transaction at most.
-const FRAMES: usize = 64;
+const FRAMES: usize = 256;
 /// After a fold, frames gather this long before the next one, unless somebody waits for them: under load a transaction
-/// for each frame would cost more than the journal itself.
-const GATHER: Duration = Duration::from_millis(20);
+/// for each frame would cost more than the journal itself, and most messages begin and end within one gathering.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// Why rows cannot be read or folded.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use broker_proto::{
 
 use super::{
     Error, Projection,
-    fold::{ACCEPTED, STEPS, content_subject, number},
+    fold::{ACCEPTED, content_subject, number, steps},
     sum,
 };
 use crate::{
@@ -74,16 +74,18 @@ pub struct Window {
     pub keys: u64,
 }
 
-/// What a restart loads.
+/// What a restart loads beside the lives of what is alive.
 #[derive(Debug, Default)]
 pub struct Living {
-    pub events: Vec<Event>,
     pub last_seq: Seq,
     /// What was accepted for each recipient, and what of it has ended.
     pub counters: Vec<(Recipient, Counters)>,
     /// How far each bulk sender has counted.
     pub producers: Vec<(Sender, ProducerName, u64)>,
 }
+
+/// Messages in one piece of what a restart loads.
+const PIECE: usize = 1024;
 
 /// Columns of a row, in the order in which [`row`] reads them.
 const COLUMNS: &str = "accepted, state, queue, finished, deadline, generation, task";
@@ -103,17 +105,34 @@ impl Projection {
             .await
     }
 
-    /// Everything alive as of `head`, as events in their order.
+    /// Gives everything alive as of `head` to `take`, as events in their order, and returns the rest. They come
+    /// in pieces: all of them at once would be twice the state.
     ///
     /// # Errors
-    /// [`Error::Ahead`] when these rows know more than the journal has kept.
-    pub async fn living(&self, head: BatchNo) -> Result<Living, Error> {
+    /// [`Error::Ahead`] when these rows know more than the journal has kept, [`Error::Damaged`] when they do not add up:
+    /// then what was given counts for nothing.
+    pub async fn living(
+        &self,
+        head: BatchNo,
+        mut take: impl FnMut(&Event),
+    ) -> Result<Living, Error> {
         let applied = self.applied();
         if applied > head {
             return Err(Error::Ahead { applied, head });
         }
         self.at_least(head).await?;
-        self.reader.call(|connection| living(connection)).await
+        let mut piece = self.reader.call(|connection| facts(connection)).await?;
+        let mut sum = piece.sum;
+        while let Some(after) = piece.next {
+            // The next piece is read while this one is taken.
+            let reading = self.reader.call(move |connection| lives(connection, after));
+            let taking = async { piece.events.iter().for_each(&mut take) };
+            let (next, ()) = tokio::join!(reading, taking);
+            piece = next?;
+            sum = sum::plus(sum, piece.sum);
+        }
+        piece.events.iter().for_each(&mut take);
+        self.reader.call(move |connection| rest(connection, sum)).await
     }
 
     /// Who sent a message of this id, as of `batch`.
@@ -349,22 +368,18 @@ impl Projection {
         self.reader
             .call(move |connection| {
                 let mut statement = connection.prepare_cached(
-                    "SELECT kind, version, body, batch, place FROM events
-                     WHERE seq = ?1 AND batch <= ?2 ORDER BY batch, place",
+                    "SELECT accepted, life, finished FROM messages WHERE seq = ?1",
                 )?;
-                let mut life = Vec::new();
-                let found = statement
-                    .query_map(params![number(seq.0), number(batch.0)], |row| {
-                        Ok((stored(row)?, row.get::<_, i64>(3)?, row.get(4)?))
-                    })?;
-                for step in found {
-                    let (record, batch, place): (_, _, i64) = step?;
-                    let place = usize::try_from(place).map_err(|_| Error::Damaged)? / STEPS;
-                    let place = u32::try_from(place).map_err(|_| Error::Damaged)?;
-                    let batch = BatchNo(u64::try_from(batch).map_err(|_| Error::Damaged)?);
-                    life.push(Step { batch, place, event: event_of(&record)? });
-                }
-                Ok(life)
+                let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+                let found = statement.query_row([number(seq.0)], columns).optional()?;
+                let Some((accepted, life, finished)) = found else { return Ok(Vec::new()) };
+                let steps = steps(accepted, life, finished)?.into_iter();
+                let steps = steps.filter(|(at, ..)| *at <= batch);
+                steps
+                    .map(|(batch, place, record)| {
+                        Ok(Step { batch, place, event: event_of(&record)? })
+                    })
+                    .collect()
             })
             .await
     }
@@ -411,85 +426,138 @@ impl Row {
     }
 }
 
-/// All rows about what lives, in one pass; refused unless they add up to what the fold has written (I-32).
-pub(super) fn living(connection: &Connection) -> Result<Living, Error> {
+/// Some of what a restart loads, and where to go on.
+pub(super) struct Piece {
+    events: Vec<Event>,
+    /// Of the rows it was read from.
+    sum: i64,
+    next: Option<Seq>,
+}
+
+/// What is known of models, tokens and roles.
+fn facts(connection: &Connection) -> Result<Piece, Error> {
+    let mut facts = connection.prepare(
+        "SELECT kind, version, body, subject FROM facts WHERE subject NOT LIKE 'content/%'
+         ORDER BY subject",
+    )?;
+    let mut piece = Piece { events: Vec::new(), sum: 0, next: Some(Seq(0)) };
+    let mut rows = facts.query([])?;
+    while let Some(row) = rows.next()? {
+        let (record, subject) = (stored(row)?, row.get::<_, String>(3)?);
+        piece.sum = sum::plus(piece.sum, sum::of_fact(&subject, &record));
+        piece.events.push(event_of(&record)?);
+    }
+    Ok(piece)
+}
+
+/// The lives of some messages behind `after`: of the living, and of the dead, who may live again.
+fn lives(connection: &Connection, after: Seq) -> Result<Piece, Error> {
+    let mut messages = connection.prepare_cached(
+        "SELECT seq, accepted, life, finished FROM messages
+         WHERE (finished IS NULL OR state = 8) AND seq > ?1 ORDER BY seq LIMIT ?2",
+    )?;
+    let mut rows = messages.query(params![number(after.0), PIECE as i64])?;
+    let mut piece = Piece { events: Vec::with_capacity(2 * PIECE), sum: 0, next: None };
+    let (mut many, mut seq) = (0, 0);
+    while let Some(row) = rows.next()? {
+        seq = u64::try_from(row.get::<_, i64>(0)?).map_err(|_| Error::Damaged)?;
+        let (events, sum) = life(seq, row.get(1)?, row.get(2)?, row.get(3)?)?;
+        piece.events.extend(events);
+        piece.sum = sum::plus(piece.sum, sum);
+        many += 1;
+    }
+    piece.next = (many == PIECE).then_some(Seq(seq));
+    Ok(piece)
+}
+
+/// The events of a row, and their sum.
+fn life(
+    seq: u64,
+    accepted: Vec<u8>,
+    life: Vec<u8>,
+    finished: Option<Vec<u8>>,
+) -> Result<(Vec<Event>, i64), Error> {
+    let (mut events, mut sum) = (Vec::new(), 0);
+    for (batch, place, record) in steps(accepted, life, finished)? {
+        sum = sum::plus(sum, sum::of_event(seq, batch.0, place.into(), &record));
+        events.push(event_of(&record)?);
+    }
+    Ok((events, sum))
+}
+
+/// What a restart loads beside lives; refused unless the rows it has loaded add up to what the fold has written (I-32).
+fn rest(connection: &Connection, loaded: i64) -> Result<Living, Error> {
     let (last, wanted): (i64, i64) =
         connection.query_row("SELECT last_seq, sum FROM mark", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
     let last_seq = Seq(u64::try_from(last).map_err(|_| Error::Damaged)?);
-    let mut living = Living { last_seq, ..Living::default() };
-    let mut producers = connection
-        .prepare("SELECT sender, producer, max(number) FROM numbers GROUP BY sender, producer")?;
-    let mut rows = producers.query([])?;
-    while let Some(row) = rows.next()? {
-        let (sender, producer): (String, String) = (row.get(0)?, row.get(1)?);
-        let sender = Sender::parse(&sender).map_err(|_| Error::Damaged)?;
-        let producer = ProducerName::parse(&producer).map_err(|_| Error::Damaged)?;
-        let highest = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
-        living.producers.push((sender, producer, highest));
-    }
-    let mut total = 0;
-    let mut facts = connection.prepare(
-        "SELECT kind, version, body, subject FROM facts WHERE subject NOT LIKE 'content/%'
-         ORDER BY subject",
-    )?;
-    let mut rows = facts.query([])?;
-    while let Some(row) = rows.next()? {
-        let (record, subject) = (stored(row)?, row.get::<_, String>(3)?);
-        total = sum::plus(total, sum::of_fact(&subject, &record));
-        living.events.push(event_of(&record)?);
-    }
-    let mut events = connection.prepare(
-        "SELECT e.kind, e.version, e.body, e.seq, e.batch, e.place
-         FROM messages m JOIN events e ON e.seq = m.seq
-         WHERE m.finished IS NULL OR m.state = 8 ORDER BY m.seq, e.batch, e.place",
-    )?;
-    let mut rows = events.query([])?;
-    while let Some(row) = rows.next()? {
-        let record = stored(row)?;
-        let place = [row.get(3)?, row.get(4)?, row.get(5)?];
-        total = sum::plus(total, sum::of_row(&place, "", &record));
-        living.events.push(event_of(&record)?);
-    }
-    living.counters = counters(connection)?;
-    if total == wanted { Ok(living) } else { Err(Error::Damaged) }
-}
-
-/// Compares each message with its own events, and its columns with its records.
-pub(super) fn check_messages(connection: &Connection) -> Result<(), Error> {
-    let strange: i64 = connection.query_row(
-        "SELECT (SELECT count(*) FROM messages) <> (SELECT count(DISTINCT seq) FROM events)
-         OR EXISTS (SELECT 1 FROM messages m WHERE
-            NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = m.seq AND e.body = m.accepted)
-            OR m.finished IS NOT NULL AND
-            NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = m.seq AND e.body = m.finished))",
-        [],
-        |row| row.get(0),
-    )?;
-    if strange != 0 {
+    let (counters, producers) = (counters(connection)?, producers(connection)?);
+    if loaded != wanted {
         return Err(Error::Damaged);
     }
-    let sql = format!("SELECT {COLUMNS}, seq, id, sender, accepted_at, ended_epoch FROM messages");
+    Ok(Living { last_seq, counters, producers })
+}
+
+/// Looks at everything that a restart loads.
+pub(super) fn check_living(connection: &Connection) -> Result<(), Error> {
+    let mut piece = facts(connection)?;
+    let mut sum = piece.sum;
+    while let Some(after) = piece.next {
+        piece = lives(connection, after)?;
+        sum = sum::plus(sum, piece.sum);
+    }
+    rest(connection, sum).map(|_| ())
+}
+
+/// Compares each message with its own steps, and its columns with its records; gives how many steps there are.
+pub(super) fn check_messages(connection: &Connection) -> Result<u64, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS}, seq, id, sender, accepted_at, ended_epoch, life, sum FROM messages"
+    );
     let mut messages = connection.prepare(&sql)?;
     let mut rows = messages.query([])?;
+    let mut count = 0;
     while let Some(found) = rows.next()? {
-        let said = row(columns(found)?)?;
+        let said = columns(found)?;
+        let (accepted, finished) = (said.0.clone(), said.3.clone());
+        let seq: i64 = found.get(7)?;
+        let (events, sum) = life(seq.cast_unsigned(), accepted, found.get(12)?, finished)?;
+        count += events.len() as u64;
+        let said = row(said)?;
+        let first = matches!(events.first(), Some(Event::Accepted(_)));
         let accepted = &said.accepted;
-        let is_same = found.get::<_, i64>(4)? == number(accepted.subject.seq.0)
-            && found.get::<_, Vec<u8>>(5)? == key(accepted.subject.id)
-            && found.get::<_, String>(6)? == accepted.sender.as_str()
-            && found.get::<_, i64>(7)? == number(accepted.at.0)
+        let is_same = first
+            && sum == found.get::<_, i64>(13)?
+            && seq == number(accepted.subject.seq.0)
+            && found.get::<_, Vec<u8>>(8)? == key(accepted.subject.id)
+            && found.get::<_, String>(9)? == accepted.sender.as_str()
+            && found.get::<_, i64>(10)? == number(accepted.at.0)
             && said
                 .finished
                 .as_ref()
                 .is_none_or(|done| done.state == said.state || said.state == MessageState::Purged)
-            && found.get::<_, Option<u32>>(8)? == said.finished.as_ref().map(|done| done.epoch);
+            && found.get::<_, Option<u32>>(11)? == said.finished.as_ref().map(|done| done.epoch);
         if !is_same {
             return Err(Error::Damaged);
         }
     }
-    Ok(())
+    Ok(count)
+}
+
+/// How far each bulk sender has counted.
+fn producers(connection: &Connection) -> Result<Vec<(Sender, ProducerName, u64)>, Error> {
+    let mut statement = connection
+        .prepare("SELECT sender, producer, max(number) FROM numbers GROUP BY sender, producer")?;
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    found
+        .map(|row| {
+            let (sender, producer, highest): (String, String, i64) = row?;
+            let sender = Sender::parse(&sender).map_err(|_| Error::Damaged)?;
+            let producer = ProducerName::parse(&producer).map_err(|_| Error::Damaged)?;
+            Ok((sender, producer, u64::try_from(highest).unwrap_or(0)))
+        })
+        .collect()
 }
 
 fn counters(connection: &Connection) -> Result<Vec<(Recipient, Counters)>, Error> {

@@ -6,7 +6,7 @@ use super::{Error, sum};
 use crate::journal::{BatchNo, JournalId};
 
 /// Rises when the tables change; rows of another version are folded anew.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 const TABLES: &str = "
     -- One row: whose rows these are, how far they go, the highest broker time and number among them, and what proves
@@ -32,13 +32,18 @@ const TABLES: &str = "
         deadline INTEGER NOT NULL,
         generation INTEGER NOT NULL,
         accepted BLOB NOT NULL,
+        -- Every step: see `fold::steps`. What a restart folds again is that of the living.
+        life BLOB NOT NULL,
         finished BLOB,
         -- The state of the task that a delegation carries; NULL for any other message.
-        task INTEGER
+        task INTEGER,
+        -- The sums of its steps, added.
+        sum INTEGER NOT NULL
     );
     CREATE INDEX messages_by_id ON messages (id);
     CREATE INDEX messages_tasks ON messages (seq) WHERE task IS NOT NULL;
-    CREATE INDEX messages_alive ON messages (seq) WHERE finished IS NULL;
+    -- Dead letters live again when they are redriven.
+    CREATE INDEX messages_alive ON messages (seq) WHERE finished IS NULL OR state = 8;
     CREATE INDEX messages_dead ON messages (recipient, seq) WHERE state = 8;
     -- How many messages were sent to each recipient (state 0), and how many of them have ended in which state.
     CREATE TABLE counters (
@@ -46,17 +51,6 @@ const TABLES: &str = "
         state INTEGER NOT NULL,
         messages INTEGER NOT NULL,
         PRIMARY KEY (recipient, state)
-    ) WITHOUT ROWID;
-    -- The life of each message, step by step; what a restart folds again is that of the living.
-    CREATE TABLE events (
-        seq INTEGER NOT NULL,
-        batch INTEGER NOT NULL,
-        place INTEGER NOT NULL,
-        kind INTEGER NOT NULL,
-        version INTEGER NOT NULL,
-        body BLOB NOT NULL,
-        sum INTEGER NOT NULL,
-        PRIMARY KEY (seq, batch, place)
     ) WITHOUT ROWID;
     -- The last numbers of each bulk sender (I-8), in so many slots: a new one takes the place of the oldest.
     CREATE TABLE numbers (
@@ -78,18 +72,14 @@ const TABLES: &str = "
         body BLOB NOT NULL,
         sum INTEGER NOT NULL
     ) WITHOUT ROWID;
-    CREATE TRIGGER message_came AFTER INSERT ON messages BEGIN
-        UPDATE mark SET last_seq = max(last_seq, NEW.seq);
-    END;
-    -- A restart loads the events of what lives and of the dead, who may live again.
-    CREATE TRIGGER event_came AFTER INSERT ON events WHEN NOT EXISTS
-        (SELECT 1 FROM messages WHERE seq = NEW.seq AND finished IS NOT NULL AND state <> 8) BEGIN
+    -- A restart loads what lives, and the dead, who may live again.
+    CREATE TRIGGER message_came AFTER INSERT ON messages WHEN NEW.finished IS NULL OR NEW.state = 8 BEGIN
         UPDATE mark SET sum = (sum + NEW.sum) % 1099511627776;
     END;
-    CREATE TRIGGER message_let_go AFTER UPDATE OF state, finished ON messages
-    WHEN (OLD.finished IS NULL OR OLD.state = 8) AND NEW.finished IS NOT NULL AND NEW.state <> 8 BEGIN
+    CREATE TRIGGER message_changed AFTER UPDATE ON messages BEGIN
         UPDATE mark SET sum = (sum + 1099511627776
-            - (SELECT sum(sum) % 1099511627776 FROM events WHERE seq = NEW.seq)) % 1099511627776;
+            + iif(NEW.finished IS NULL OR NEW.state = 8, NEW.sum, 0)
+            - iif(OLD.finished IS NULL OR OLD.state = 8, OLD.sum, 0)) % 1099511627776;
     END;
     CREATE TRIGGER fact_came BEFORE INSERT ON facts WHEN NEW.subject NOT LIKE 'content/%' BEGIN
         UPDATE mark SET sum = (sum + NEW.sum + 1099511627776

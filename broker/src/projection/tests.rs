@@ -55,7 +55,7 @@ impl Log {
         let folding = fold.run(stop.clone());
         let head = self.writer.head();
         let folded = async {
-            soon(projection.living(head)).await.unwrap();
+            soon(projection.living(head, |_| ())).await.unwrap();
             stop.cancel();
         };
         let (ended, ()) = tokio::join!(folding, folded);
@@ -148,10 +148,10 @@ async fn dead_letters_are_kept_with_the_living_and_everything_is_counted() {
 
     let projection = log.folded().await;
     let head = log.writer.head();
-    let living = projection.living(head).await.unwrap();
+    let mut kept: Vec<u64> = Vec::new();
+    let of = |event: &Event| event.subject().map(|subject| subject.seq.0);
+    let living = projection.living(head, |event| kept.extend(of(event))).await.unwrap();
 
-    let mut kept: Vec<u64> =
-        living.events.iter().filter_map(|e| Some(e.subject()?.seq.0)).collect();
     kept.dedup();
     assert_eq!(kept, [2, 4, 5]);
     let [(recipient, counters)] = living.counters.as_slice() else { panic!("one recipient") };
@@ -192,7 +192,8 @@ async fn history(log: &mut Log) {
 async fn rows(projection: &Projection, head: BatchNo) -> Vec<String> {
     let filter = Filter { limit: 100, ..Filter::default() };
     let page = projection.list(filter, head).await.unwrap();
-    let living = projection.living(head).await.unwrap();
+    let mut living = Vec::new();
+    projection.living(head, |event| living.push(event.clone())).await.unwrap();
     let rows = page.rows.iter().map(|row| format!("{row:?}"));
     rows.chain([format!("{living:?}")]).collect()
 }
@@ -261,11 +262,11 @@ async fn the_living_are_the_state() {
     history(&mut log).await;
     let projection = log.folded().await;
 
-    let living = projection.living(log.writer.head()).await.unwrap();
-
-    assert_eq!(living.last_seq, Seq(5));
     let mut state = State::new(policy());
-    living.events.iter().for_each(|event| apply(&mut state, event));
+    let head = log.writer.head();
+    let rest = projection.living(head, |event| apply(&mut state, event)).await.unwrap();
+
+    assert_eq!(rest.last_seq, Seq(5));
     assert_eq!(state.queue.living(), [Seq(2), Seq(3), Seq(5)]);
     let found = [2, 3, 5].map(|seq| state.queue.get(Seq(seq)).unwrap().state());
     assert_eq!(found, [MessageState::Leased, MessageState::Waiting, MessageState::Queued]);
@@ -344,9 +345,8 @@ async fn copies_of_a_message_to_all_have_rows_and_lives_of_their_own() {
     assert_eq!(infos[0].correlation.parent, Some(subject(1).id));
     assert_eq!(infos[2].copies, 2);
 
-    let living = projection.living(head).await.unwrap();
     let mut state = State::new(policy());
-    living.events.iter().for_each(|event| apply(&mut state, event));
+    projection.living(head, |event| apply(&mut state, event)).await.unwrap();
     assert_eq!(state.queue.living(), [Seq(2), Seq(3)]);
     assert_eq!(state.queue.get(Seq(2)).unwrap().state(), MessageState::Leased);
 }
@@ -414,7 +414,7 @@ async fn the_last_numbers_of_a_producer_are_kept_and_no_more() {
     assert_eq!(counted(Sender::parse("other").unwrap(), 1).await, None);
     let producer = bulk(1).producer;
     assert_eq!(projection.highest_number(local(), producer.clone()).await.unwrap(), 4_098);
-    let living = projection.living(log.writer.head()).await.unwrap();
+    let living = projection.living(log.writer.head(), |_| ()).await.unwrap();
     assert_eq!(living.producers, [(local(), producer, 4_098)]);
 }
 
@@ -458,7 +458,7 @@ async fn a_journal_that_lost_batches_is_noticed() {
     let mut log = Log::new().await;
     let head = log.append(&[accepted(1, mailbox())]).await;
     let projection = log.folded().await;
-    let loaded = projection.living(BatchNo(head.0 - 1)).await;
+    let loaded = projection.living(BatchNo(head.0 - 1), |_| ()).await;
     assert!(matches!(loaded, Err(Error::Ahead { .. })), "{loaded:?}");
 }
 
@@ -486,7 +486,7 @@ async fn a_damaged_row_says_what_to_do() {
     let rows = rusqlite::Connection::open(log.folder.path().join("projection.db")).unwrap();
     rows.execute("UPDATE messages SET accepted = x'ff' WHERE seq = 2", []).unwrap();
     rows.execute("UPDATE messages SET state = 99 WHERE seq = 3", []).unwrap();
-    rows.execute("UPDATE events SET body = x'ff' WHERE seq = 5", []).unwrap();
+    rows.execute("UPDATE messages SET life = x'ff' WHERE seq = 5", []).unwrap();
     let (projection, _fold) = log.open().await;
     let head = log.writer.head();
 
@@ -494,7 +494,7 @@ async fn a_damaged_row_says_what_to_do() {
         let error = projection.find(local(), subject(seq).id, head).await.unwrap_err();
         assert!(error.to_string().contains("delete `projection.db`"), "{error}");
     }
-    let error = projection.living(head).await.unwrap_err();
+    let error = projection.living(head, |_| ()).await.unwrap_err();
     assert!(matches!(error, Error::Damaged), "{error}");
 }
 

@@ -14,7 +14,7 @@ use super::{Caller, reason};
 use crate::link;
 
 /// Frames between a link and its stream; what does not fit waits in the link's own channel.
-const WIRE: usize = 16;
+const WIRE: usize = 128;
 /// Settlements of one call.
 const SETTLEMENTS: usize = 1000;
 

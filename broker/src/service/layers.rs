@@ -16,7 +16,7 @@ use tower::{
     limit::GlobalConcurrencyLimitLayer,
     load_shed::{LoadShed, error::Overloaded},
 };
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, debug_span};
 
 use super::reason;
 
@@ -187,7 +187,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let span = info_span!("call", path = request.uri().path());
+        let span = debug_span!("call", path = request.uri().path());
         let answer = span.in_scope(|| self.inner.call(request));
         Box::pin(
             async move {

@@ -170,7 +170,7 @@ impl Broker {
                 dedup_keys: CONFIG.broker.dedup_keys,
             },
             clock,
-            newest: Arc::default(),
+            seen: Arc::default(),
             highest: Arc::default(),
         };
         let engine: Option<Running<_>> = Some(Box::pin(task.run(stop.clone())));

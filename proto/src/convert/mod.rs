@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 pub use common::{decode_part, encode_part};
-pub use stored::Stored;
+pub use stored::{Stamped, Stored};
 
 /// A field of a wire message that does not say what it must.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

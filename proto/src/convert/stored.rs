@@ -1,12 +1,12 @@
 //! The stored form of a domain type: its `broker.v1` encoding, whose field numbers are never used again.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
 use super::InvalidField;
 use crate::{
     AnswerSummary, AskOptions, Attempt, Failure, Message, Part, Payload, RateLimit, Recipient,
-    Usage, pb,
+    Sender, Usage, WallTime, pb,
 };
 
 /// What can be written to a store and read back by every later version.
@@ -19,6 +19,39 @@ pub trait Stored: Sized {
     /// # Errors
     /// [`InvalidField`] when the bytes are not such an encoding.
     fn decode(bytes: Bytes) -> Result<Self, InvalidField>;
+}
+
+/// A message as it is stored: what its sender said, and behind that who it was and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamped {
+    pub bytes: Bytes,
+    said: usize,
+}
+
+impl Stamped {
+    /// What the sender said, without the stamp.
+    #[must_use]
+    pub fn said(&self) -> &[u8] {
+        &self.bytes[..self.said]
+    }
+}
+
+impl Message {
+    /// Encodes it once for both: a sender's name and a time behind a message that has neither read as one message.
+    #[must_use]
+    pub fn encode_stamped(self, from: &Sender, at: WallTime) -> Stamped {
+        let said = pb::ModelMessage::from(Self { from: None, timestamp: None, ..self });
+        let stamp = pb::ModelMessage {
+            from: from.to_string(),
+            timestamp: Some(at.into()),
+            ..pb::ModelMessage::default()
+        };
+        let length = said.encoded_len();
+        let mut bytes = BytesMut::with_capacity(length + stamp.encoded_len());
+        // A buffer that grows has room for everything.
+        let _ = said.encode(&mut bytes).and_then(|()| stamp.encode(&mut bytes));
+        Stamped { bytes: bytes.freeze(), said: length }
+    }
 }
 
 macro_rules! stored {

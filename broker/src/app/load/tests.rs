@@ -61,7 +61,7 @@ async fn killed() -> Left {
     for number in 1..=MESSAGES {
         if number == MESSAGES - 20 {
             // What follows is in the WAL only, what was before in the file too.
-            projection.living(engine.head()).await.unwrap();
+            projection.living(engine.head(), |_| ()).await.unwrap();
             for file in ["journal.db", "projection.db"] {
                 let connection = rusqlite::Connection::open(place.path().join(file)).unwrap();
                 connection.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap();
@@ -78,7 +78,9 @@ async fn killed() -> Left {
             acked.insert(number, MessageState::Cancelled);
         }
     }
-    let living = projection.living(engine.head()).await.unwrap().events;
+    let mut living = Vec::new();
+    let take = |event: &Event| living.push(event.clone());
+    projection.living(engine.head(), take).await.unwrap();
     let store = copy(place.path());
     stop.cancel();
     tasks.close();
@@ -147,7 +149,8 @@ async fn meet(store: &Path, left: &Left, what: &str) -> Met {
         }
     };
     let head = loaded.writer.head();
-    let living = loaded.projection.living(head).await.unwrap().events;
+    let mut living = Vec::new();
+    loaded.projection.living(head, |event| living.push(event.clone())).await.unwrap();
     assert_eq!(living, left.living, "{what}");
     for (number, state) in &left.acked {
         if state.is_terminal() {

@@ -130,7 +130,7 @@ impl Run<'_> {
         let (subject, generation) = (letter.subject(), letter.generation + 1);
         let deadline = letter.next_deadline(self.now.wall);
         let (sender, is_consultation) = (letter.sender.clone(), letter.consultation.is_some());
-        let receipt = self.state.queue.known(&sender, subject.id).map(|(_, r)| r.clone());
+        let receipt = self.state.queue.known(&sender, subject.id).map(|(_, receipt)| receipt);
         self.event(Event::Redriven { subject, at: self.now.wall, deadline, generation });
         if let Some(receipt) = receipt.filter(|_| is_consultation) {
             self.effect(Effect::Opened { seq, id: subject.id, sender, receipt });

@@ -116,7 +116,7 @@ impl Run<'_> {
 
     /// The first receipt, when this message was accepted before (I-7).
     fn duplicate(&self, new: &NewMessage) -> Result<Option<Receipt>, Refusal> {
-        let known = self.state.queue.known(&new.sender, new.id).map(|(d, r)| (d, r.clone()));
+        let known = self.state.queue.known(&new.sender, new.id);
         let earlier = || new.earlier.as_ref().map(|e| (e.digest, e.receipt.clone()));
         match known.or_else(earlier) {
             None => Ok(None),

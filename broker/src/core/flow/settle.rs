@@ -326,7 +326,7 @@ impl Run<'_> {
         if !is_closing {
             return;
         }
-        let (counts, attempt) = message.lost_attempt.clone().unwrap_or((true, None));
+        let (counts, attempt) = message.lost_attempt.as_deref().cloned().unwrap_or((true, None));
         if !counts && !shown {
             self.after_loss(seq);
             return;
@@ -349,7 +349,10 @@ impl Run<'_> {
     }
 
     fn is_worn_out(&self, seq: Seq) -> bool {
-        self.state.queue.get(seq).is_some_and(|m| m.lost >= self.state.policy.max_lost_leases)
+        self.state
+            .queue
+            .get(seq)
+            .is_some_and(|m| u32::from(m.lost) >= self.state.policy.max_lost_leases)
     }
 
     /// Back to its turn, or to the dead letters when it has worn out too many leases (I-25).

@@ -172,7 +172,8 @@ impl Run<'_> {
     pub(super) fn stopped(&mut self, seq: Seq, epoch: u32, partial: Option<Body>) -> bool {
         let Some(message) = self.state.queue.get(seq) else { return false };
         let is_suspended = matches!(message.place, Place::Held { hold: Hold::Suspended, .. });
-        let Some((_, attempt)) = message.lost_attempt.clone().filter(|_| is_suspended) else {
+        let Some((_, attempt)) = message.lost_attempt.as_deref().cloned().filter(|_| is_suspended)
+        else {
             return false;
         };
         if message.epoch == epoch {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use broker_proto::{
     AgentName, AnswerSummary, AskOptions, Attempt, Failure, MessageId, MessageState, MessageType,
-    ModelName, PassedOver, Priority, Recipient, Sender, StopReason, Usage, WallTime,
+    ModelName, Numbered, PassedOver, Priority, Recipient, Sender, StopReason, Usage, WallTime,
 };
 
 use super::{Body, Digest, Line, Seq};
 use crate::core::{Accepted, BootTime, Subject};
 
+/// A million of these must fit: what few of them need is boxed.
 #[derive(Debug)]
 pub struct Message {
     pub seq: Seq,
@@ -33,20 +34,28 @@ pub struct Message {
     /// The last lease that was settled without ending the message.
     pub settled: Option<u32>,
     /// The attempt whose lease was lost, and whether it counts, while its stream is being closed.
-    pub lost_attempt: Option<(bool, Option<Box<Attempt>>)>,
+    pub lost_attempt: Option<Box<(bool, Option<Box<Attempt>>)>>,
     /// Leases that ended without a settlement, the agent's fault or its machine's.
-    pub lost: u32,
-    /// When a waiting message is due, on this boot's clock.
-    pub due: BootTime,
-    /// What it died of, while its recipient's dead letters have no room for it.
-    pub parked: Option<Box<(Failure, Option<Body>)>>,
+    pub lost: u16,
     /// Which life this is, from 1: each redrive begins another (I-27).
     pub generation: u32,
-    /// As its sender said it.
-    pub expires_at: Option<WallTime>,
-    /// When it is cancelled unless somebody listens again.
-    pub orphaned: Option<BootTime>,
+    /// What it died of, while its recipient's dead letters have no room for it.
+    pub parked: Option<Box<(Failure, Option<Body>)>>,
+    pub(super) timers: Option<Box<Timers>>,
     pub consultation: Option<Box<Consultation>>,
+}
+
+/// What few messages have.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    /// When a waiting message is due, on this boot's clock.
+    pub(super) due: BootTime,
+    /// When it is cancelled unless somebody listens again.
+    pub(super) orphaned: Option<BootTime>,
+    /// As its sender said it.
+    pub(super) expires_at: Option<WallTime>,
+    /// Its number, when its sender numbers its messages.
+    pub(super) numbered: Option<Numbered>,
 }
 
 /// Where a living message is.
@@ -63,7 +72,7 @@ pub enum Place {
     },
     Leased {
         queue: Recipient,
-        lease: Lease,
+        lease: Box<Lease>,
     },
     /// Its last attempt is over; what follows is not decided yet.
     Closing {
@@ -74,6 +83,20 @@ pub enum Place {
         queue: Recipient,
         hold: Hold,
     },
+}
+
+impl Place {
+    /// Takes another copy of its queue's name, which others share.
+    pub(super) fn share(&mut self, own: Recipient) {
+        match self {
+            Self::New => {}
+            Self::Ready { queue }
+            | Self::Waiting { queue, .. }
+            | Self::Leased { queue, .. }
+            | Self::Closing { queue }
+            | Self::Held { queue, .. } => *queue = own,
+        }
+    }
 }
 
 /// What a held message is held for.
@@ -159,11 +182,11 @@ impl Message {
             settled: None,
             lost_attempt: None,
             lost: 0,
-            due: BootTime::default(),
-            parked: None,
             generation: 1,
-            expires_at: accepted.expires_at,
-            orphaned: None,
+            parked: None,
+            timers: accepted.expires_at.map(|expires_at| {
+                Box::new(Timers { expires_at: Some(expires_at), ..Timers::default() })
+            }),
             consultation,
         }
     }
@@ -178,6 +201,14 @@ impl Message {
     pub fn strict_line(&self) -> Option<Line> {
         let is_strict = matches!(self.kind, MessageType::Handoff | MessageType::Delegation);
         self.line.filter(|_| is_strict)
+    }
+
+    pub(super) fn due(&self) -> BootTime {
+        self.timers.as_ref().map_or_else(BootTime::default, |timers| timers.due)
+    }
+
+    pub(super) fn orphaned(&self) -> Option<BootTime> {
+        self.timers.as_ref()?.orphaned
     }
 
     /// The queue it is in, or was in last.
@@ -241,7 +272,9 @@ impl Message {
         self.settled = (epoch > 0).then_some(epoch);
         self.lost_attempt = None;
         self.lost = 0;
-        self.orphaned = None;
+        if let Some(timers) = &mut self.timers {
+            timers.orphaned = None;
+        }
         self.parked = None;
         if let Some(consultation) = &mut self.consultation {
             consultation.attempts = Vec::new();
@@ -271,7 +304,10 @@ impl Message {
     /// sender said.
     pub(in crate::core) fn next_deadline(&self, now: WallTime) -> WallTime {
         let span = now.after(self.deadline.since(self.accepted_at));
-        self.expires_at.map_or(span, |expires_at| span.min(expires_at))
+        self.timers
+            .as_ref()
+            .and_then(|timers| timers.expires_at)
+            .map_or(span, |expires_at| span.min(expires_at))
     }
 
     /// The attempt that its lost lease was, without a word on why it failed.
@@ -347,5 +383,16 @@ impl Consultation {
                 .try_fold(0.0, |sum, cost| Some(sum + cost?)),
             attempts,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1,000,000 messages within 400 MB: docs/benchmarks.md.
+    #[test]
+    fn a_living_message_is_small() {
+        assert!(size_of::<Message>() <= 256, "{} bytes", size_of::<Message>());
     }
 }

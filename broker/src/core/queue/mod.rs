@@ -8,6 +8,7 @@ mod message;
 mod producer;
 mod ready;
 mod strict;
+mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -26,6 +27,7 @@ use producer::Producers;
 pub use producer::{Counted, WINDOW};
 pub use ready::{Line, Load, Ready};
 use strict::Strict;
+use table::Messages;
 
 use super::{BootTime, Event, Note, Now};
 
@@ -62,22 +64,24 @@ struct Ended {
     key: (Sender, MessageId),
 }
 
+/// What a message that has ended is still known by.
 #[derive(Debug, Clone)]
 struct Known {
     seq: Seq,
     digest: Digest,
-    receipt: Receipt,
-    /// Set once it has ended: by which lease.
-    ended: Option<u32>,
+    accepted_at: WallTime,
+    deadline: WallTime,
     numbered: Option<Box<Numbered>>,
 }
 
 #[derive(Debug, Default)]
 pub struct State {
     last_seq: Seq,
-    messages: HashMap<Seq, Message>,
-    /// Every message alive, and those ended that the projection may not know. Looked up, never walked.
+    messages: Messages,
+    /// Those ended that the projection may not know. Looked up, never walked.
     known: HashMap<(Sender, MessageId), Known>,
+    /// One of each name, which all messages share.
+    senders: BTreeSet<Sender>,
     ended_epochs: HashMap<Seq, u32>,
     ended: VecDeque<Ended>,
     finish_no: u64,
@@ -112,8 +116,15 @@ impl State {
 
     /// The digest and first receipt of a message that this sender sent before.
     #[must_use]
-    pub fn known(&self, sender: &Sender, id: MessageId) -> Option<(Digest, &Receipt)> {
-        self.known.get(&(sender.clone(), id)).map(|known| (known.digest, &known.receipt))
+    pub fn known(&self, sender: &Sender, id: MessageId) -> Option<(Digest, Receipt)> {
+        let (digest, accepted_at, deadline) = match self.known.get(&(sender.clone(), id)) {
+            Some(known) => (known.digest, known.accepted_at, known.deadline),
+            None => {
+                let message = self.messages.find(sender, id)?;
+                (message.digest, message.accepted_at, message.deadline)
+            }
+        };
+        Some((digest, Receipt { message_id: id, is_duplicate: false, accepted_at, deadline }))
     }
 
     /// What is known here of a bulk sender's number (I-8).
@@ -122,7 +133,7 @@ impl State {
         match self.producers.find(sender, numbered) {
             Err(refused) => refused,
             Ok(id) => match id.and_then(|id| self.known(sender, id)) {
-                Some((digest, receipt)) => Counted::Before { digest, receipt: receipt.clone() },
+                Some((digest, receipt)) => Counted::Before { digest, receipt },
                 None => Counted::Unknown,
             },
         }
@@ -147,12 +158,12 @@ impl State {
 
     #[must_use]
     pub fn get(&self, seq: Seq) -> Option<&Message> {
-        self.messages.get(&seq)
+        self.messages.get(seq)
     }
 
     #[must_use]
     pub fn find(&self, sender: &Sender, id: MessageId) -> Option<&Message> {
-        self.known.get(&(sender.clone(), id)).and_then(|known| self.messages.get(&known.seq))
+        self.messages.find(sender, id)
     }
 
     /// Whether this ready message is to be delivered only after others of its strict key (I-11).
@@ -164,7 +175,8 @@ impl State {
     /// The number of the newest message of this sender and id that is still remembered here.
     #[must_use]
     pub fn seq_of(&self, sender: &Sender, id: MessageId) -> Option<Seq> {
-        self.known.get(&(sender.clone(), id)).map(|known| known.seq)
+        let known = || self.known.get(&(sender.clone(), id)).map(|known| known.seq);
+        self.messages.find(sender, id).map(|message| message.seq).or_else(known)
     }
 
     #[must_use]
@@ -219,7 +231,7 @@ impl State {
             .leases
             .iter()
             .filter(|(_, seq)| {
-                self.messages.get(seq).and_then(Message::lease).is_some_and(|l| l.agent == *agent)
+                self.messages.get(*seq).and_then(Message::lease).is_some_and(|l| l.agent == *agent)
             })
             .map(|(_, seq)| *seq)
             .collect();
@@ -248,9 +260,7 @@ impl State {
     /// Every living message, in the order of their numbers; for a restart.
     #[must_use]
     pub fn living(&self) -> Vec<Seq> {
-        let mut living: Vec<Seq> = self.messages.keys().copied().collect();
-        living.sort_unstable();
-        living
+        self.messages.seqs().collect()
     }
 
     /// The first message whose deadline has come.
@@ -332,14 +342,14 @@ impl State {
                     message.epoch = *epoch;
                     Place::Leased {
                         queue: message.queue().clone(),
-                        lease: Lease {
+                        lease: Box::new(Lease {
                             agent: agent.clone(),
                             instance: instance.clone(),
                             pulled: *pulled,
                             since: *at,
                             ends: BootTime::default(),
                             cap: BootTime::default(),
-                        },
+                        }),
                     }
                 });
             }
@@ -356,8 +366,8 @@ impl State {
                 });
             }
             Event::LeaseLost { subject, at, counts, .. } => self.place(subject.seq, |message| {
-                message.lost += u32::from(*counts);
-                message.lost_attempt = Some((*counts, message.lost_at(*at).map(Box::new)));
+                message.lost = message.lost.saturating_add(u16::from(*counts));
+                message.lost_attempt = Some(Box::new((*counts, message.lost_at(*at).map(Box::new))));
                 message.ready_at = *at;
                 Place::Closing { queue: message.queue().clone() }
             }),
@@ -384,7 +394,7 @@ impl State {
                 });
             }
             Event::TaskStopped { subject, attempt, .. } => {
-                if let Some(message) = self.messages.get_mut(&subject.seq) {
+                if let Some(message) = self.messages.get_mut(subject.seq) {
                     message.lost_attempt = None;
                 }
                 self.consultation(subject.seq, |consultation| {
@@ -415,7 +425,7 @@ impl State {
     pub(super) fn note(&mut self, note: &Note) {
         match note {
             Note::LeaseRuns { seq, ends, cap } => {
-                let Some(message) = self.messages.get_mut(seq) else { return };
+                let Some(message) = self.messages.get_mut(*seq) else { return };
                 let Place::Leased { lease, .. } = &mut message.place else { return };
                 self.leases.remove(&(lease.ends, *seq));
                 if cap.is_none() {
@@ -426,17 +436,17 @@ impl State {
                 self.leases.insert((*ends, *seq));
             }
             Note::WaitRuns { seq, due } => {
-                let Some(message) = self.messages.get_mut(seq) else { return };
-                self.waits.remove(&(message.due, *seq));
-                message.due = *due;
+                let Some(message) = self.messages.get_mut(*seq) else { return };
+                self.waits.remove(&(message.due(), *seq));
+                message.timers.get_or_insert_default().due = *due;
                 self.waits.insert((*due, *seq));
             }
             Note::Orphaned { seq, until } => {
-                let Some(message) = self.messages.get_mut(seq) else { return };
-                if let Some(before) = message.orphaned {
+                let Some(message) = self.messages.get_mut(*seq) else { return };
+                if let Some(before) = message.orphaned() {
                     self.orphans.remove(&(before, *seq));
                 }
-                message.orphaned = *until;
+                message.timers.get_or_insert_default().orphaned = *until;
                 if let Some(until) = until {
                     self.orphans.insert((*until, *seq));
                 }
@@ -448,14 +458,14 @@ impl State {
                 self.unserved.remove(queue);
             }
             Note::TooSmall { seq, window } => {
-                let message = self.messages.get_mut(seq);
+                let message = self.messages.get_mut(*seq);
                 if let Some(consultation) = message.and_then(|m| m.consultation.as_mut()) {
                     consultation.too_small = consultation.too_small.max(*window);
                 }
             }
             Note::LostAttempt { seq, attempt, counts } => {
-                if let Some(message) = self.messages.get_mut(seq) {
-                    message.lost_attempt = Some((*counts, attempt.clone()));
+                if let Some(message) = self.messages.get_mut(*seq) {
+                    message.lost_attempt = Some(Box::new((*counts, attempt.clone())));
                 }
             }
             Note::Projected { finish_no } => self.forget(*finish_no),
@@ -480,30 +490,30 @@ impl State {
     fn accept(&mut self, accepted: &super::Accepted) {
         let seq = accepted.subject.seq;
         self.skip_to(seq);
-        let message = Message::accepted(accepted);
-        let receipt = Receipt {
-            message_id: accepted.subject.id,
-            is_duplicate: false,
-            accepted_at: accepted.at,
-            deadline: accepted.deadline,
-        };
-        let counters = self.counters.entry(accepted.to.clone()).or_default();
+        let mut message = Message::accepted(accepted);
+        // Names that were read from the store each brought bytes of their own.
+        match self.senders.get(&message.sender) {
+            Some(sender) => message.sender = sender.clone(),
+            None => {
+                self.senders.insert(message.sender.clone());
+            }
+        }
+        if let Some((to, _)) = self.queues.get_key_value(&message.to) {
+            message.to = to.clone();
+        }
+        let counters = self.counters.entry(message.to.clone()).or_default();
         counters.accepted += 1;
         *counters.of(message.state()) += 1;
-        let numbered = accepted.numbered.clone().map(Box::new);
-        if let Some(numbered) = &numbered {
+        if let Some(numbered) = &accepted.numbered {
             self.producers.accept(&accepted.sender, numbered, accepted.subject.id);
+            message.timers.get_or_insert_default().numbered = Some(numbered.clone());
         }
-        self.known.insert(
-            (accepted.sender.clone(), accepted.subject.id),
-            Known { seq, digest: accepted.digest, receipt, ended: None, numbered },
-        );
         self.deadlines.insert((accepted.deadline, seq));
-        self.messages.insert(seq, message);
+        self.messages.insert(message);
     }
 
     fn consultation(&mut self, seq: Seq, change: impl FnOnce(&mut message::Consultation)) {
-        let message = self.messages.get_mut(&seq);
+        let message = self.messages.get_mut(seq);
         if let Some(consultation) = message.and_then(|m| m.consultation.as_deref_mut()) {
             change(consultation);
         }
@@ -511,14 +521,18 @@ impl State {
 
     /// Moves a message to the place `to` gives, and keeps every index in step with it.
     fn place(&mut self, seq: Seq, to: impl FnOnce(&mut Message) -> Place) {
-        if !self.messages.contains_key(&seq) {
+        if self.messages.get(seq).is_none() {
             return;
         }
         self.inherited.remove(&seq);
         self.leave(seq);
-        let Some(message) = self.messages.get_mut(&seq) else { return };
+        let Some(message) = self.messages.get_mut(seq) else { return };
         let before = message.state();
         message.place = to(message);
+        if *message.queue() == message.to {
+            let own = message.to.clone();
+            message.place.share(own);
+        }
         count(&mut self.counters, &message.to, before, message.state());
         self.enter(seq);
         self.judge_line(seq);
@@ -526,7 +540,7 @@ impl State {
 
     /// Takes a message into the indexes of the place it is in.
     fn enter(&mut self, seq: Seq) {
-        let Some(message) = self.messages.get(&seq) else { return };
+        let Some(message) = self.messages.get(seq) else { return };
         if let Some(line) = message.strict_line() {
             self.strict.enter(line, message);
         }
@@ -541,7 +555,7 @@ impl State {
                 self.leases.insert((lease.ends, seq));
             }
             Place::Waiting { .. } => {
-                self.waits.insert((message.due, seq));
+                self.waits.insert((message.due(), seq));
             }
             Place::New | Place::Closing { .. } | Place::Held { .. } => {}
         }
@@ -549,7 +563,7 @@ impl State {
 
     /// Takes a message out of the indexes of the place it is in.
     fn leave(&mut self, seq: Seq) {
-        let Some(message) = self.messages.get(&seq) else { return };
+        let Some(message) = self.messages.get(seq) else { return };
         if let Some(line) = message.strict_line() {
             self.strict.leave(line, seq);
         }
@@ -573,7 +587,7 @@ impl State {
                 self.leases.remove(&(lease.ends, seq));
             }
             Place::Waiting { .. } => {
-                self.waits.remove(&(message.due, seq));
+                self.waits.remove(&(message.due(), seq));
             }
             Place::Held { hold: Hold::Parked, .. } => self.dead.unpark(&message.to, seq),
             Place::New | Place::Closing { .. } | Place::Held { .. } => {}
@@ -582,7 +596,7 @@ impl State {
 
     /// After a message of a strict line came somewhere else: who of its line may be delivered now.
     fn judge_line(&mut self, seq: Seq) {
-        let Some(message) = self.messages.get(&seq) else { return };
+        let Some(message) = self.messages.get(seq) else { return };
         let Some(line) = message.strict_line() else { return };
         for queue in self.strict.queues(line, &message.to) {
             let Some(ready) = self.queues.get_mut(&queue) else { continue };
@@ -598,7 +612,7 @@ impl State {
 
     /// A delivery counts against its priority's share while the message is still in its lane.
     fn charge(&mut self, seq: Seq) {
-        let Some(message) = self.messages.get(&seq) else { return };
+        let Some(message) = self.messages.get(seq) else { return };
         if let Some(ready) = self.queues.get_mut(message.queue()) {
             ready.charge(message.priority);
         }
@@ -609,20 +623,27 @@ impl State {
         self.inherited.remove(&seq);
         self.leave(seq);
         self.judge_line(seq);
-        let Some(mut message) = self.messages.remove(&seq) else { return };
+        let Some(mut message) = self.messages.remove(seq) else { return };
         count(&mut self.counters, &message.to, message.state(), finished.state);
         self.deadlines.remove(&(message.deadline, seq));
-        if let Some(until) = message.orphaned {
+        if let Some(until) = message.orphaned() {
             self.orphans.remove(&(until, seq));
         }
         let key = (message.sender.clone(), message.id);
-        if let Some(known) = self.known.get_mut(&key) {
-            known.ended = Some(finished.epoch);
-        }
+        let Message { digest, accepted_at, deadline, .. } = *message;
+        let numbered = message.timers.as_mut().and_then(|timers| timers.numbered.take());
+        // One that lives again is still known by its first receipt.
+        self.known.entry(key.clone()).or_insert_with(|| Known {
+            seq,
+            digest,
+            accepted_at,
+            deadline,
+            numbered: numbered.map(Box::new),
+        });
         self.ended_epochs.insert(seq, finished.epoch);
         if finished.state == MessageState::Dead {
             message.die(finished.epoch);
-            self.dead.insert(message);
+            self.dead.insert(*message);
         } else {
             self.let_go(seq, key);
         }
@@ -642,7 +663,7 @@ impl State {
             message.parked = Some(Box::new((failure.clone(), reply.cloned())));
             Place::Held { queue: queue.clone(), hold: Hold::Parked }
         });
-        if let Some(message) = self.messages.get(&seq) {
+        if let Some(message) = self.messages.get(seq) {
             self.dead.park(&message.to, seq);
         }
     }
@@ -650,13 +671,10 @@ impl State {
     fn redrive(&mut self, seq: Seq, at: WallTime, deadline: WallTime, generation: u32) {
         let Some(mut message) = self.dead.remove(seq) else { return };
         message.revive(at, deadline, generation);
-        if let Some(known) = self.known.get_mut(&(message.sender.clone(), message.id)) {
-            known.ended = None;
-        }
         self.ended_epochs.remove(&seq);
         count(&mut self.counters, &message.to, MessageState::Dead, message.state());
         self.deadlines.insert((deadline, seq));
-        self.messages.insert(seq, message);
+        self.messages.insert(message);
     }
 
     fn purge(&mut self, seq: Seq) {
@@ -678,8 +696,8 @@ impl State {
     }
 }
 
-fn is_held_back(messages: &HashMap<Seq, Message>, strict: &Strict, seq: Seq) -> bool {
-    let line = messages.get(&seq).and_then(Message::strict_line);
+fn is_held_back(messages: &Messages, strict: &Strict, seq: Seq) -> bool {
+    let line = messages.get(seq).and_then(Message::strict_line);
     line.is_some_and(|line| strict.holds_back(line, seq))
 }
 

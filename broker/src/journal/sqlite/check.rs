@@ -10,7 +10,6 @@ use rusqlite::Connection;
 
 use super::store::{self, FILE, Opening};
 use super::{acked, wal};
-use crate::journal::content::ContentKey;
 use crate::journal::error::OpenError;
 use crate::journal::id::Digest;
 
@@ -58,16 +57,14 @@ fn pages(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 fn contents(connection: &Connection, path: &Path) -> Result<u64, OpenError> {
     let failed =
         |err: rusqlite::Error| OpenError::Store { path: path.to_owned(), source: Arc::new(err) };
-    let mut all = connection.prepare("SELECT id, key, bytes FROM contents").map_err(failed)?;
+    let mut all = connection.prepare("SELECT copy, hash, bytes FROM contents").map_err(failed)?;
     let mut rows = all.query([]).map_err(failed)?;
     let mut count = 0;
     while let Some(row) = rows.next().map_err(failed)? {
         let id: i64 = row.get(0).map_err(failed)?;
-        let key: Vec<u8> = row.get(1).map_err(failed)?;
+        let hash: Vec<u8> = row.get(1).map_err(failed)?;
         let bytes: Vec<u8> = row.get(2).map_err(failed)?;
-        let is_whole =
-            ContentKey::from_bytes(&key).is_some_and(|key| key.hash() == Digest::of(&bytes));
-        if !is_whole {
+        if hash != Digest::of(&bytes).0 {
             return Err(OpenError::CorruptContent { path: path.to_owned(), id });
         }
         count += 1;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use super::store::{self, unsigned};
@@ -92,12 +92,24 @@ impl Readers {
         self.run(move |connection| content(connection, key)).await
     }
 
-    /// Some keys of contents behind row `after` that were stored at `stored_before` or earlier, and where to go on.
+    /// Several contents in one turn on a connection: going there and back costs more than reading one.
+    pub(super) async fn get_all(
+        self: &Arc<Self>,
+        keys: Vec<ContentKey>,
+    ) -> Vec<Result<Bytes, ReadError>> {
+        let many = keys.len();
+        let read = move |connection: &Connection| {
+            Ok(keys.into_iter().map(|key| content(connection, key)).collect())
+        };
+        self.run(read).await.unwrap_or_else(|err| vec![Err(err); many])
+    }
+
+    /// Some keys of contents behind copy `after` that were stored at `stored_before` or earlier, and where to go on.
     pub(super) async fn keys(
         self: &Arc<Self>,
-        after: i64,
+        after: Option<u64>,
         stored_before: i64,
-    ) -> Result<(Vec<ContentKey>, Option<i64>), ReadError> {
+    ) -> Result<(Vec<ContentKey>, Option<u64>), ReadError> {
         self.run(move |connection| keys(connection, after, stored_before).map_err(failed)).await
     }
 
@@ -185,27 +197,29 @@ fn missing(connection: &Connection, at: BatchNo) -> ReadError {
 
 fn content(connection: &Connection, key: ContentKey) -> Result<Bytes, ReadError> {
     let corrupt = ReadError::CorruptContent { key };
-    let mut found =
-        connection.prepare_cached("SELECT bytes FROM contents WHERE key = ?1").map_err(failed)?;
-    let bytes = found.query_row([key.to_bytes()], |row| blob(row, 0)).optional();
+    let mut found = connection
+        .prepare_cached("SELECT bytes FROM contents WHERE copy = ?1 AND hash = ?2")
+        .map_err(failed)?;
+    let bytes = found.query_row(params![row(key), key.hash().0], |row| blob(row, 0)).optional();
     let bytes = bytes.map_err(|err| damaged(err, corrupt.clone()))?.ok_or(ReadError::Missing)?;
     if Digest::of(&bytes) == key.hash() { Ok(bytes) } else { Err(corrupt) }
 }
 
 fn keys(
     connection: &Connection,
-    after: i64,
+    after: Option<u64>,
     stored_before: i64,
-) -> rusqlite::Result<(Vec<ContentKey>, Option<i64>)> {
+) -> rusqlite::Result<(Vec<ContentKey>, Option<u64>)> {
     let mut some = connection.prepare_cached(
-        "SELECT id, key, stored_at FROM contents WHERE id > ?1 ORDER BY id LIMIT ?2",
+        "SELECT copy, hash, stored_at FROM contents WHERE ?1 IS NULL OR copy > ?1 ORDER BY copy LIMIT ?2",
     )?;
-    let mut rows = some.query([after, PAGE_KEYS as i64])?;
+    let mut rows = some.query(params![after.map(u64::cast_signed), PAGE_KEYS as i64])?;
     let (mut keys, mut last) = (Vec::new(), None);
     while let Some(row) = rows.next()? {
-        last = Some(row.get(0)?);
+        let copy = unsigned(row, 0)?;
+        last = Some(copy);
         if row.get::<_, i64>(2)? <= stored_before {
-            keys.extend(ContentKey::from_bytes(row.get_ref(1)?.as_blob()?));
+            keys.push(ContentKey::stored(Digest(row.get(1)?), copy));
         }
     }
     Ok((keys, last))
@@ -249,13 +263,19 @@ pub(super) fn absent(
     connection: &Connection,
     keys: &[ContentKey],
 ) -> rusqlite::Result<Option<ContentKey>> {
-    let mut found = connection.prepare_cached("SELECT 1 FROM contents WHERE key = ?1")?;
+    let mut found =
+        connection.prepare_cached("SELECT 1 FROM contents WHERE copy = ?1 AND hash = ?2")?;
     for key in keys {
-        if !found.exists([key.to_bytes()])? {
+        if !found.exists(params![row(*key), key.hash().0])? {
             return Ok(Some(*key));
         }
     }
     Ok(None)
+}
+
+/// The row of a content.
+pub(super) fn row(key: ContentKey) -> i64 {
+    key.copy().cast_signed()
 }
 
 fn blob(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {

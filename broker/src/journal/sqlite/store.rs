@@ -20,7 +20,7 @@ use crate::journal::id::{BatchNo, Digest, Epoch, JournalId};
 pub(super) const FILE: &str = "journal.db";
 /// "BJRN": tells our files from those of other programs, also to `file`.
 const APPLICATION: u32 = 0x424a_524e;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long a statement waits for a lock: another process's transaction is over in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Frames checked at open. Older ones are checked whenever they are read.
@@ -29,6 +29,8 @@ const CHECKED: i64 = 64;
 pub(super) const WAL_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// `number`, `epoch` and `digest` repeat what the frame says: an append compares them without reading the frame.
+/// Copy numbers rise with time, so contents are appended to the end of their tree: a commit touches its last page and
+/// no other.
 const SCHEMA: &str = "
     CREATE TABLE meta (
         id INTEGER PRIMARY KEY CHECK (id = 0),
@@ -42,8 +44,8 @@ const SCHEMA: &str = "
         frame BLOB NOT NULL
     ) STRICT;
     CREATE TABLE contents (
-        id INTEGER PRIMARY KEY,
-        key BLOB NOT NULL UNIQUE,
+        copy INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL,
         stored_at INTEGER NOT NULL,
         bytes BLOB NOT NULL
     ) STRICT;
@@ -206,6 +208,10 @@ pub(super) fn inspect(path: &Path, acked: Option<Acked>) -> Result<Opening, Open
     if version > u64::from(VERSION) {
         let version = u32::try_from(version).unwrap_or(u32::MAX);
         return Err(OpenError::TooNew { path: path.to_owned(), version });
+    }
+    if version < u64::from(VERSION) {
+        let version = u32::try_from(version).unwrap_or(u32::MAX);
+        return Err(OpenError::TooOld { path: path.to_owned(), version });
     }
     let journal = journal_id(&connection).map_err(|err| broken(path, err))?;
     check_frames(&connection, path, Some(CHECKED))?;

@@ -326,14 +326,46 @@ async fn a_store_of_a_newer_version_is_refused_untouched() {
     drop(open(place.path()).await);
     let path = place.path().join("journal.db");
     let newer = Connection::open(&path).unwrap();
-    newer.pragma_update(None, "user_version", 2).unwrap();
+    newer.pragma_update(None, "user_version", 3).unwrap();
     drop(newer);
     let before = fs::read(&path).unwrap();
 
     let refused = SqliteJournal::open(place.path().to_owned(), None).await;
 
-    assert!(matches!(refused, Err(OpenError::TooNew { version: 2, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::TooNew { version: 3, .. })), "{refused:?}");
     assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_store_from_before_the_first_release_is_refused_untouched() {
+    let place = TempDir::new().unwrap();
+    drop(open(place.path()).await);
+    let path = place.path().join("journal.db");
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 1).unwrap();
+    let before = fs::read(&path).unwrap();
+
+    let refused = SqliteJournal::open(place.path().to_owned(), None).await;
+
+    assert!(matches!(refused, Err(OpenError::TooOld { version: 1, .. })), "{refused:?}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+/// Two processes that draw the same number for other bytes: the second is refused, not taken for the first.
+#[tokio::test]
+async fn two_contents_of_one_copy_number_are_not_both_stored() {
+    let place = TempDir::new().unwrap();
+    let journal = open(place.path()).await;
+    let first = Content::new("first").unwrap();
+    journal.put(first.clone()).await.unwrap();
+    let file = Connection::open(place.path().join("journal.db")).unwrap();
+    let second = Content::new("second").unwrap();
+    let copies = [second.key().copy().cast_signed(), first.key().copy().cast_signed()];
+    file.execute("UPDATE contents SET copy = ?1 WHERE copy = ?2", copies).unwrap();
+
+    let put = journal.put(second).await;
+
+    assert!(matches!(put, Err(PutError::NotStored(Why::Unavailable))), "{put:?}");
+    journal.put(Content::new("third").unwrap()).await.unwrap();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Space;
 use super::acked::Note;
 use super::checkpoint::{Checkpoints, announce};
-use super::readers::absent;
+use super::readers::{absent, row};
 use super::store::{self, unsigned};
 use crate::journal::content::{Content, ContentKey};
 use crate::journal::error::{AppendError, ClaimError, Damage, PutError, Why};
@@ -24,6 +24,8 @@ use crate::journal::{Claim, Manifest, claim};
 /// Puts that share one commit, at most, and their bytes.
 const GROUP: usize = 64;
 const GROUP_BYTES: usize = 2 * 1024 * 1024;
+/// Jobs between two measurements of a file that has plenty of room: far less than that room.
+const MEASURED_EVERY: u32 = 64;
 /// Bytes that a commit adds to the WAL beside its payload: some pages of the trees.
 const PAGES: u64 = 16 * 1024;
 
@@ -49,6 +51,8 @@ pub(super) struct Thread {
     checkpoints: Checkpoints,
     acked: Note,
     damage: Option<Damage>,
+    /// Jobs since the room was measured last.
+    unmeasured: u32,
 }
 
 /// Why a transaction did not commit. Only `Broken` leaves anything unclear.
@@ -110,8 +114,9 @@ impl Thread {
         checkpoints: Checkpoints,
         acked: Note,
     ) -> Self {
-        let damage = None;
-        let mut thread = Self { connection, journal, head, space, checkpoints, acked, damage };
+        let (damage, unmeasured) = (None, 0);
+        let mut thread =
+            Self { connection, journal, head, space, checkpoints, acked, damage, unmeasured };
         thread.measure();
         thread
     }
@@ -143,8 +148,11 @@ impl Thread {
                     None
                 }
             };
-            // Behind the answer: while there is room, nobody waits for its size.
-            self.measure();
+            // Behind the answer: while there is room, nobody waits for its size, nor needs it often.
+            self.unmeasured += 1;
+            if self.unmeasured >= MEASURED_EVERY {
+                self.measure();
+            }
             next = over.or_else(|| jobs.blocking_recv());
         }
     }
@@ -208,7 +216,7 @@ impl Thread {
             }
         }
         let stored = self.transact::<_, PutError>(total(&contents), |connection| {
-            Ok(insert_contents(connection, &contents)?)
+            insert_contents(connection, &contents)
         });
         for done in waiting {
             answer(done, stored.clone());
@@ -219,9 +227,10 @@ impl Thread {
     fn forget(&mut self, decided: BatchNo, keys: &[ContentKey]) -> Result<(), PutError> {
         self.transact(0, |connection| {
             check_durable(connection, decided)?;
-            let mut delete = connection.prepare_cached("DELETE FROM contents WHERE key = ?1")?;
+            let mut delete =
+                connection.prepare_cached("DELETE FROM contents WHERE copy = ?1 AND hash = ?2")?;
             for key in keys {
-                delete.execute([key.to_bytes()])?;
+                delete.execute(params![row(*key), key.hash().0])?;
             }
             Ok(())
         })
@@ -288,6 +297,7 @@ impl Thread {
 
     /// Notes what room the file has. A store that cannot say has none.
     fn measure(&mut self) {
+        self.unmeasured = 0;
         let measured = (|| {
             let page = store::page_size(&self.connection)?;
             let free = store::pragma(&self.connection, "PRAGMA freelist_count")?;
@@ -388,14 +398,19 @@ fn insert_frame(connection: &Connection, sealed: &Sealed) -> rusqlite::Result<()
     Ok(())
 }
 
-/// A content that is there already is the same one: its key was made with its bytes.
-fn insert_contents(connection: &Connection, contents: &[Content]) -> rusqlite::Result<()> {
+/// A content that is there already is the same one. Two of one copy number are not both stored: whoever brings the
+/// second one makes it anew.
+fn insert_contents<E>(connection: &Connection, contents: &[Content]) -> Result<(), Fail<E>> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO contents (key, stored_at, bytes) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+        "INSERT INTO contents (copy, hash, stored_at, bytes) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
     )?;
     let now = store::now();
     for content in contents {
-        insert.execute(params![content.key().to_bytes(), now, &content.bytes()[..]])?;
+        let key = content.key();
+        let added = insert.execute(params![row(key), key.hash().0, now, &content.bytes()[..]])?;
+        if added == 0 && absent(connection, &[key])?.is_some() {
+            return Err(Fail::NotStored(Why::Unavailable));
+        }
     }
     Ok(())
 }

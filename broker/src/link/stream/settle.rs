@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use tonic::Status;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 
 use broker_proto::{
     AgentName, Down, Failure, FailureClass, Message, Part, Payload, SettleOutcome, SettledFrame,
@@ -15,7 +15,10 @@ use broker_proto::{
 use super::{Answering, Held, LinkTask, Services};
 use crate::{
     context::Stored,
-    core::{Command, Event, Outcome, Query, Refusal, Reply, SettleCommand, queue::Seq},
+    core::{
+        Command, Event, Outcome, Query, Refusal, Reply, SettleCommand,
+        queue::{Body, Seq},
+    },
     engine,
     intake::{bound, expected::Expected},
     reply::{Slot, Slots},
@@ -38,7 +41,7 @@ impl LinkTask {
         let limits = bound::limits(limits);
         let (services, agent) = (self.services.clone(), self.agent.clone());
         let (links, link) = (services.links.clone(), self.link);
-        let span = info_span!("message", %id, attempt = epoch);
+        let span = debug_span!("message", %id, attempt = epoch);
         let settle = SettleCommand {
             agent,
             seq,
@@ -322,6 +325,10 @@ async fn look_up(services: &Services, seq: Seq) -> Result<Expected, Status> {
 }
 
 async fn store(services: &Services, response: Vec<Part>) -> Result<Stored, Status> {
+    if response.is_empty() {
+        // Nothing was answered, as to most letters: no bytes are stored for it.
+        return Ok(Stored { body: Body::default(), contents: Vec::new() });
+    }
     services.intake.check_refs(&response).await.map_err(service::status::intake)?;
     let bytes: Bytes = Payload { response, ..Payload::default() }.encode();
     services.bodies.store(bytes).await.map_err(|error| service::status::context(&error))

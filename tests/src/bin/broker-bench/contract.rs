@@ -196,7 +196,7 @@ struct Yard {
 struct Layout {
     senders: usize,
     agents: usize,
-    /// Messages under way from each sender, and in the hands of each agent.
+    /// Messages of each sender that are not settled, and in the hands of each agent.
     window: u64,
     capacity: u32,
 }
@@ -208,7 +208,7 @@ const FAN_OUT: Layout = Layout { senders: 1, agents: 64, window: 512, capacity: 
 impl Yard {
     async fn open(broker: &Brokerd, layout: Layout, what: &str) -> anyhow::Result<Self> {
         let mut yard = Self {
-            counts: Arc::default(),
+            counts: Counts::with_room(layout.senders * layout.window as usize),
             stop_sending: CancellationToken::new(),
             stop: CancellationToken::new(),
             senders: JoinSet::new(),
@@ -416,7 +416,7 @@ pub(crate) async fn backlog(settings: &Settings, plan: &Plan) -> anyhow::Result<
         let link = Link::greet(&channel(&broker.endpoint()).await?, &sender).await?;
         let message = letter(&nobody, bodies);
         let many = plan.backlog / SENDERS;
-        let counts = Arc::<Counts>::default();
+        let counts = Counts::with_room(many as usize);
         let sending =
             link.send_all(move |_| message.clone(), WINDOW, many, counts, CancellationToken::new());
         senders.spawn(sending);

@@ -16,7 +16,7 @@ use broker_proto::{
     Recipient, SettleOutcome, Settlement, Up, Usage, WallTime, pb,
 };
 use futures::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
@@ -29,12 +29,22 @@ const BEAT: Duration = Duration::from_secs(5);
 static SENT: AtomicU64 = AtomicU64::new(0);
 
 /// What went through, counted by whoever sees it last. Read by the scenario.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counts {
+    /// Places for messages between their sending and their settlement, so that no backlog builds up.
+    room: Semaphore,
     /// Sends that the broker acknowledged.
     pub(crate) accepted: AtomicU64,
     /// Settlements that the broker acknowledged.
     pub(crate) settled: AtomicU64,
+}
+
+impl Counts {
+    /// For at most so many messages between their sending and their settlement.
+    pub(crate) fn with_room(room: usize) -> Arc<Self> {
+        let (accepted, settled) = (AtomicU64::default(), AtomicU64::default());
+        Arc::new(Self { room: Semaphore::new(room), accepted, settled })
+    }
 }
 
 /// Connects to the broker.
@@ -144,14 +154,26 @@ impl Link {
         let (mut sent, mut answered) = (0, 0);
         loop {
             while sent < many && sent - answered < window && !stop.is_cancelled() {
+                let Ok(place) = counts.room.try_acquire() else { break };
+                place.forget();
                 let message = Message { id: next_id(), ..letter(sent) };
                 self.say(Up::Send(Box::new(message))).await?;
                 sent += 1;
             }
-            if sent == answered {
+            let is_over = sent == many || stop.is_cancelled();
+            if is_over && sent == answered {
                 return Ok(());
             }
-            let mut next = Some(self.hear().await?);
+            let next = tokio::select! {
+                down = self.hear(), if sent > answered => Some(down?),
+                place = counts.room.acquire(), if !is_over && sent - answered < window => {
+                    // It is taken again above.
+                    drop(place?);
+                    None
+                }
+                () = stop.cancelled(), if !is_over => None,
+            };
+            let mut next = next;
             while let Some(down) = next {
                 if let Down::Sent { result, .. } = down {
                     result.map_err(|refused| anyhow::anyhow!("{}", refused.reason))?;
@@ -193,6 +215,7 @@ impl Link {
                             bail!("a settlement was refused: {}", refused.reason);
                         }
                         counts.settled.fetch_add(1, Ordering::Relaxed);
+                        counts.room.add_permits(1);
                         messages += 1;
                     }
                     _ => {}
