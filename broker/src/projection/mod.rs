@@ -23,11 +23,12 @@ use std::{
 use futures::StreamExt;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 pub use check::check;
 pub use read::{Filter, Living, Page, Row, Step, Window};
 
-use crate::journal::{BatchNo, Journal, JournalId, ReadError, Until, record::RecordError};
+use crate::journal::{BatchNo, Frame, Journal, JournalId, ReadError, Until, record::RecordError};
 use worker::Worker;
 
 /// Frames folded in one transaction at most.
@@ -35,6 +36,9 @@ const FRAMES: usize = 256;
 /// After a fold, frames gather this long before the next one, unless somebody waits for them: under load a transaction
 /// for each frame would cost more than the journal itself, and most messages begin and end within one gathering.
 const GATHER: Duration = Duration::from_millis(100);
+
+/// How often a full disk is tried again.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 
 /// Why rows cannot be read or folded.
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +199,10 @@ impl FoldTask {
             let Some(chunk) = chunk else { return Err(Error::Stopped) };
             let frames = chunk.into_iter().collect::<Result<Vec<_>, ReadError>>()?;
             let Some(last) = frames.last().map(|frame| frame.number) else { continue };
-            self.writer.call(move |connection| fold::frames(connection, &frames)).await?;
+            let Some(()) = stop.run_until_cancelled(self.fold(frames.into())).await.transpose()?
+            else {
+                return Ok(());
+            };
             self.applied.send_replace(last);
             if self.wanted.batch.load(Ordering::Acquire) > last.0 {
                 continue;
@@ -208,6 +215,30 @@ impl FoldTask {
             }
         }
     }
+}
+
+impl FoldTask {
+    /// Folds these frames, once there is room for them: a full disk passes (I-31).
+    async fn fold(&self, frames: Arc<[Frame]>) -> Result<(), Error> {
+        let mut is_told = false;
+        loop {
+            let some = Arc::clone(&frames);
+            match self.writer.call(move |connection| fold::frames(connection, &some)).await {
+                Err(Error::Store(error)) if is_full(&error) => {
+                    if !is_told {
+                        warn!("the disk is full: the projection waits for room");
+                    }
+                    is_told = true;
+                    tokio::time::sleep(LOOK_FOR_ROOM).await;
+                }
+                folded => return folded,
+            }
+        }
+    }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 impl Projection {

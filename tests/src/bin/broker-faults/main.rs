@@ -6,6 +6,7 @@
 
 mod cases;
 mod clock;
+mod disk;
 mod world;
 
 use std::{

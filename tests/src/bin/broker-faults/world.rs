@@ -41,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) broker: &'static str,
     /// The broker's environment.
     pub(crate) variables: Vec<(String, String)>,
+    /// Where the broker keeps its data; otherwise in the folder of the run.
+    pub(crate) data: Option<PathBuf>,
     /// How long senders wait for the end of everything.
     pub(crate) patience: Duration,
 }
@@ -53,6 +55,7 @@ impl Default for Setup {
             more: String::new(),
             broker: "brokerd",
             variables: Vec::new(),
+            data: None,
             patience: Duration::from_secs(20),
         }
     }
@@ -94,6 +97,8 @@ pub(crate) struct World {
     tokens: BTreeMap<String, SecretString>,
     recorders: BTreeMap<String, Recorder>,
     started: u32,
+    /// What the broker is started with, before its own name.
+    under: Vec<String>,
 }
 
 impl World {
@@ -116,13 +121,14 @@ impl World {
             tokens: BTreeMap::new(),
             recorders: BTreeMap::new(),
             started: 0,
+            under: Vec::new(),
         };
         world.up().await?;
         Ok(world)
     }
 
     fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.setup.data.clone().unwrap_or_else(|| self.folder.path().join("data"))
     }
 
     fn socket(&self) -> PathBuf {
@@ -139,9 +145,16 @@ impl World {
 
     /// Starts the broker on what is in its folder, and returns once it answers.
     pub(crate) async fn up(&mut self) -> anyhow::Result<()> {
-        let log = self.folder.path().join("brokerd.log");
-        let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let mut command = Command::new(program(self.setup.broker));
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let broker = program(self.setup.broker);
+        let mut command = match self.under.split_first() {
+            None => Command::new(&broker),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&broker);
+                command
+            }
+        };
         command
             .env_clear()
             .envs(self.setup.variables.iter().cloned())
@@ -178,6 +191,52 @@ impl World {
         child.kill().await.context("the broker is killed")?;
         self.note(Fault::BrokerGone).await;
         Ok(())
+    }
+
+    /// From its next start on the broker is started by this program.
+    pub(crate) fn under(&mut self, program: &[&str]) {
+        self.under = program.iter().map(ToString::to_string).collect();
+    }
+
+    /// Waits until the broker has ended by itself, and gives its exit code.
+    pub(crate) async fn ends_by_itself(&mut self) -> anyhow::Result<Option<i32>> {
+        let mut child = self.broker.take().context("the broker runs")?;
+        self.note(Fault::BrokerKilled).await;
+        let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
+        self.note(Fault::BrokerGone).await;
+        Ok(ended.context("the broker does not end")??.code())
+    }
+
+    /// Kills the broker unless it has ended already; that its end was coming is noted.
+    pub(crate) async fn gone(&mut self) -> anyhow::Result<()> {
+        let mut child = self.broker.take().context("the broker was started")?;
+        child.kill().await.context("the broker is killed")?;
+        self.note(Fault::BrokerGone).await;
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("brokerd.log")
+    }
+
+    /// How often the broker has logged this, over all its starts.
+    pub(crate) fn count_in_log(&self, text: &str) -> usize {
+        fs::read_to_string(self.log()).unwrap_or_default().matches(text).count()
+    }
+
+    /// Waits until the broker has logged this so often.
+    pub(crate) async fn logs(&self, text: &str, times: usize) -> anyhow::Result<()> {
+        let logged = async {
+            while self.count_in_log(text) < times {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let logged = tokio::time::timeout(PATIENCE, logged).await;
+        logged.with_context(|| {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(3).collect();
+            format!("the broker does not log `{text}`; its last words: {last:?}")
+        })
     }
 
     /// Asks the broker to stop, and gives its exit code.
@@ -223,6 +282,9 @@ impl World {
     ) -> anyhow::Result<()> {
         self.started += 1;
         let name = format!("{}-{key}", self.started);
+        // Two senders of one plan must not send the same messages under the same ids.
+        let others = self.recorders.values().filter(|other| other.is_sender).count() as u64;
+        let seed = self.context.seed + others * 1_000_003;
         let log = fs::File::create(self.folder.path().join(format!("{name}.log")))?;
         let mut child = Command::new(program("broker-recorder"))
             .env_clear()
@@ -232,7 +294,7 @@ impl World {
             .arg(self.socket())
             .arg("--history")
             .arg(self.folder.path().join(format!("{name}.jsonl")))
-            .args(["--name", &name, "--seed", &self.context.seed.to_string()])
+            .args(["--name", &name, "--seed", &seed.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -6,8 +6,11 @@ mod agents_killed;
 mod backlog;
 mod calm;
 mod clock_moved;
+mod disk_full;
 mod killed;
 mod overload;
+mod power_cut;
+mod sync_fails;
 mod terminated;
 
 use futures::future::BoxFuture;
@@ -32,6 +35,9 @@ pub(crate) const CASES: &[Case] = &[
     case("broker-killed", "SIGKILL of the broker under load, again and again", killed::run),
     case("broker-terminated", "SIGTERM of the broker under load", terminated::run),
     case("overload", "far more sends than agents settle, against small caps", overload::run),
+    case("sync-fails", "a sync of the journal fails under load", sync_fails::run),
+    case("disk-full", "the disk fills up under load, and empties again", disk_full::run),
+    case("power-cut", "the power goes under load, again and again", power_cut::run),
     waiting("backlog", "a backlog of all priorities, then one agent", backlog::run),
     waiting("agents-killed", "SIGKILL of agents", agents_killed::run),
     waiting("agents-held", "SIGSTOP of agents past their leases, then SIGCONT", agents_held::run),
