@@ -299,7 +299,7 @@ fn a_mailboxs_failed_deliveries_are_kept_with_their_agents() {
     let mut world = world();
     let letter = world.letter("scribe");
     world.send(letter).unwrap();
-    world.fail(Seq(1), broker_proto::FailureClass::Overloaded);
+    world.fail_until(Seq(1), broker_proto::FailureClass::Overloaded, secs(1));
     world.advance(secs(1));
     world.settle(Seq(1), Outcome::Reject { reason: "poison".into() }).unwrap();
 
