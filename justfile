@@ -35,11 +35,13 @@ bench *ARGS:
 # Real brokers hurt under load, judged by an outside recorder and checker. `just faults --list` names the cases.
 faults *ARGS:
     cargo build --workspace --bins
+    cargo build --workspace --features broker/planted-bugs --bin brokerd-planted
     target/debug/broker-faults {{ARGS}}
 
 # The same, as often and as long as a night allows.
 faults-long *ARGS:
     cargo build --workspace --bins
+    cargo build --workspace --features broker/planted-bugs --bin brokerd-planted
     target/debug/broker-faults --long {{ARGS}}
 
 # The whole house at work, offline.

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod intake;
 pub mod journal;
 pub mod link;
+mod planted;
 pub mod projection;
 pub mod reply;
 pub mod service;

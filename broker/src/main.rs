@@ -44,7 +44,7 @@ enum LogFormat {
     Json,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log(arguments.log_format);
     match start(&arguments) {

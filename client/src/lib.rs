@@ -9,7 +9,6 @@ mod answer;
 mod content;
 mod endpoint;
 mod error;
-mod follow;
 pub mod link;
 mod task;
 pub mod transcript;
@@ -35,7 +34,6 @@ use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::
 pub use answer::{Answer, AnswerStream, Assembly, Seen};
 pub use endpoint::Endpoint;
 pub use error::Error;
-pub use follow::{Follow, RETURN_WINDOW, Source, Step};
 pub use task::{TaskFilter, TaskItem, TaskStream};
 pub use tonic::Code;
 

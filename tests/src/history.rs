@@ -119,7 +119,6 @@ pub enum What {
     Delivered(Delivered),
     /// About to say that work on these leases goes on.
     Renew {
-        link: String,
         leases: Vec<String>,
     },
     /// About to settle. `reply` is the digest of the answer, for a settlement as done.

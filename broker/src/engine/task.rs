@@ -20,6 +20,7 @@ use crate::{
         AppendError, Batch, BatchNo, Content, MAX_BATCH_BYTES, MAX_EVENTS, Record, Why, Writer,
         record,
     },
+    planted,
     projection::Projection,
 };
 
@@ -297,6 +298,7 @@ impl EngineTask {
 
     /// Appends what was decided, then answers and lets out.
     async fn commit(&mut self, mut pending: Pending) -> Result<(), Fatal> {
+        planted::before_sync(&mut pending.waiting).await;
         match self.append(&mut pending).await {
             Ok(()) => {}
             Err(AppendError::NotStored(why)) => return self.not_stored(pending, why).await,

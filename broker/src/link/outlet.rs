@@ -11,6 +11,7 @@ use crate::{
         queue::{Body, BodyKey},
     },
     engine::{Content, Outlet, Returned},
+    planted::{self, Bug},
     reply::{Slot, Slots},
     service::reason,
 };
@@ -51,6 +52,9 @@ impl Outlet for LinkOutlet {
                 self.slots.open(seq, &sender, id).begin(*routed);
             }
             Effect::Deliver(delivered) => {
+                if planted::is(Bug::DeliveredTwice) {
+                    self.links.send(delivered.link, Out::Deliver(delivered.clone()));
+                }
                 self.links.send(delivered.link, Out::Deliver(delivered));
             }
             Effect::Cancel { agent, instance, seq, epoch, reason, .. } => {

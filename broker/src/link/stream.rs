@@ -40,6 +40,7 @@ use crate::{
     },
     engine::{Clock, EngineHandle},
     intake::{Intake, bound, exchange, expected::Expected},
+    planted,
     projection::Projection,
     reply::Slots,
     service::{self, reason},
@@ -307,10 +308,10 @@ impl Services {
                 return None;
             }
         };
-        let message = as_delivered(agent, id, message);
+        let message = planted::altered(as_delivered(agent, id, message));
         Some(Delivery {
             lease: self.leases.token(seq, epoch),
-            number: seq.0,
+            number: planted::number(seq, model.as_ref()),
             size_bytes: body.size_bytes + exchange::size_bytes(&delivered.exchanges),
             message,
             attempt: epoch,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use broker_proto::AgentName;
 
 use crate::core::{agent::LinkId, queue::Seq};
+use crate::planted::{self, Bug};
 
 /// Agents that may come back in one second, when all of them have lost their links at once.
 const COMING_BACK: u32 = 200;
@@ -40,7 +41,7 @@ impl LeaseKey {
         let (epoch, _) = rest.split_once('.')?;
         let (seq, epoch) = (Seq(seq.parse().ok()?), epoch.parse().ok()?);
         let made = self.token(seq, epoch);
-        is_same(&made, token).then_some((seq, epoch))
+        (is_same(&made, token) || planted::is(Bug::ForgedToken)).then_some((seq, epoch))
     }
 
     /// The token with which the process of a link goes on after it, also over a restart.

@@ -9,6 +9,7 @@ use broker_proto::{AnswerFrame, MessageId, ModelName, Part, Receipt, Routed, Ter
 
 use super::AskerLeft;
 use crate::core::queue::Seq;
+use crate::planted::{self, Bug};
 
 /// An answer is larger than a slot may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +120,7 @@ impl Slot {
             log.frames.truncate(first);
         }
         log.frames.push(AnswerFrame::Routed(Box::new(routed.clone())));
-        if was_shown {
+        if was_shown && !planted::is(Bug::AttemptsJoined) {
             log.frames.push(match before {
                 Some(from) if from != routed.model => {
                     AnswerFrame::Switched { from, to: routed.model, reason: why, attempt }

@@ -108,6 +108,18 @@ impl<'a> Story<'a> {
         acknowledged.or_else(|| self.sends.iter().find(|send| send.is_unknown()))
     }
 
+    /// Whether it was acknowledged as new more than once: lost or forgotten in between, which is I-1's or I-7's. What
+    /// else is seen of it follows from that.
+    pub(super) fn is_taken_twice(&self) -> bool {
+        let as_new = |send: &&Send<'_>| send.call.ok().is_some_and(|(_, it)| !it.is_duplicate);
+        self.sends.iter().filter(as_new).count() > 1
+            || (self.has_two_numbers() && self.sends.iter().any(Send::is_unknown))
+    }
+
+    pub(super) fn has_two_numbers(&self) -> bool {
+        self.deliveries.windows(2).any(|pair| pair[0].it.number != pair[1].it.number)
+    }
+
     /// When it may have been stored at the earliest.
     pub(super) fn begun(&self) -> Option<u64> {
         let may_be_stored = |send: &&Send<'_>| send.call.ok().is_some() || send.is_unknown();
@@ -162,8 +174,6 @@ pub(super) struct Book<'a> {
     pub(super) settings: Settings,
     pub(super) stories: BTreeMap<&'a str, Story<'a>>,
     pub(super) links: BTreeMap<(&'a str, &'a str), Vec<OnLink<'a>>>,
-    /// Renewals by lease.
-    pub(super) renewals: HashMap<&'a str, Vec<u64>>,
     pub(super) faults: Vec<(u64, &'a Fault)>,
     /// When links came, ended or were left, by agent.
     link_changes: BTreeMap<&'a str, Vec<u64>>,
@@ -180,7 +190,6 @@ impl<'a> Book<'a> {
             settings,
             stories: BTreeMap::new(),
             links: BTreeMap::new(),
-            renewals: HashMap::new(),
             faults: Vec::new(),
             link_changes: BTreeMap::new(),
             counted: None,
@@ -261,11 +270,6 @@ impl<'a> Book<'a> {
                     let story = book.stories.entry(&it.id).or_default();
                     story.deliveries.push(Seen { when, it });
                 }
-                What::Renew { leases, .. } => {
-                    for lease in leases {
-                        book.renewals.entry(lease).or_default().push(entry.at);
-                    }
-                }
                 What::Settle { call, lease, id, attempt, how, reply } => {
                     let settles = &mut book.stories.entry(id).or_default().settles;
                     calls.insert((by, *call), (id, settles.len()));
@@ -284,11 +288,16 @@ impl<'a> Book<'a> {
                         call.answer = Some((when, outcome));
                     }
                 }
-                What::Revoked { .. } => {}
+                What::Renew { .. } | What::Revoked { .. } => {}
             }
         }
         book.is_whole = senders > 0 && senders == ended;
         book
+    }
+
+    /// The stories of messages that were not taken twice.
+    pub(super) fn plain(&self) -> impl Iterator<Item = (&'a str, &Story<'a>)> {
+        self.stories.iter().filter(|(_, s)| !s.is_taken_twice()).map(|(id, story)| (*id, story))
     }
 
     /// Whether the broker went down, or was down, between these.
@@ -309,6 +318,14 @@ impl<'a> Book<'a> {
     pub(super) fn link_changed(&self, agent: &str, from: u64, to: u64) -> bool {
         let changes = self.link_changes.get(agent);
         changes.is_some_and(|changes| changes.iter().any(|at| (from..=to).contains(at)))
+    }
+
+    /// Whether this agent's process, or its link, was another in between. A new one is known to the broker before it
+    /// notes so itself.
+    pub(super) fn process_changed(&self, agent: &str, from: u64, to: u64) -> bool {
+        const A_MOMENT_NS: u64 = 2_000_000_000;
+        let killed = |fault: &Fault| matches!(fault, Fault::AgentKilled { agent: a } if a == agent);
+        self.link_changed(agent, from, to + A_MOMENT_NS) || self.any_fault(from, to, killed)
     }
 
     /// Whether any agent's process was held, so that what it notes is late.

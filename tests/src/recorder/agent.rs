@@ -297,7 +297,7 @@ impl Agent {
             .collect();
         if !renewed.is_empty() {
             let leases = renewed.iter().map(|token| lease_name(token)).collect();
-            self.history.note(What::Renew { link: link.name.clone(), leases }).await;
+            self.history.note(What::Renew { leases }).await;
         }
         link.up.say(Up::Heartbeat { leases: renewed });
     }
@@ -408,6 +408,7 @@ impl Agent {
             }
             Deed::Done { after } => self.later(lease, How::Done, after),
             Deed::Streamed { pieces } => self.stream(link, lease, pieces).await,
+            Deed::Broken => self.stream_half(link, lease).await,
             Deed::Failed => self.settle(link, lease, How::Failed, None).await,
             Deed::Retry { .. } => self.settle(link, lease, How::Retry, None).await,
             Deed::Release => self.settle(link, lease, How::Release, None).await,
@@ -533,23 +534,19 @@ impl Agent {
 
     /// Streams the answer piece by piece, and settles with the whole.
     async fn stream(&mut self, link: &Link, lease: &str, pieces: u32) {
-        let Some(work) = self.held.get(lease).cloned() else { return };
-        let text = reply(&work);
-        let (attempt, part) = (work.attempt, 0);
-        let opening = Part::text("");
-        let mut frames = vec![AnswerFrame::PartStart { attempt, part, opening }];
+        let Some(work) = self.held.get(lease) else { return };
+        let text = reply(work);
         let size = text.len().div_ceil(pieces.max(1) as usize).max(1);
-        let mut offset = 0;
-        for piece in text.as_bytes().chunks(size) {
-            let data = Bytes::copy_from_slice(piece);
-            let length = data.len() as u64;
-            frames.push(AnswerFrame::PartDelta { attempt, part, offset, data });
-            offset += length;
-        }
-        for frame in frames {
-            link.up.say(Up::Part { delivery: work.number, frame });
-        }
+        stream_pieces(link, work, text.as_bytes().chunks(size));
         self.settle(link, lease, How::Done, None).await;
+    }
+
+    /// Streams half of an answer, and fails a moment later, when an asker has seen it.
+    async fn stream_half(&mut self, link: &Link, lease: &str) {
+        let Some(work) = self.held.get(lease) else { return };
+        let text = reply(work);
+        stream_pieces(link, work, [&text.as_bytes()[..text.len() / 2]].into_iter());
+        self.later(lease, How::Failed, Duration::from_millis(60));
     }
 
     /// The link is gone: what was asked on it has no answer.
@@ -562,6 +559,21 @@ impl Agent {
                 self.history.remark(What::Settled { call, lease, id, outcome });
             }
         }
+    }
+}
+
+/// Streams these pieces as the first part of an answer.
+fn stream_pieces<'a>(link: &Link, work: &Work, pieces: impl Iterator<Item = &'a [u8]>) {
+    let (delivery, attempt, part) = (work.number, work.attempt, 0);
+    let opening = Part::text("");
+    link.up.say(Up::Part { delivery, frame: AnswerFrame::PartStart { attempt, part, opening } });
+    let mut offset = 0;
+    for piece in pieces {
+        let data = Bytes::copy_from_slice(piece);
+        let size = data.len() as u64;
+        let frame = AnswerFrame::PartDelta { attempt, part, offset, data };
+        link.up.say(Up::Part { delivery, frame });
+        offset += size;
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) enum Deed {
     Streamed {
         pieces: u32,
     },
+    /// As failed, half of an answer streamed before.
+    Broken,
     Failed,
     Retry {
         after: Duration,
@@ -64,10 +66,11 @@ impl Conduct {
                     (40, at_once),
                     (14, Deed::Done { after: short }),
                     (8, Deed::Streamed { pieces: 3 }),
+                    (8, Deed::Broken),
                     (6, Deed::Retry { after: short }),
-                    (6, Deed::Release),
-                    (2, Deed::Reject),
-                    (5, Deed::Abandon),
+                    (5, Deed::Release),
+                    (6, Deed::Reject),
+                    (6, Deed::Abandon),
                     (4, Deed::Late),
                     (5, Deed::Twice),
                     (3, Deed::Otherwise { is_first_done: true }),
@@ -77,7 +80,7 @@ impl Conduct {
                     (1, Deed::Failed),
                 ];
                 match chance.weighted(&often) {
-                    Deed::Streamed { .. } if !is_question => at_once,
+                    Deed::Streamed { .. } | Deed::Broken if !is_question => at_once,
                     deed => deed,
                 }
             }

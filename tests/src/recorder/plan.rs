@@ -24,6 +24,10 @@ pub enum Plan {
     Flood,
     /// The same number of turns for all four priorities, sent before anybody takes them.
     Backlog,
+    /// Questions whose answers are read as they come.
+    Asking,
+    /// Mail that nobody takes before it expires.
+    Expiring,
     /// Mail that its sender hands over as strict work: later ones of a key wait for earlier ones.
     Strict,
 }
@@ -70,28 +74,29 @@ impl Plan {
     /// Senders at work at once.
     pub(super) fn senders(self) -> u64 {
         match self {
-            Self::Mixed => 6,
+            Self::Mixed | Self::Asking => 6,
             Self::Flood => 64,
-            Self::Backlog | Self::Strict => 4,
+            Self::Backlog | Self::Expiring | Self::Strict => 4,
         }
     }
 
     /// Steps of one sender; without a bound it goes on until it is told to be quiet.
     pub(super) fn steps(self) -> u64 {
         match self {
-            Self::Mixed | Self::Flood => u64::MAX,
-            // 8 + 4 + 2 + 1 of sixteen steps for every sender, so that shares of 8:4:2:1 use all up together.
+            Self::Mixed | Self::Flood | Self::Asking => u64::MAX,
+            // Six times 1 + 2 + 4 + 8, so that shares of 8:4:2:1 use all up together.
             Self::Backlog => 90,
             Self::Strict => 40,
+            Self::Expiring => 10,
         }
     }
 
     /// How long a sender rests before this step.
     pub(super) fn rest(self, chance: &mut Chance) -> Duration {
         match self {
-            Self::Mixed => Duration::from_millis(chance.between(4, 24)),
+            Self::Mixed | Self::Asking => Duration::from_millis(chance.between(4, 24)),
             Self::Strict => Duration::from_millis(chance.between(1, 4)),
-            Self::Flood | Self::Backlog => Duration::ZERO,
+            Self::Flood | Self::Backlog | Self::Expiring => Duration::ZERO,
         }
     }
 
@@ -107,7 +112,8 @@ impl Plan {
                 (5, Kind::Otherwise),
                 (7, Kind::Cancel),
             ]),
-            Self::Flood | Self::Backlog | Self::Strict => Kind::Mail,
+            Self::Asking => chance.weighted(&[(9, Kind::Ask), (1, Kind::Cancel)]),
+            Self::Flood | Self::Backlog | Self::Expiring | Self::Strict => Kind::Mail,
         };
         let earlier = |chance: &mut Chance| {
             let back = chance.between(1, 40);
@@ -136,16 +142,19 @@ impl Plan {
         let place = usize::try_from(chance.next() % to.mailboxes.len().max(1) as u64).unwrap_or(0);
         let mailbox = Recipient::Agent(to.mailboxes[place].clone());
         let kind = match self {
-            Self::Strict => MessageType::Delegation,
-            Self::Mixed | Self::Flood | Self::Backlog => MessageType::Status,
+            Self::Strict => MessageType::Handoff,
+            Self::Mixed | Self::Flood | Self::Backlog | Self::Expiring | Self::Asking => {
+                MessageType::Status
+            }
         };
         let id = id(&mut chance, number);
         let mut message = Message::new(id, mailbox, kind, payload(&mut chance, number));
         message.priority = match self {
-            Self::Backlog => match number % 15 {
-                0 => Priority::Low,
-                1..=2 => Priority::Normal,
-                3..=6 => Priority::High,
+            // The least urgent first, so that the order of sending is not that of the shares.
+            Self::Backlog => match number {
+                0..6 => Priority::Low,
+                6..18 => Priority::Normal,
+                18..42 => Priority::High,
                 _ => Priority::Urgent,
             },
             _ => chance.weighted(&[
@@ -161,6 +170,10 @@ impl Plan {
         if self == Self::Mixed && chance.percent(8) {
             let lives = chance.between(300, 2_500);
             message.expires_at = Some(WallTime(wall_ms() + lives));
+        }
+        if self == Self::Expiring {
+            // Far enough that the sends themselves are not refused.
+            message.expires_at = Some(WallTime(wall_ms() + 600));
         }
         message
     }

@@ -33,6 +33,8 @@ use crate::history::{Accepted, Frame, History, Outcome, Role, Said, What};
 const AGAIN: Duration = Duration::from_millis(60);
 /// How often it does that.
 const TRIES: u32 = 150;
+/// Streams that an asker takes that end without saying how.
+const SHORT_STREAMS: u32 = 3;
 /// How often is looked what became of a message.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Look-ups at once.
@@ -218,7 +220,7 @@ impl Sending {
     /// Asks, reads the answer to its end, and comes back to it when the stream breaks.
     async fn ask(&self, message: Message, options: AskOptions) {
         let id = message.id;
-        let mut reading = Reading { assembly: Assembly::default(), is_over: false };
+        let mut reading = Reading { assembly: Assembly::default(), is_over: false, cut_short: 0 };
         let mut is_accepted = false;
         for _ in 0..TRIES {
             if is_accepted {
@@ -242,7 +244,7 @@ impl Sending {
                     }
                 }
             }
-            if reading.is_over {
+            if reading.is_over || reading.cut_short > SHORT_STREAMS {
                 return;
             }
             tokio::time::sleep(AGAIN).await;
@@ -264,7 +266,10 @@ impl Sending {
         while let Some(frame) = stream.next().await {
             let frame = match frame {
                 Ok(frame) => frame,
-                Err(Error::EndedEarly) => break,
+                Err(Error::EndedEarly) => {
+                    reading.cut_short += 1;
+                    break;
+                }
                 Err(error) => {
                     broken = Some(error);
                     break;
@@ -373,6 +378,8 @@ impl Sending {
 struct Reading {
     assembly: Assembly,
     is_over: bool,
+    /// Streams that ended in order and without a terminal frame.
+    cut_short: u32,
 }
 
 impl Reading {

@@ -10,6 +10,7 @@ use std::{
 use broker_proto::{AgentName, ModelName, Recipient, RoleName, WallTime};
 
 use super::{BootTime, Event, Note};
+use crate::planted::{self, Bug};
 
 /// Processes of one name that are told from new ones.
 const REMEMBERED: usize = 16;
@@ -241,6 +242,7 @@ impl State {
                     link.credit_bytes = link.credit_bytes.saturating_add(*size_bytes);
                 }
             }
+            Note::Spent { .. } if planted::is(Bug::CreditIgnored) => {}
             Note::Spent { link, size_bytes } => {
                 if let Some(link) = self.links.get_mut(link) {
                     link.credit_messages = link.credit_messages.saturating_sub(1);

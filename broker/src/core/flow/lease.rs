@@ -11,6 +11,7 @@ use crate::core::{
     queue::{Message, Place, Seq},
     route::{self, Gate},
 };
+use crate::planted;
 
 /// Leases that one decision may give out, so that a batch stays small; the next tick comes at once.
 const DISPATCH_STEPS: usize = 32;
@@ -48,7 +49,8 @@ impl Run<'_> {
         let next = match gate {
             // However many wait before it: they wait for what it finds out.
             Gate::Probing(prober) if may_go(prober) => prober,
-            _ => ready.in_turn(LOOK_AHEAD).find(|seq| self.may_pass(gate, *seq) && may_go(*seq))?,
+            _ => planted::in_turn(ready.in_turn(LOOK_AHEAD))
+                .find(|seq| self.may_pass(gate, *seq) && may_go(*seq))?,
         };
         let size = self.delivered_bytes(next);
         self.state.agent.taker(queue, size).map(|link| (next, link))
@@ -59,7 +61,9 @@ impl Run<'_> {
         self.state.queue.get(seq).is_some_and(|message| {
             let is_ready =
                 matches!(&message.place, Place::Ready { queue: in_it } if in_it == queue);
-            is_ready && message.deadline > self.now.wall && !self.state.queue.is_held_back(seq)
+            is_ready
+                && !planted::is_past(message.deadline, self.now.wall)
+                && !self.state.queue.is_held_back(seq)
         })
     }
 
@@ -89,7 +93,7 @@ impl Run<'_> {
         let Some(message) = self.state.queue.get(seq) else { return };
         let Some(to) = self.state.agent.link(link) else { return };
         let (agent, instance, pulled) = (to.agent.clone(), to.instance.clone(), to.pull);
-        let (subject, epoch) = (message.subject(), message.epoch + 1);
+        let (subject, epoch) = (message.subject(), planted::next_epoch(message.epoch));
         let size_bytes = self.delivered_bytes(seq);
         let model = message.model().cloned();
         let cap = match (&message.consultation, model.as_ref().and_then(|name| self.model(name))) {
@@ -117,7 +121,7 @@ impl Run<'_> {
         let boot = self.now.boot;
         self.note(&Note::LeaseRuns {
             seq,
-            ends: boot.after(pulled.unwrap_or(self.state.policy.lease)),
+            ends: boot.after(planted::lease(pulled.unwrap_or(self.state.policy.lease))),
             cap: Some(boot.after(self.state.policy.lease_cap)),
         });
         self.note(&Note::Spent { link, size_bytes });

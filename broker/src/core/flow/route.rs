@@ -12,6 +12,7 @@ use crate::core::{
     queue::{Answered, Body, Consultation, Place, Seq},
     route::{self, Bounds, Choice, Judged, Needs, Presence},
 };
+use crate::planted;
 
 /// Messages that one sweep may move, so that a batch stays small.
 const SWEEP_STEPS: usize = 32;
@@ -285,7 +286,7 @@ impl Run<'_> {
     }
 
     pub(super) fn expire(&mut self, seq: Seq) {
-        self.end(seq, MessageState::Expired, None, None);
+        self.end(seq, planted::expired(), None, None);
     }
 
     pub(super) fn end_abandoned(&mut self, seq: Seq) {

@@ -7,6 +7,7 @@ use crate::core::{
     Accepted, Effect, Event, NewMessage, Note, Refusal, Reply, Subject,
     queue::{Counted, Ready, Seq},
 };
+use crate::planted::{self, Bug};
 
 /// How long a sender waits before it offers a message to a full queue again.
 const RETRY_FULL: std::time::Duration = std::time::Duration::from_secs(1);
@@ -27,16 +28,20 @@ impl Run<'_> {
             let model = model.clone();
             return self.fan_out(new, &model, deadline);
         }
-        self.check_room(&new.to, &new)?;
-
-        let seq = self.state.queue.next_seq();
-        let subject = Subject { seq, id: new.id };
         let receipt = Receipt {
             message_id: new.id,
             is_duplicate: false,
             accepted_at: self.now.wall,
             deadline,
         };
+        let room = self.check_room(&new.to, &new);
+        if matches!(room, Err(Refusal::QueueFull { .. })) && planted::is(Bug::DropWhenFull) {
+            return Ok(Reply::Receipt(receipt));
+        }
+        room?;
+
+        let seq = self.state.queue.next_seq();
+        let subject = Subject { seq, id: new.id };
         let sender = new.sender.clone();
         let is_consultation = new.consultation.is_some();
         let accepted = self.accepted(new, seq, deadline);
@@ -120,7 +125,9 @@ impl Run<'_> {
         let earlier = || new.earlier.as_ref().map(|e| (e.digest, e.receipt.clone()));
         match known.or_else(earlier) {
             None => Ok(None),
-            Some((digest, receipt)) if digest == new.digest => Ok(Some(receipt)),
+            Some((digest, receipt)) if digest == new.digest || planted::is(Bug::IdReused) => {
+                Ok(Some(receipt))
+            }
             Some(_) => Err(Refusal::IdReused(new.id)),
         }
     }

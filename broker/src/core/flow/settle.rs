@@ -14,6 +14,7 @@ use crate::core::{
     route::{self, Gate, Presence, Verdict},
     usage,
 };
+use crate::planted::{self, Bug};
 
 /// What an agent measured of one call.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +38,12 @@ impl Run<'_> {
             };
         };
         let holds = message.epoch == epoch && message.lease().is_some_and(|l| l.agent == agent);
+        let holds = holds || planted::is(Bug::StaleToken) && message.lease().is_some();
         if !holds {
             return if message.settled == Some(epoch) {
+                if planted::is(Bug::SettledTwice) {
+                    self.end(seq, MessageState::Done, None, None);
+                }
                 Ok(Reply::None)
             } else {
                 Err(Refusal::LeaseLost(id))
@@ -49,7 +54,8 @@ impl Run<'_> {
             Outcome::Done { reply, stop_reason } => {
                 let answered = self.attempt(seq, None, &figures).map(|a| (a, stop_reason));
                 self.succeeded(seq, &figures);
-                self.end_with(seq, MessageState::Done, None, Some(reply), answered, &[]);
+                let reply = planted::reply(reply);
+                self.end_with(seq, MessageState::Done, None, reply, answered, &[]);
             }
             Outcome::Failed { failure, partial, shown } => {
                 self.failed(seq, failure, partial, shown, &figures);
@@ -261,6 +267,9 @@ impl Run<'_> {
             Some(attempt) => self.attempt_failed(seq, Some(Box::new(attempt)), false),
             None => self.delivery_failed(seq, failure.clone()),
         }
+        if planted::is(Bug::RejectedAgain) {
+            return self.after_loss(seq);
+        }
         self.bury(seq, failure, None);
     }
 
@@ -349,10 +358,9 @@ impl Run<'_> {
     }
 
     fn is_worn_out(&self, seq: Seq) -> bool {
-        self.state
-            .queue
-            .get(seq)
-            .is_some_and(|m| u32::from(m.lost) >= self.state.policy.max_lost_leases)
+        let most =
+            self.state.policy.max_lost_leases + u32::from(planted::is(Bug::AttemptsOffByOne));
+        self.state.queue.get(seq).is_some_and(|m| u32::from(m.lost) >= most)
     }
 
     /// Back to its turn, or to the dead letters when it has worn out too many leases (I-25).
@@ -411,7 +419,9 @@ impl Run<'_> {
             return Err(Refusal::UnknownMessage(id));
         };
         let seq = message.seq;
-        self.end(seq, MessageState::Cancelled, None, None);
+        if !planted::is(Bug::CancelForgotten) {
+            self.end(seq, MessageState::Cancelled, None, None);
+        }
         Ok(Reply::State(MessageState::Cancelled))
     }
 

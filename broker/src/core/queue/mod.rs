@@ -30,6 +30,7 @@ use strict::Strict;
 use table::Messages;
 
 use super::{BootTime, Event, Note, Now};
+use crate::planted::{self, Bug};
 
 /// A message's number in its namespace: strictly rising, never used again (I-9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -266,7 +267,10 @@ impl State {
     /// The first message whose deadline has come.
     #[must_use]
     pub fn expired(&self, now: Now) -> Option<Seq> {
-        self.deadlines.first().filter(|(at, _)| *at <= now.wall).map(|(_, seq)| *seq)
+        self.deadlines
+            .first()
+            .filter(|(at, _)| planted::is_past(*at, now.wall))
+            .map(|(_, seq)| *seq)
     }
 
     /// The first lease that has ended.
@@ -698,7 +702,7 @@ impl State {
 
 fn is_held_back(messages: &Messages, strict: &Strict, seq: Seq) -> bool {
     let line = messages.get(seq).and_then(Message::strict_line);
-    line.is_some_and(|line| strict.holds_back(line, seq))
+    line.is_some_and(|line| strict.holds_back(line, seq)) && !planted::is(Bug::StrictKeyIgnored)
 }
 
 /// A message sent to `recipient` stands somewhere else (I-33).

@@ -7,6 +7,7 @@
 mod cases;
 mod clock;
 mod disk;
+mod scene;
 mod world;
 
 use std::{
@@ -22,7 +23,7 @@ use clap::Parser;
 use futures::{StreamExt as _, stream};
 use serde::Serialize;
 
-use cases::{CASES, Case};
+use cases::Case;
 
 /// No case takes longer, whatever hangs.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
@@ -58,6 +59,8 @@ pub(crate) struct Context {
     pub(crate) is_long: bool,
     pub(crate) keep: PathBuf,
     pub(crate) name: &'static str,
+    /// The run of a report with findings is kept.
+    pub(crate) keeps_findings: bool,
 }
 
 impl Context {
@@ -124,7 +127,7 @@ fn start(arguments: &Arguments) -> anyhow::Result<bool> {
     let is_wanted = |case: &&Case| {
         arguments.only.is_empty() || arguments.only.iter().any(|part| case.name.contains(part))
     };
-    let chosen: Vec<&'static Case> = CASES.iter().filter(is_wanted).collect();
+    let chosen: Vec<Case> = cases::all().into_iter().filter(|case| is_wanted(&case)).collect();
     if arguments.list {
         for case in chosen {
             writeln!(io::stdout(), "{:<28} {}", case.name, case.about)?;
@@ -139,15 +142,15 @@ fn start(arguments: &Arguments) -> anyhow::Result<bool> {
 }
 
 /// First the cases that load the machine, one after the other; then those that mostly wait, several at once.
-async fn run(arguments: &Arguments, chosen: Vec<&'static Case>) -> Summary {
+async fn run(arguments: &Arguments, chosen: Vec<Case>) -> Summary {
     let began = Instant::now();
     let arguments =
         Arc::new((arguments.seed, arguments.long, arguments.keep.clone(), arguments.jobs));
     let (together, alone): (Vec<_>, Vec<_>) =
         chosen.into_iter().partition(|case| case.mostly_waits);
-    let one = |case: &'static Case| {
+    let one = |case: Case| {
         let (seed, is_long, keep, _) = (*arguments).clone();
-        one(case, Context { seed, is_long, keep, name: case.name })
+        one(case, Context { seed, is_long, keep, name: case.name, keeps_findings: true })
     };
     let mut cases: Vec<Ran> = stream::iter(alone).then(one).collect().await;
     cases.extend(
@@ -165,7 +168,7 @@ async fn run(arguments: &Arguments, chosen: Vec<&'static Case>) -> Summary {
     }
 }
 
-async fn one(case: &'static Case, context: Context) -> Ran {
+async fn one(case: Case, context: Context) -> Ran {
     let began = Instant::now();
     let patience = if context.is_long { GIVE_UP_AFTER_LONG } else { GIVE_UP_AFTER };
     context.progress(case.about);

@@ -82,6 +82,7 @@ impl Setup {
 struct Recorder {
     child: Child,
     stdout: BufReader<ChildStdout>,
+    history: PathBuf,
     is_sender: bool,
 }
 
@@ -286,6 +287,7 @@ impl World {
         let others = self.recorders.values().filter(|other| other.is_sender).count() as u64;
         let seed = self.context.seed + others * 1_000_003;
         let log = fs::File::create(self.folder.path().join(format!("{name}.log")))?;
+        let history = self.folder.path().join(format!("{name}.jsonl"));
         let mut child = Command::new(program("broker-recorder"))
             .env_clear()
             .envs(variables.iter().copied())
@@ -293,7 +295,7 @@ impl World {
             .arg("--socket")
             .arg(self.socket())
             .arg("--history")
-            .arg(self.folder.path().join(format!("{name}.jsonl")))
+            .arg(&history)
             .args(["--name", &name, "--seed", &seed.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -303,7 +305,7 @@ impl World {
             .context("broker-recorder starts")?;
         let stdout = BufReader::new(child.stdout.take().context("its stdout")?);
         let is_sender = arguments.first() == Some(&"sender");
-        self.recorders.insert(key.to_owned(), Recorder { child, stdout, is_sender });
+        self.recorders.insert(key.to_owned(), Recorder { child, stdout, history, is_sender });
         Ok(())
     }
 
@@ -314,6 +316,20 @@ impl World {
         let reading = recorder.stdout.read_line(&mut line);
         tokio::time::timeout(PATIENCE, reading).await.context("the sender has not sent")??;
         ensure!(line.trim() == "sent", "the sender says `{}`", line.trim());
+        Ok(())
+    }
+
+    /// Waits until a recorder has noted so many lines, or for as long as the slowest machine may take.
+    pub(crate) async fn noted(&self, recorder: &str, lines: usize) -> anyhow::Result<()> {
+        let history = &self.recorders.get(recorder).context("the recorder was started")?.history;
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < until {
+            let noted = fs::read(history).unwrap_or_default();
+            if noted.iter().filter(|byte| **byte == b'\n').count() >= lines {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY * 4).await;
+        }
         Ok(())
     }
 
@@ -353,7 +369,8 @@ impl World {
             histories.sort();
             Ok(checker::check(&history::read(&histories)?))
         });
-        if report.as_ref().is_ok_and(|report| report.is_clean) {
+        let is_wanted = |report: &Report| !report.is_clean && self.context.keeps_findings;
+        if report.as_ref().is_ok_and(|report| !is_wanted(report)) {
             return report;
         }
         let kept = self.context.keep.join(self.context.name.replace('/', "-"));

@@ -13,6 +13,8 @@ use crate::{
 
 /// What a delivery may take from the broker to an agent's note of it, in milliseconds.
 const ON_THE_WAY_MS: u64 = 3_000;
+/// What the commit of a lease may take, for a delivery that was decided just before its deadline.
+const SET_OUT_MS: u64 = 500;
 /// The resolution of deadlines.
 const RESOLUTION_MS: u64 = 1_000;
 
@@ -20,9 +22,9 @@ const RESOLUTION_MS: u64 = 1_000;
 fn learned<'b, 'a>(
     book: &'b Book<'a>,
 ) -> impl Iterator<Item = (&'a str, &'b Story<'a>, &'b Learned<'a>)> {
-    book.stories.iter().filter_map(|(id, story)| {
+    book.plain().filter_map(|(id, story)| {
         let learned = story.learned.as_ref()?;
-        story.accepted().map(|_| (*id, story, learned))
+        story.accepted().map(|_| (id, story, learned))
     })
 }
 
@@ -53,7 +55,7 @@ pub(super) fn i_6_exactly_one_outcome(book: &Book<'_>, judge: &mut Judge) {
     if !book.is_whole {
         return;
     }
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         if story.accepted().is_some() && story.learned.is_none() {
             judge.find(Verdict::Lost, &[id], "its sender could not learn what became of it");
         }
@@ -67,22 +69,24 @@ fn has_passed(story: &Story<'_>, learned: &Learned<'_>) -> bool {
 /// Not ended although its deadline is long over.
 fn is_overdue(story: &Story<'_>, learned: &Learned<'_>) -> bool {
     let latest = learned.when.wall.saturating_sub(ON_THE_WAY_MS);
-    !learned.is_terminal() && story.deadline().is_some_and(|deadline| deadline < latest)
+    let is_alive = !learned.is_terminal() && learned.state != "lost";
+    is_alive && story.deadline().is_some_and(|deadline| deadline < latest)
 }
 
 /// Nothing is delivered at or after its deadline, and nothing expires before it.
 ///
-/// Outside: a delivery says itself how long is left; by the outside clock it may be late by its way here. While the
-/// broker's clock was moved only the first is judged, as is what a held agent got.
+/// Outside: by the outside clock, a delivery may be late by the resolution and by its way here. Nothing is judged while
+/// the broker's clock was moved (I-23 does), nor what a held agent got.
 pub(super) fn i_22_deadlines(book: &Book<'_>, judge: &mut Judge) {
     let is_clock_true = !book.clock_moved();
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         let Some(deadline) = story.deadline() else { continue };
         for seen in &story.deliveries {
             judge.case();
             let is_trusted = is_clock_true && !book.was_held(&seen.it.agent, seen.when.at);
-            let latest = deadline + RESOLUTION_MS + ON_THE_WAY_MS;
-            if seen.it.left_ms == 0 || (is_trusted && seen.when.wall > latest) {
+            // One that says itself that nothing is left was late when it set out.
+            let on_the_way = if seen.it.left_ms == 0 { SET_OUT_MS } else { ON_THE_WAY_MS };
+            if is_trusted && seen.when.wall > deadline + RESOLUTION_MS + on_the_way {
                 judge.find(Verdict::Late, &[id], "delivered after its deadline");
             }
         }
@@ -104,7 +108,7 @@ pub(super) fn i_23_no_step_back(book: &Book<'_>, judge: &mut Judge) {
     if !book.clock_moved() {
         return;
     }
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         let Some(deadline) = story.deadline() else { continue };
         for seen in &story.deliveries {
             judge.case();
@@ -144,7 +148,7 @@ pub(super) fn i_24_expiry_is_its_own_outcome(book: &Book<'_>, judge: &mut Judge)
 /// Outside: a lease is surely lost when its agent never settled it in time and the broker stood meanwhile; leases the
 /// broker's own fall ended count neither way. Judged as too early only where the broker never fell.
 pub(super) fn i_25_dead_letters(book: &Book<'_>, judge: &mut Judge) {
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         let most = book.settings.max_lost_leases;
         let mut lost = 0;
         for pair in story.deliveries.windows(2) {
@@ -153,7 +157,7 @@ pub(super) fn i_25_dead_letters(book: &Book<'_>, judge: &mut Judge) {
                 story.settles_of(one.it.attempt).any(|s| s.call.begun.at < next.when.at);
             let is_undisturbed = next.it.attempt == one.it.attempt + 1
                 && !book.broker_fell(one.when.at, next.when.at)
-                && !book.link_changed(&one.it.agent, one.when.at, next.when.at);
+                && !book.process_changed(&one.it.agent, one.when.at, next.when.at);
             if is_settled || !is_undisturbed {
                 continue;
             }
@@ -220,7 +224,7 @@ pub(super) fn i_33_counts_agree(book: &Book<'_>, judge: &mut Judge) {
 /// Outside: a delivery that says it was made half a second after the cancel was acknowledged; and the end that the
 /// sender learns.
 pub(super) fn i_37_cancel_cancels(book: &Book<'_>, judge: &mut Judge) {
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         let acked = story.cancels.iter().find_map(|call| {
             let (when, state) = call.ok()?;
             (state == "cancelled").then_some(when)

@@ -1,6 +1,6 @@
 //! Numbers, order and shares.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::checker::{
     Verdict,
@@ -9,7 +9,9 @@ use crate::checker::{
 };
 
 /// Deliveries to one queue below which shares are not judged.
-const SHARES_FROM: usize = 120;
+const SHARES_FROM: usize = 15;
+/// How long before a delivery another message must have been acknowledged, so that it was surely there to choose.
+const CHOSEN_NS: u64 = 500_000_000;
 /// Shares of low, normal, high and urgent.
 const SHARES: [usize; 4] = [1, 2, 4, 8];
 
@@ -21,11 +23,11 @@ pub(super) fn i_9_numbers_rise_and_are_not_used_again(book: &Book<'_>, judge: &m
     let mut owners: HashMap<u64, &str> = HashMap::new();
     let mut by_begin = Vec::new();
     let mut by_end = Vec::new();
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         let Some(first) = story.deliveries.first() else { continue };
         judge.case();
         let number = first.it.number;
-        if story.deliveries.iter().any(|seen| seen.it.number != number) {
+        if story.has_two_numbers() {
             judge.find(Verdict::Wrong, &[id], "two numbers for one message");
         }
         if let Some(other) = owners.insert(number, id) {
@@ -34,8 +36,8 @@ pub(super) fn i_9_numbers_rise_and_are_not_used_again(book: &Book<'_>, judge: &m
         }
         let Some((acked, _)) = story.accepted() else { continue };
         let Some(begun) = story.begun() else { continue };
-        by_begin.push((begun, number, *id));
-        by_end.push((acked.at, number, *id));
+        by_begin.push((begun, number, id));
+        by_end.push((acked.at, number, id));
     }
     by_begin.sort_unstable();
     by_end.sort_unstable();
@@ -66,13 +68,15 @@ fn lane<'a>(story: &Story<'a>) -> Option<(&'a str, Option<&'a str>, u8)> {
 /// both first attempts were seen on the same link.
 pub(super) fn i_10_first_deliveries_in_order(book: &Book<'_>, judge: &mut Judge) {
     for events in book.links.values() {
+        let mut known = HashSet::new();
         // The latest beginning of a send already delivered, by lane.
         let mut latest: BTreeMap<_, (u64, &str)> = BTreeMap::new();
         for event in events {
             let OnLink::Delivered(it, _) = event else { continue };
-            let Some(story) = book.stories.get(it.id.as_str()).filter(|_| it.attempt == 1) else {
-                continue;
-            };
+            let is_first = known.insert(&it.id) && it.attempt == 1;
+            let story =
+                book.stories.get(it.id.as_str()).filter(|s| is_first && !s.is_taken_twice());
+            let Some(story) = story else { continue };
             let Some(lane) = lane(story) else { continue };
             let Some(((acked, _), begun)) = story.accepted().zip(story.begun()) else { continue };
             judge.case();
@@ -95,7 +99,7 @@ pub(super) fn i_10_first_deliveries_in_order(book: &Book<'_>, judge: &mut Judge)
 /// its acknowledgement may arrive. Messages that ended otherwise are left out.
 pub(super) fn i_11_strict_keys_wait(book: &Book<'_>, judge: &mut Judge) {
     let mut keys: BTreeMap<_, Vec<(&str, &Story<'_>)>> = BTreeMap::new();
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         let Some(send) = story.said() else { continue };
         if matches!(send.said.kind.as_str(), "handoff" | "delegation")
             && let Some(key) = &send.said.key
@@ -125,13 +129,17 @@ pub(super) fn i_11_strict_keys_wait(book: &Book<'_>, judge: &mut Judge) {
 
 /// A queue with a backlog of all four priorities gives them 8:4:2:1.
 ///
-/// Outside: judged over spans of one link's deliveries during which at least one message of each priority had been
-/// acknowledged and not been delivered yet, and neither the broker nor the link fell; 10 % and one message either way.
+/// Outside: judged on mailboxes, which one link serves, over spans of deliveries during which at least one message of
+/// each priority had been acknowledged half a second before and not been delivered yet, and neither the broker nor the
+/// link fell; 10 % and two messages either way.
 pub(super) fn i_12_shares(book: &Book<'_>, judge: &mut Judge) {
     for events in book.links.values() {
         let mut spans: BTreeMap<&str, Span<'_>> = BTreeMap::new();
         for event in events {
             let OnLink::Delivered(it, when) = event else { continue };
+            if !it.queue.starts_with("agent/") {
+                continue;
+            }
             let span = spans.entry(&it.queue).or_insert_with(|| Span::new(book, &it.queue));
             if !span.is_backlogged(when.at) || book.broker_fell(span.began, when.at) {
                 span.judge(judge, &it.queue);
@@ -148,8 +156,8 @@ pub(super) fn i_12_shares(book: &Book<'_>, judge: &mut Judge) {
 /// A stretch of deliveries from one queue.
 struct Span<'a> {
     began: u64,
-    /// Acknowledged and never delivered so far, by priority: when each was.
-    waiting: [BTreeMap<&'a str, u64>; 4],
+    /// Not taken from here so far, by priority: when each was acknowledged, and delivered in the end.
+    waiting: [BTreeMap<&'a str, (u64, u64)>; 4],
     taken: [usize; 4],
     /// Deliveries since one of low priority.
     since_low: usize,
@@ -158,23 +166,29 @@ struct Span<'a> {
 
 impl<'a> Span<'a> {
     fn new(book: &Book<'a>, queue: &str) -> Self {
-        let mut waiting: [BTreeMap<&str, u64>; 4] = Default::default();
-        for (id, story) in &book.stories {
+        let mut waiting: [BTreeMap<&str, (u64, u64)>; 4] = Default::default();
+        for (id, story) in book.plain() {
             let Some(send) = story.said().filter(|send| send.said.to == queue) else { continue };
             let Some((acked, _)) = story.accepted() else { continue };
             // What may have ended or been given to somebody else by itself is not surely waiting.
             let is_plain = story.cancels.is_empty()
                 && send.said.expires_at.is_none()
-                && story.deliveries.len() == 1;
-            if is_plain {
-                waiting[usize::from(send.said.priority.min(3))].insert(id, acked.at);
+                && send.said.key.is_none();
+            if let [seen] = &story.deliveries[..]
+                && is_plain
+                && seen.it.attempt == 1
+            {
+                let lane = usize::from(send.said.priority.min(3));
+                waiting[lane].insert(id, (acked.at, seen.when.at));
             }
         }
         Self { began: 0, waiting, taken: [0; 4], since_low: 0, longest: 0 }
     }
 
     fn is_backlogged(&self, at: u64) -> bool {
-        self.waiting.iter().all(|lane| lane.values().any(|acked| *acked < at))
+        self.waiting
+            .iter()
+            .all(|lane| lane.values().any(|(acked, out)| acked + CHOSEN_NS < at && at <= *out))
     }
 
     fn restart(&mut self, at: u64) {
@@ -200,7 +214,7 @@ impl<'a> Span<'a> {
         for (share, taken) in SHARES.into_iter().zip(self.taken) {
             let due = all * share;
             // Fifteenths, so that everything stays whole.
-            if (taken * 15).abs_diff(due) * 10 > due + 150 {
+            if (taken * 15).abs_diff(due) * 10 > due + 300 {
                 let detail =
                     format!("{queue}: low, normal, high, urgent got {:?} of {all}", self.taken);
                 judge.find(Verdict::Reordered, &[], detail);

@@ -117,14 +117,16 @@ pub(super) fn i_7_the_same_id_is_the_same_message(book: &Book<'_>, judge: &mut J
             let is_same = Some(&send.said.digest) == digest;
             judge.case();
             match (outcome.ok(), is_same) {
-                (Some(_), false) => {
-                    judge.find(Verdict::Duplicated, &[id], "taken with another content");
-                }
-                (Some(again), true) if !again.is_duplicate => {
+                (Some(again), _) if !again.is_duplicate => {
                     // One that was never seen had been lost, which is I-1's.
                     if was_seen_before(story, send.call.begun.at) {
                         judge.find(Verdict::Duplicated, &[id], "taken a second time as new");
                     }
+                    // What follows is said of the second.
+                    break;
+                }
+                (Some(_), false) => {
+                    judge.find(Verdict::Duplicated, &[id], "taken with another content");
                 }
                 (Some(again), true) => {
                     if (again.accepted_at, again.deadline) != (first.accepted_at, first.deadline) {
@@ -136,6 +138,9 @@ pub(super) fn i_7_the_same_id_is_the_same_message(book: &Book<'_>, judge: &mut J
                 }
                 (None, _) => {}
             }
+        }
+        if story.has_two_numbers() && story.is_taken_twice() {
+            judge.find(Verdict::Duplicated, &[id], "delivered under two numbers");
         }
     }
 }
@@ -189,8 +194,8 @@ pub(super) fn i_28_caps(book: &Book<'_>, judge: &mut Judge) {
 fn was_full(book: &Book<'_>, story: &Story<'_>, acked: When) -> bool {
     let Some(send) = story.said() else { return false };
     let most = at_most_held(book, &send.said.to, acked.at);
-    // Without many sends under way the upper bound is close.
-    most * 10 >= book.settings.queue_messages * 9
+    // Without many sends under way the upper bound is close. A tenth of the cap is kept for replies.
+    most * 10 >= book.settings.queue_messages * 8
 }
 
 /// Messages of this queue that may have been alive at `at`.

@@ -11,7 +11,7 @@ use crate::{
 ///
 /// Outside: by the order of the agents' own notes. A later attempt seen before the acknowledgement is I-14's.
 pub(super) fn i_18_settled_means_never_again(book: &Book<'_>, judge: &mut Judge) {
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         for settle in story.first_words().filter(|s| s.how.is_last()) {
             let Some((acked, ())) = settle.call.ok() else { continue };
             judge.case();
@@ -35,7 +35,7 @@ pub(super) fn i_18_settled_means_never_again(book: &Book<'_>, judge: &mut Judge)
 /// Outside: judged on settlements that were sent after the first of their token was answered, while no later attempt
 /// was seen.
 pub(super) fn i_19_the_first_word_counts(book: &Book<'_>, judge: &mut Judge) {
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         for first in &story.settles {
             let Some((acked, ())) = first.call.ok().filter(|_| first.how != How::Forged) else {
                 continue;
@@ -77,12 +77,12 @@ pub(super) fn i_19_the_first_word_counts(book: &Book<'_>, judge: &mut Judge) {
 /// Outside: what the asker's stream and the sender's look-up show, against what the agents sent.
 pub(super) fn i_20_one_result(book: &Book<'_>, judge: &mut Judge) {
     let mut replies: HashMap<&str, &str> = HashMap::new();
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         for reply in story.settles.iter().filter_map(|settle| settle.reply) {
             replies.insert(reply, id);
         }
     }
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         let learned = story
             .learned
             .as_ref()
@@ -108,7 +108,7 @@ pub(super) fn i_20_one_result(book: &Book<'_>, judge: &mut Judge) {
                 continue;
             }
             match replies.get(shown) {
-                Some(other) if other != id => {
+                Some(other) if *other != id => {
                     judge.find(Verdict::Altered, &[id, other], "has the reply of another");
                 }
                 _ => judge.find(Verdict::Lost, &[id], "has not the reply it was settled with"),

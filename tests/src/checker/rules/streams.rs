@@ -10,7 +10,7 @@ use crate::{
 ///
 /// Outside: judged on the frames as an asker read them. A stream that broke is judged on what came before.
 pub(super) fn i_35_one_terminal_frame(book: &Book<'_>, judge: &mut Judge) {
-    for (id, story) in &book.stories {
+    for (id, story) in book.plain() {
         let mut ends: Vec<(&str, &str)> = Vec::new();
         for stream in story.streams.values() {
             judge.case();
@@ -28,7 +28,8 @@ pub(super) fn i_35_one_terminal_frame(book: &Book<'_>, judge: &mut Judge) {
                         }
                         attempt = Some(*of);
                     }
-                    Frame::Anew { attempt: of } => attempt = Some(*of),
+                    // Nothing of this attempt was said yet, and maybe nothing ever is.
+                    Frame::Anew { .. } => attempt = None,
                     Frame::Terminal { state, reply } => {
                         terminals += 1;
                         ends.push((state, reply));

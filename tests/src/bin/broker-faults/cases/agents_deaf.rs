@@ -1,7 +1,5 @@
 //! An agent that gives credit and never reads, and slow ones beside it: what it holds goes to others.
 
-use std::time::Duration;
-
 use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{TO_ALL, usual_agent};
@@ -20,7 +18,7 @@ pub(super) fn run(context: Context) -> BoxFuture<'static, anyhow::Result<Outcome
             usual_agent(&mut world, agent, "slow").await?;
         }
         world.sender("sender", &TO_ALL).await?;
-        tokio::time::sleep(Duration::from_secs(context.times(4, 60).into())).await;
+        world.noted("sender", context.times(600, 10_000) as usize).await?;
         Ok(clean(world.judge().await?))
     }
     .boxed()

@@ -3,12 +3,10 @@
 mod agents_deaf;
 mod agents_held;
 mod agents_killed;
-mod backlog;
-mod calm;
 mod clock_moved;
 mod disk_full;
-mod killed;
-mod overload;
+mod load;
+mod planted;
 mod power_cut;
 mod sync_fails;
 mod terminated;
@@ -20,6 +18,7 @@ use crate::{Context, Outcome};
 /// Runs a case to its verdict.
 pub(crate) type Run = fn(Context) -> BoxFuture<'static, anyhow::Result<Outcome>>;
 
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// What is done, in a few words.
@@ -30,20 +29,26 @@ pub(crate) struct Case {
 }
 
 /// In this order; those that mostly wait come together, behind the others.
-pub(crate) const CASES: &[Case] = &[
-    case("calm", "nothing happens", calm::run),
-    case("broker-killed", "SIGKILL of the broker under load, again and again", killed::run),
+const CASES: &[Case] = &[
+    case("calm", "nothing happens", load::calm),
+    case("broker-killed", "SIGKILL of the broker under load, again and again", load::killed),
     case("broker-terminated", "SIGTERM of the broker under load", terminated::run),
-    case("overload", "far more sends than agents settle, against small caps", overload::run),
+    case("overload", "far more sends than agents settle, against small caps", load::overload),
     case("sync-fails", "a sync of the journal fails under load", sync_fails::run),
     case("disk-full", "the disk fills up under load, and empties again", disk_full::run),
     case("power-cut", "the power goes under load, again and again", power_cut::run),
-    waiting("backlog", "a backlog of all priorities, then one agent", backlog::run),
+    waiting("backlog", "a backlog of all priorities, then one agent", load::backlog),
+    waiting("strict-keys", "strict keys, and an agent that works on many things", load::strict),
     waiting("agents-killed", "SIGKILL of agents", agents_killed::run),
     waiting("agents-held", "SIGSTOP of agents past their leases, then SIGCONT", agents_held::run),
     waiting("agents-deaf", "agents that are slow, and one that never reads", agents_deaf::run),
     waiting("clock-moved", "jumps of the broker's wall clock", clock_moved::run),
 ];
+
+/// Every case there is.
+pub(crate) fn all() -> Vec<Case> {
+    CASES.iter().copied().chain(planted::cases()).collect()
+}
 
 const fn case(name: &'static str, about: &'static str, run: Run) -> Case {
     Case { name, about, mostly_waits: false, run }
