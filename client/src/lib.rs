@@ -9,7 +9,9 @@ mod answer;
 mod content;
 mod endpoint;
 mod error;
+mod follow;
 pub mod link;
+mod queue;
 mod task;
 pub mod transcript;
 
@@ -21,7 +23,7 @@ mod tests;
 use std::{pin::Pin, time::Duration};
 
 use broker_proto::{
-    AgentInfo, AgentName, AskOptions, Delivery, Drain, Draining, EventFilter, EventInfo,
+    AgentInfo, AgentName, AskOptions, ClockInfo, Delivery, Drain, Draining, EventFilter, EventInfo,
     EventStart, Extension, Failure, Message, MessageChange, MessageInfo, MessageName, MessageState,
     ModelInfo, ModelName, ModelUsage, Part, Payload, PeerPing, PingTrip, Pong, Pull, RateLimit,
     Receipt, RouteExplanation, SettleOutcome, SettledFrame, Settlement, TokenInfo, TraceStep,
@@ -34,6 +36,8 @@ use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::
 pub use answer::{Answer, AnswerStream, Assembly, Seen};
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use follow::{Follow, RETURN_WINDOW, Source, Step};
+pub use queue::LetterSelection;
 pub use task::{TaskFilter, TaskItem, TaskStream};
 pub use tonic::Code;
 
@@ -437,6 +441,24 @@ impl Client {
     pub async fn ping_model(&self, ping: PeerPing) -> Result<PingTrip, Error> {
         let request = self.unary_request(pb::PingModelRequest::from(ping))?;
         Ok(self.reply(self.registry().ping_model(request).await)?.try_into()?)
+    }
+
+    /// Broker time, and whether the wall clock has jumped.
+    ///
+    /// # Errors
+    /// What every call may meet.
+    pub async fn clock(&self) -> Result<ClockInfo, Error> {
+        let request = self.unary_request(pb::GetClockRequest {})?;
+        Ok(self.reply(self.registry().get_clock(request).await)?.try_into()?)
+    }
+
+    /// Believes a wall clock that jumped ahead; false when it had not.
+    ///
+    /// # Errors
+    /// What every call may meet.
+    pub async fn confirm_clock(&self) -> Result<bool, Error> {
+        let request = self.unary_request(pb::ConfirmClockRequest {})?;
+        Ok(self.reply(self.registry().confirm_clock(request).await)?.confirmed)
     }
 
     /// A new token for this agent's name; one made before is no longer good.

@@ -6,11 +6,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use broker_client::{Assembly, Follow, Source, Step};
 use broker_proto::{
     AgentName, AskOptions, Failure, FailureClass, Message, MessageState, MessageType, Part,
     Recipient, Terminal, WallTime,
 };
-use broker_tests::{Place, Plan, Reader, TestBroker, TestDaemon, new_id, question, text_payload};
+use broker_tests::{
+    Place, Plan, Reader, TestBroker, TestDaemon, new_id, question, text_payload, within,
+};
 use tokio_util::task::TaskTracker;
 
 /// Agents are waited for as long as the test takes to bring them.
@@ -368,4 +371,79 @@ fn flip_a_bit(store: &Path, text: &[u8]) {
     bytes[place] ^= 1;
     let changed = store.execute("UPDATE contents SET bytes = ?1 WHERE id = ?2", (bytes, id));
     assert_eq!(changed.unwrap(), 1);
+}
+
+/// I-1, I-35, I-37: an asker whose broker was killed under a running stream comes back to it and misses nothing.
+#[tokio::test]
+async fn an_asker_comes_back_by_itself_to_the_stream_that_a_killed_broker_broke() {
+    let mut broker = TestDaemon::start("").await;
+    let mut agent = broker.agent_as(Plan::new("a", &["opus"])).await;
+    let source = Source::Ask(Box::new(question("opus", "hi")), AskOptions::default());
+    let mut follow = Follow::new(broker.client(), source);
+    let mut assembly = Assembly::default();
+    let mut breaks = 0;
+    let mut work = None;
+
+    while let Some(step) = within("a step of the answer", follow.next()).await.unwrap() {
+        match step {
+            Step::Frame(frame) => assembly.push(frame).unwrap(),
+            Step::Broken(_) => {
+                breaks += 1;
+                broker.restart().await;
+            }
+            Step::Back => agent.until_linked().await,
+        }
+        if work.is_none() && breaks == 0 && assembly.receipt().is_some() {
+            let mut taken = agent.next().await;
+            taken.stream("the first half, ").await;
+            work = Some(taken);
+        }
+        if assembly.text() == "the first half, " && breaks == 0 {
+            broker.kill();
+        }
+        if breaks == 1
+            && let Some(work) = work.take()
+        {
+            work.answer("and the second").await;
+            breaks = 2;
+        }
+    }
+
+    assert_eq!(assembly.text(), "the first half, and the second");
+    assert_eq!(breaks, 2, "it was broken once, and answered behind that");
+    let terminal = assembly.terminal().unwrap();
+    assert_eq!(terminal.summary().attempts.len(), 1, "{terminal:?}");
+}
+
+/// I-16, I-18: a stop in order under load loses nothing, and the work goes on at the next broker.
+#[tokio::test]
+async fn a_stop_under_load_loses_nothing() {
+    let mut broker = TestDaemon::start("").await;
+    let mut agent = broker.agent_as(Plan::new("a", &["opus"]).capacity(4)).await;
+    let client = broker.client();
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let asked = question("opus", "hi");
+        ids.push(asked.id);
+        client.submit(asked, AskOptions { keep: true, ..AskOptions::default() }).await.unwrap();
+    }
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(agent.next().await);
+    }
+
+    assert_eq!(broker.terminate(), Some(0));
+    broker.restart().await;
+
+    for work in held {
+        work.answer("done").await;
+    }
+    for _ in 4..20 {
+        agent.answer("done").await;
+    }
+    for id in ids {
+        let poll = client.poll(id, Duration::from_secs(20)).await.unwrap();
+        assert_eq!(poll.state, MessageState::Done);
+        assert_eq!(poll.summary.unwrap().attempts.len(), 1, "no lease was lost");
+    }
 }

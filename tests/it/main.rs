@@ -14,6 +14,7 @@ mod events;
 mod house;
 mod identity;
 mod leases;
+mod letters;
 mod links;
 mod mail;
 mod pings;

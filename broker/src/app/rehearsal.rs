@@ -18,7 +18,7 @@ use super::forward_leaving;
 use crate::{
     context::Bodies,
     core::{
-        BootTime, Command, NewConsultation, NewMessage, Now, Policy,
+        BootTime, BrokerClock, Command, Jump, NewConsultation, NewMessage, Now, Policy,
         queue::{Body, Digest},
     },
     engine::{self, Clock, EngineHandle, Fatal},
@@ -43,24 +43,47 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct TestClock {
     began: tokio::time::Instant,
     added: Mutex<Duration>,
+    /// How far the wall clock was set ahead.
+    ahead: Mutex<Duration>,
+    rule: Mutex<BrokerClock>,
 }
 
 impl TestClock {
     pub(crate) fn new() -> Self {
-        Self { began: tokio::time::Instant::now(), added: Mutex::default() }
+        Self {
+            began: tokio::time::Instant::now(),
+            added: Mutex::default(),
+            ahead: Mutex::default(),
+            rule: Mutex::default(),
+        }
     }
 
     /// Lets time pass; what is due is decided with the next command.
     pub(crate) fn advance(&self, by: Duration) {
         *self.added.lock().unwrap() += by;
     }
+
+    /// Sets the wall clock ahead; the boot-time clock knows nothing of it.
+    pub(crate) fn jump_ahead(&self, by: Duration) {
+        self.now();
+        *self.ahead.lock().unwrap() += by;
+    }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Now {
         let passed = self.began.elapsed() + *self.added.lock().unwrap();
-        let wall = WallTime(START).after(passed);
-        Now { wall, boot: BootTime(Duration::from_secs(1_000) + passed) }
+        let wall = WallTime(START).after(passed + *self.ahead.lock().unwrap());
+        let boot = BootTime(Duration::from_secs(1_000) + passed);
+        self.rule.lock().unwrap().read(wall, boot)
+    }
+
+    fn jump(&self) -> Option<Jump> {
+        self.rule.lock().unwrap().jump()
+    }
+
+    fn confirm(&self) -> bool {
+        self.rule.lock().unwrap().confirm()
     }
 }
 

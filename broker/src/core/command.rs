@@ -184,6 +184,10 @@ pub enum Command {
         seq: Seq,
         step: TaskStep,
     },
+    /// The wall clock jumped this far ahead, and is not believed yet; `None` when that is over.
+    ClockJumped {
+        ahead: Option<Duration>,
+    },
     /// Renews these leases of one agent.
     Renew {
         agent: AgentName,

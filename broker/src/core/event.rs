@@ -233,6 +233,12 @@ pub enum Event {
         subject: Subject,
         at: WallTime,
     },
+    /// The wall clock jumped this far ahead of broker time, and is not believed yet; `None`: it is believed from now on,
+    /// or was set right (I-23).
+    ClockJumped {
+        at: WallTime,
+        ahead: Option<Duration>,
+    },
     /// Whether anything is delivered from a queue, from now on.
     QueuePaused {
         queue: Recipient,
@@ -293,6 +299,7 @@ impl Event {
             | Self::UsageChanged { .. }
             | Self::TokenChanged { .. }
             | Self::RoleKnown { .. }
+            | Self::ClockJumped { .. }
             | Self::QueuePaused { .. }
             | Self::ContentStored { .. } => None,
         }

@@ -8,6 +8,7 @@
 //! becomes something for another.
 
 pub mod agent;
+mod clock;
 mod command;
 mod event;
 mod flow;
@@ -19,6 +20,7 @@ pub mod task;
 mod time;
 pub mod usage;
 
+pub use clock::{BrokerClock, Jump};
 pub(crate) use command::terminal;
 pub use command::{
     Command, Delivered, Draining, Earlier, Effect, Handled, Holder, Letters, NewConsultation,

@@ -91,6 +91,8 @@ pub struct EngineTask {
     remembered: VecDeque<(BatchNo, core::BootTime, u64)>,
     /// While the store is full: when to look for room again.
     full: Option<core::BootTime>,
+    /// A jump of the wall clock was told and is not over.
+    has_jumped: bool,
     /// For the handles.
     head: Arc<AtomicU64>,
     is_full: Arc<AtomicBool>,
@@ -129,6 +131,7 @@ pub fn engine(
         returned: VecDeque::from([Command::Recovered.into()]),
         remembered: VecDeque::new(),
         full: None,
+        has_jumped: false,
     };
     (EngineHandle { commands: tx, head, is_full, loads }, task)
 }
@@ -173,6 +176,10 @@ impl EngineTask {
         let now = self.clock.now();
         self.forget(now);
         self.look_for_room(now);
+        if let Some(news) = self.clock_news() {
+            self.decide(pending, news, None);
+            return true;
+        }
         // Time comes first: a stream of commands must not keep a lease or a message alive.
         if core::next_deadline(&self.state, now).is_some_and(|due| due <= now.boot) {
             self.decide(pending, Command::Tick, None);
@@ -180,7 +187,9 @@ impl EngineTask {
                 return true;
             }
         }
-        let due = [core::next_deadline(&self.state, now), self.full].into_iter().flatten().min();
+        let look = self.clock.looks_every().map(|every| now.boot.after(every));
+        let due = [core::next_deadline(&self.state, now), self.full, look];
+        let due = due.into_iter().flatten().min();
         let tick = async {
             match due.map(|due| due.0.saturating_sub(now.boot.0)) {
                 Some(wait) => tokio::time::sleep(wait.max(SHORTEST_WAIT)).await,
@@ -385,6 +394,24 @@ impl EngineTask {
     }
 
     /// Below its reserve the store takes nothing new; settling and expiry go on (I-28, I-31).
+    /// What is to be told of the wall clock, once for each jump and once for its end (I-23).
+    fn clock_news(&mut self) -> Option<Command> {
+        let jump = self.clock.jump();
+        if jump.is_some() == self.has_jumped {
+            return None;
+        }
+        self.has_jumped = jump.is_some();
+        match jump {
+            Some(jump) => warn!(
+                ahead = ?jump.ahead,
+                "clock_jump: the wall clock jumped ahead, expiry by it is halted; \
+                 `brokerctl clock confirm` believes it"
+            ),
+            None => info!("the wall clock is believed again"),
+        }
+        Some(Command::ClockJumped { ahead: jump.map(|jump| jump.ahead) })
+    }
+
     fn has_room(&self) -> bool {
         let room = self.writer.room();
         room.bytes >= self.state.policy.store_reserve.of(room.whole)
@@ -453,6 +480,7 @@ fn name(event: &Event) -> &'static str {
         Event::Parked { .. } => "parked",
         Event::Redriven { .. } => "redriven",
         Event::Purged { .. } => "purged",
+        Event::ClockJumped { .. } => "clock_jumped",
         Event::QueuePaused { .. } => "queue_paused",
         Event::TaskAsked { .. } => "task_asked",
         Event::TaskAnswered { .. } => "task_answered",

@@ -568,6 +568,38 @@ async fn time_alone_ends_a_message() {
     assert!(began.elapsed() < Duration::from_secs(4));
 }
 
+/// I-23: nothing expires by a jump alone; the jump and its end are told.
+#[tokio::test]
+async fn a_jump_of_the_wall_clock_halts_expiry_until_it_is_believed() {
+    for is_confirmed in [true, false] {
+        let bench = Bench::new().await;
+        let expires_at = Some(bench.clock.now().wall.after(Duration::from_secs(3_600)));
+        bench.send(NewMessage { expires_at, ..letter(1) }).await.unwrap();
+
+        bench.clock.jump_ahead(Duration::from_secs(7_200));
+        soon(bench.handle.command(Command::Tick)).await.unwrap();
+        bench.clock.advance(Duration::from_secs(599));
+        soon(bench.handle.command(Command::Tick)).await.unwrap();
+        assert_eq!(bench.view(1).await, Some(MessageState::Queued));
+
+        if is_confirmed {
+            assert!(bench.clock.confirm());
+        } else {
+            bench.clock.advance(Duration::from_secs(1));
+        }
+        soon(bench.handle.command(Command::Tick)).await.unwrap();
+        soon(bench.handle.command(Command::Tick)).await.unwrap();
+        assert_eq!(bench.view(1).await, None);
+        let frames: Vec<_> = bench.journal.read(BatchNo(1), Until::Head).collect().await;
+        let events = frames.iter().flat_map(|frame| &frame.as_ref().unwrap().records);
+        let jumps = events.filter_map(|stored| match record::decode(stored) {
+            Ok(Some(crate::core::Event::ClockJumped { ahead, .. })) => Some(ahead.is_some()),
+            _ => None,
+        });
+        assert_eq!(jumps.collect::<Vec<_>>(), [true, false]);
+    }
+}
+
 #[tokio::test]
 async fn a_restart_loads_what_was_alive_and_no_more() {
     let bench = Bench::new().await;

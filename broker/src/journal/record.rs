@@ -33,6 +33,9 @@ pub enum RecordError {
     Damaged { kind: u16 },
 }
 
+/// The kind of [`Event::Leased`], for rows that count deliveries.
+pub const LEASED: u16 = kind::LEASED;
+
 mod kind {
     pub(super) const ACCEPTED: u16 = 1;
     pub(super) const ROUTED: u16 = 2;
@@ -55,6 +58,7 @@ mod kind {
     pub(super) const TASK_ASKED: u16 = 40;
     pub(super) const TASK_ANSWERED: u16 = 41;
     pub(super) const TASK_STOPPED: u16 = 42;
+    pub(super) const CLOCK_JUMPED: u16 = 35;
 
     /// Every kind that this program reads.
     pub(super) const ALL: &[u16] = &[
@@ -79,6 +83,7 @@ mod kind {
         TASK_ASKED,
         TASK_ANSWERED,
         TASK_STOPPED,
+        CLOCK_JUMPED,
     ];
 }
 
@@ -269,6 +274,14 @@ struct RedrivenRecord {
 struct PurgedRecord {
     #[prost(message, optional, tag = "1")]
     subject: Option<SubjectRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ClockJumpedRecord {
+    #[prost(uint64, tag = "1")]
+    at: u64,
+    #[prost(uint64, optional, tag = "2")]
+    ahead_ms: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -520,6 +533,11 @@ pub fn encode(event: &Event) -> Record {
             let record = PurgedRecord { subject: Some(write_subject(*subject, *at)) };
             (kind::PURGED, record.encode_to_vec())
         }
+        Event::ClockJumped { at, ahead } => {
+            let ahead_ms = ahead.map(|ahead| u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX));
+            let record = ClockJumpedRecord { at: at.0, ahead_ms };
+            (kind::CLOCK_JUMPED, record.encode_to_vec())
+        }
         Event::QueuePaused { queue, at, is_paused } => {
             let queue = queue.clone().encode();
             let record = QueuePausedRecord { queue, at: at.0, is_paused: *is_paused };
@@ -727,6 +745,11 @@ fn read(record: &Record) -> Option<Event> {
         kind::PURGED => {
             let (subject, at) = read_subject(PurgedRecord::decode(body).ok()?.subject)?;
             Event::Purged { subject, at }
+        }
+        kind::CLOCK_JUMPED => {
+            let record = ClockJumpedRecord::decode(body).ok()?;
+            let ahead = record.ahead_ms.map(Duration::from_millis);
+            Event::ClockJumped { at: WallTime(record.at), ahead }
         }
         kind::QUEUE_PAUSED => {
             let record = QueuePausedRecord::decode(body).ok()?;
@@ -1110,6 +1133,9 @@ mod tests {
         let deadline = WallTime(at.0 + 5);
         round_trip(&Event::Redriven { subject: subject(), at, deadline, generation: 2 });
         round_trip(&Event::Purged { subject: subject(), at });
+        for ahead in [None, Some(Duration::from_millis(61_000))] {
+            round_trip(&Event::ClockJumped { at, ahead });
+        }
         for is_paused in [true, false] {
             round_trip(&Event::QueuePaused { queue: Recipient::Model(opus()), at, is_paused });
         }

@@ -286,7 +286,9 @@ impl Services {
         delivered: Delivered,
         bytes: Result<Bytes, context::Error>,
     ) -> Option<Delivery> {
-        let Delivered { seq, id, epoch, body, model, deadline, max_output_tokens, .. } = delivered;
+        let Delivered {
+            seq, id, epoch, generation, body, model, deadline, max_output_tokens, ..
+        } = delivered;
         let loaded = async {
             let message = Message::decode(bytes?).map_err(|_| context::Error::Corrupt)?;
             let mut exchanges = Vec::new();
@@ -308,7 +310,9 @@ impl Services {
                 return None;
             }
         };
-        let message = planted::altered(as_delivered(agent, id, message));
+        let mut message = planted::altered(as_delivered(agent, id, message));
+        // Each life after the first is a hop more (I-27).
+        message.correlation.hops += generation.saturating_sub(1);
         Some(Delivery {
             lease: self.leases.token(seq, epoch),
             number: planted::number(seq, model.as_ref()),

@@ -191,6 +191,7 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
         Event::QueuePaused { ref queue, .. } => {
             fact(changes, format!("queue/{queue}"), step.record)
         }
+        Event::ClockJumped { .. } => {}
         // Folded step by step.
         Event::FannedOut(_) => {}
         Event::RoleKnown { role, .. } => fact(changes, format!("role/{role}"), step.record),
@@ -388,6 +389,7 @@ fn time_of(event: &Event) -> WallTime {
         | Event::Parked { at, .. }
         | Event::Redriven { at, .. }
         | Event::Purged { at, .. }
+        | Event::ClockJumped { at, .. }
         | Event::QueuePaused { at, .. }
         | Event::TaskAsked { at, .. }
         | Event::TaskAnswered { at, .. }

@@ -9,6 +9,7 @@ mod fold;
 mod read;
 mod schema;
 mod sum;
+mod trials;
 mod worker;
 
 use std::{
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use check::check;
-pub use read::{Filter, Living, Page, Row, Step, Window};
+pub use read::{Filter, LetterFilter, Living, Page, Row, Step, Window};
 
 use crate::journal::{BatchNo, Frame, Journal, JournalId, ReadError, Until, record::RecordError};
 use worker::Worker;

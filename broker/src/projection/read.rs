@@ -3,14 +3,15 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use broker_proto::{
-    ContentHash, Counters, MessageId, MessageInfo, MessageState, Numbered, ProducerName, Receipt,
-    Recipient, Sender, TaskState, WallTime,
+    ContentHash, Counters, DeadLetter, MessageId, MessageInfo, MessageState, Numbered,
+    ProducerName, Receipt, Recipient, Sender, TaskState, WallTime,
 };
 
 use super::{
     Error, Projection,
     fold::{ACCEPTED, content_subject, number, steps},
     sum,
+    trials::trials,
 };
 use crate::{
     core::{
@@ -52,6 +53,15 @@ pub struct Filter {
     pub to: Option<Recipient>,
     pub sender: Option<Sender>,
     /// Only messages before this one.
+    pub before: Option<Seq>,
+    pub limit: u32,
+}
+
+/// Which dead letters a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct LetterFilter {
+    pub to: Option<Recipient>,
+    /// Only letters before this one.
     pub before: Option<Seq>,
     pub limit: u32,
 }
@@ -394,6 +404,90 @@ impl Projection {
     }
 }
 
+impl Projection {
+    /// These messages, in this order, as of `batch`.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn rows(&self, seqs: Vec<Seq>, batch: BatchNo) -> Result<Vec<Row>, Error> {
+        self.at_least(batch).await?;
+        self.reader
+            .call(move |connection| {
+                let sql = format!("SELECT {COLUMNS} FROM messages WHERE seq = ?1");
+                let mut statement = connection.prepare_cached(&sql)?;
+                let mut rows = Vec::with_capacity(seqs.len());
+                for seq in seqs {
+                    let found = statement.query_row([number(seq.0)], columns).optional()?;
+                    rows.extend(found.map(row).transpose()?);
+                }
+                Ok(rows)
+            })
+            .await
+    }
+
+    /// One page of dead letters and how often each was delivered, newest first, as of `batch`; and where the next page
+    /// begins.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn letters(
+        &self,
+        filter: LetterFilter,
+        batch: BatchNo,
+    ) -> Result<(Vec<DeadLetter>, Option<Seq>), Error> {
+        self.at_least(batch).await?;
+        self.reader.call(move |connection| letters(connection, &filter)).await
+    }
+
+    /// A dead letter with its whole chain of errors, as of `batch`.
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn letter(&self, row: Row, batch: BatchNo) -> Result<DeadLetter, Error> {
+        let seq = number(row.accepted.subject.seq.0);
+        self.at_least(batch).await?;
+        let life = self.reader.call(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT kind, version, body FROM events WHERE seq = ?1 ORDER BY batch, place",
+            )?;
+            let life = statement.query_map([seq], stored)?;
+            life.map(|found| event_of(&found?)).collect::<Result<Vec<Event>, Error>>()
+        });
+        let (trials, deliveries) = trials(&life.await?);
+        Ok(DeadLetter { info: row.info(), deliveries, trials })
+    }
+}
+
+fn letters(
+    connection: &Connection,
+    filter: &LetterFilter,
+) -> Result<(Vec<DeadLetter>, Option<Seq>), Error> {
+    let limit = filter.limit.clamp(1, 1000) as usize;
+    let sql = format!(
+        "SELECT {COLUMNS}, (SELECT count(*) FROM events e WHERE e.seq = m.seq AND e.kind = ?4)
+         FROM messages m WHERE state = 8 AND seq < ?1 AND (?2 IS NULL OR recipient = ?2)
+         ORDER BY seq DESC LIMIT ?3"
+    );
+    let before = filter.before.map_or(i64::MAX, |seq| number(seq.0));
+    let to = filter.to.as_ref().map(ToString::to_string);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let most = number(limit as u64 + 1);
+    let found = statement.query_map(params![before, to, most, record::LEASED], |row| {
+        Ok((columns(row)?, row.get::<_, u32>(6)?))
+    })?;
+    let mut letters = Vec::new();
+    let mut seqs = Vec::new();
+    for found in found {
+        let (columns, deliveries) = found?;
+        let row = row(columns)?;
+        seqs.push(row.accepted.subject.seq);
+        letters.push(DeadLetter { info: row.info(), deliveries, trials: Vec::new() });
+    }
+    let has_more = letters.len() > limit;
+    letters.truncate(limit);
+    Ok((letters, has_more.then(|| seqs[limit - 1])))
+}
+
 impl Row {
     /// The row as lists show it.
     #[must_use]
@@ -401,6 +495,8 @@ impl Row {
         let Self { accepted, generation, state, queue, finished, task: _ } = self;
         let queue = if finished.is_some() { None } else { Recipient::parse(&queue).ok() };
         let copies = finished.as_ref().map_or(0, |done| done.copies);
+        let mut correlation = accepted.correlation;
+        correlation.hops += generation.saturating_sub(1);
         let (finished_at, summary, failure) =
             finished.map_or((None, None, None), |done| (Some(done.at), done.summary, done.failure));
         MessageInfo {
@@ -421,7 +517,7 @@ impl Row {
             session: accepted.session,
             labels: accepted.labels,
             copies,
-            correlation: accepted.correlation,
+            correlation,
         }
     }
 }

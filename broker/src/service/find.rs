@@ -6,13 +6,15 @@ use tonic::Status;
 use super::{Caller, reason, status};
 use crate::{core::queue::Seq, intake::Intake, projection::Row};
 
-/// The recipient that a list is of. A name alone is a model's.
+/// The recipient that a list is of.
 pub(super) fn recipient(text: &str) -> Result<Option<Recipient>, InvalidField> {
-    if text.is_empty() {
-        return Ok(None);
-    }
+    if text.is_empty() { Ok(None) } else { queue(text, "to").map(Some) }
+}
+
+/// A recipient, or its queue. A name alone is a model's.
+pub(super) fn queue(text: &str, field: &'static str) -> Result<Recipient, InvalidField> {
     let named = Recipient::parse(text).or_else(|_| Recipient::parse(&format!("model:{text}")));
-    named.map(Some).map_err(|invalid| InvalidField::new("to", invalid.to_string()))
+    named.map_err(|invalid| InvalidField::new(field, invalid.to_string()))
 }
 
 /// Where a page begins.

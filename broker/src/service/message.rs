@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Messages on a page when the caller names no size.
-const PAGE: u32 = 100;
+pub(super) const PAGE: u32 = 100;
 
 /// Sends, lists, cancels and watches messages.
 #[derive(Debug)]
@@ -186,6 +186,76 @@ impl pb::message_service_server::MessageService for MessageService {
             Some((change, (!is_over).then_some(watch)))
         });
         Ok(Response::new(changes.boxed()))
+    }
+
+    async fn list_queues(
+        &self,
+        request: Request<pb::ListQueuesRequest>,
+    ) -> Result<Response<pb::ListQueuesResponse>, Status> {
+        self.queues(request).await
+    }
+
+    async fn get_queue(
+        &self,
+        request: Request<pb::GetQueueRequest>,
+    ) -> Result<Response<pb::GetQueueResponse>, Status> {
+        self.queue_named(request).await
+    }
+
+    async fn peek_queue(
+        &self,
+        request: Request<pb::PeekQueueRequest>,
+    ) -> Result<Response<pb::PeekQueueResponse>, Status> {
+        self.heads(request).await
+    }
+
+    async fn pause_queue(
+        &self,
+        request: Request<pb::PauseQueueRequest>,
+    ) -> Result<Response<pb::PauseQueueResponse>, Status> {
+        self.paused(request).await
+    }
+
+    async fn resume_queue(
+        &self,
+        request: Request<pb::ResumeQueueRequest>,
+    ) -> Result<Response<pb::ResumeQueueResponse>, Status> {
+        self.resumed(request).await
+    }
+
+    async fn get_counters(
+        &self,
+        request: Request<pb::GetCountersRequest>,
+    ) -> Result<Response<pb::GetCountersResponse>, Status> {
+        self.counters(request).await
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<pb::ListDeadLettersRequest>,
+    ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
+        self.letters(request).await
+    }
+
+    async fn get_dead_letter(
+        &self,
+        request: Request<pb::GetDeadLetterRequest>,
+    ) -> Result<Response<pb::GetDeadLetterResponse>, Status> {
+        self.letter(request).await
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<pb::RedriveDeadLettersRequest>,
+    ) -> Result<Response<pb::RedriveDeadLettersResponse>, Status> {
+        self.redriven(request).await
+    }
+
+    async fn purge_dead_letters(
+        &self,
+        request: Request<pb::PurgeDeadLettersRequest>,
+    ) -> Result<Response<pb::PurgeDeadLettersResponse>, Status> {
+        self.purged(request).await
     }
 }
 

@@ -10,6 +10,7 @@ mod find;
 mod identity;
 mod layers;
 mod message;
+mod queue;
 pub(crate) mod reason;
 mod registry;
 mod server;

@@ -7,7 +7,9 @@ use std::{
 
 use tonic::{Request, Response, Status};
 
-use broker_proto::{AgentName, Drain, ModelName, PeerPing, Pong, convert::InvalidField, pb};
+use broker_proto::{
+    AgentName, ClockInfo, ClockJump, Drain, ModelName, PeerPing, Pong, convert::InvalidField, pb,
+};
 
 use super::{reason, status};
 use crate::{
@@ -113,6 +115,28 @@ impl pb::registry_service_server::RegistryService for RegistryService {
         let wait = given.wait.unwrap_or(PONG).min(LONGEST_PONG);
         let trip = self.links.ping_between(PeerPing { from, to, ..given }, &self.nonce, wait).await;
         Ok(Response::new(trip.map_err(|error| status::ping(&error))?.into()))
+    }
+
+    async fn get_clock(
+        &self,
+        _: Request<pb::GetClockRequest>,
+    ) -> Result<Response<pb::GetClockResponse>, Status> {
+        let now = self.intake.clock.now();
+        let jump = self.intake.clock.jump().map(|jump| ClockJump {
+            ahead: jump.ahead,
+            believed_in: jump.believed_at.0.saturating_sub(now.boot.0),
+        });
+        Ok(Response::new(ClockInfo { broker_time: now.wall, jump }.into()))
+    }
+
+    async fn confirm_clock(
+        &self,
+        _: Request<pb::ConfirmClockRequest>,
+    ) -> Result<Response<pb::ConfirmClockResponse>, Status> {
+        let confirmed = self.intake.clock.confirm();
+        // What is due by the new time ends at once.
+        self.intake.engine.command(Command::Tick).await.map_err(status::engine)?;
+        Ok(Response::new(pb::ConfirmClockResponse { confirmed }))
     }
 
     async fn create_token(

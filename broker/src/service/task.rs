@@ -262,6 +262,7 @@ impl Life {
             }
             Event::Purged { .. }
             | Event::QueuePaused { .. }
+            | Event::ClockJumped { .. }
             | Event::FannedOut(_)
             | Event::RoleKnown { .. }
             | Event::RouteChanged { .. }

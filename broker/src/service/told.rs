@@ -136,6 +136,12 @@ pub(super) fn told(event: &Event) -> Option<Told> {
         Event::Purged { subject, at } => {
             Told::new("purged", *at, "").of(*subject, MessageState::Purged)
         }
+        Event::ClockJumped { at, ahead: Some(ahead) } => {
+            let ahead = ahead.as_secs();
+            let detail = format!("the wall clock is {ahead} s ahead; expiry by it is halted");
+            Told::new("clock_jump", *at, detail)
+        }
+        Event::ClockJumped { at, ahead: None } => Told::new("clock_settled", *at, ""),
         Event::QueuePaused { queue, at, is_paused } => {
             let kind = if *is_paused { "queue_paused" } else { "queue_resumed" };
             Told::new(kind, *at, queue.to_string()).queue(queue)

@@ -7,6 +7,7 @@ mod consult;
 mod event;
 mod link;
 mod message;
+mod queue;
 mod registry;
 mod status;
 mod stored;

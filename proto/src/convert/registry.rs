@@ -8,8 +8,8 @@ use super::{
     required,
 };
 use crate::{
-    AgentInfo, Drain, Draining, ModelInfo, ModelName, PeerPing, PingHop, PingTrip, Pong, TokenInfo,
-    pb,
+    AgentInfo, ClockInfo, ClockJump, Drain, Draining, ModelInfo, ModelName, PeerPing, PingHop,
+    PingTrip, Pong, TokenInfo, pb,
 };
 
 fn models(names: &[String], field: &'static str) -> Result<Vec<ModelName>, InvalidField> {
@@ -240,5 +240,30 @@ impl From<PingTrip> for pb::PingModelResponse {
             round_trip: Some(wire_span(trip.round_trip)),
             total: Some(wire_span(trip.total)),
         }
+    }
+}
+
+impl TryFrom<pb::GetClockResponse> for ClockInfo {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::GetClockResponse) -> Result<Self, InvalidField> {
+        let broker_time = required(time(wire.broker_time, "broker_time")?, "broker_time")?;
+        let jump = wire.jump.map(|jump| {
+            Ok::<_, InvalidField>(ClockJump {
+                ahead: span(jump.ahead, "jump.ahead")?.unwrap_or_default(),
+                believed_in: span(jump.believed_in, "jump.believed_in")?.unwrap_or_default(),
+            })
+        });
+        Ok(Self { broker_time, jump: jump.transpose()? })
+    }
+}
+
+impl From<ClockInfo> for pb::GetClockResponse {
+    fn from(info: ClockInfo) -> Self {
+        let jump = info.jump.map(|jump| pb::ClockJump {
+            ahead: Some(wire_span(jump.ahead)),
+            believed_in: Some(wire_span(jump.believed_in)),
+        });
+        Self { broker_time: Some(info.broker_time.into()), jump }
     }
 }

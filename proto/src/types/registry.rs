@@ -79,3 +79,19 @@ pub struct Draining {
     /// Leases that are still out.
     pub running: u64,
 }
+
+/// Broker time, and what the wall clock did to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockInfo {
+    pub broker_time: super::WallTime,
+    pub jump: Option<ClockJump>,
+}
+
+/// The wall clock jumped ahead and is not believed yet: nothing expires by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockJump {
+    /// How far it is ahead of broker time.
+    pub ahead: std::time::Duration,
+    /// When it is believed although nobody confirmed it.
+    pub believed_in: std::time::Duration,
+}

@@ -48,6 +48,10 @@ impl<'a> Run<'a> {
             Command::Purge(letters) => self.purge(&letters),
             Command::Pause { queue, is_paused } => self.pause(queue, is_paused),
             Command::Task { seq, step } => self.task(seq, step),
+            Command::ClockJumped { ahead } => {
+                self.event(Event::ClockJumped { at: self.now.wall, ahead });
+                Ok(Reply::None)
+            }
             Command::Renew { agent, leases } => {
                 self.renew(&agent, &leases);
                 Ok(Reply::None)

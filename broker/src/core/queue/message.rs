@@ -294,6 +294,7 @@ impl Message {
             consultation.tries_here = 0;
             consultation.shown = false;
             consultation.too_small = 0;
+            consultation.before = 0;
             // Whoever asked may have left long ago; who redrives wants it done.
             consultation.options.keep = true;
             consultation.options.allow_restart = true;

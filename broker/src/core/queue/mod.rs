@@ -419,6 +419,7 @@ impl State {
             Event::RouteChanged { .. }
             | Event::UsageChanged { .. }
             | Event::TokenChanged { .. }
+            | Event::ClockJumped { .. }
             | Event::RoleKnown { .. }
             | Event::ContentStored { .. }
             // Its steps are applied, one by one.

@@ -192,6 +192,29 @@ pub(crate) enum Command {
         after_help = "Examples:\n  brokerctl events tail\n  brokerctl events tail --from start --filter kind=finished --filter model=opus"
     )]
     Events(EventsCommand),
+    /// Broker time, and a wall clock that jumped ahead
+    ///
+    /// When the wall clock jumps more than a minute ahead of the clock that counts since the machine started, broker time
+    /// goes on without it, so that nothing expires by a mistake, until the jump is confirmed or 10 minutes have passed.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl clock status\n  brokerctl clock confirm"
+    )]
+    Clock(ClockCommand),
+    /// Queues: what waits in them, and stopping what they deliver
+    ///
+    /// A queue is named model:NAME, agent:NAME or role:NAME; a name alone is a model's.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl queue list\n  brokerctl queue pause opus\n  brokerctl queue peek agent:reviewer"
+    )]
+    Queue(QueueCommand),
+    /// Dead letters: what nobody could finish, and another life or a last end for it
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl dead-letter list\n  brokerctl dead-letter redrive --to agent:reviewer --dry-run\n  brokerctl dead-letter purge 01JD3Q8ZK5T0V9Y2X4W6R8P1NB"
+    )]
+    DeadLetter(DeadLetterCommand),
     /// What the models have used and have left
     #[command(subcommand, after_help = "Examples:\n  brokerctl usage status")]
     Usage(UsageCommand),
@@ -624,6 +647,115 @@ pub(crate) enum EventsCommand {
     },
 }
 
+/// `brokerctl clock ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClockCommand {
+    /// Show broker time, and whether the wall clock has jumped
+    Status,
+    /// Believe a wall clock that jumped ahead
+    Confirm,
+}
+
+/// `brokerctl queue ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueCommand {
+    /// List the queues, and how many messages were accepted and where they stand
+    List,
+    /// Show one queue
+    Show {
+        /// model:NAME, agent:NAME or role:NAME; a name alone is a model's
+        #[arg(value_parser = recipient)]
+        queue: Recipient,
+    },
+    /// List what is ready in a queue, without content: the most urgent first
+    Peek {
+        /// model:NAME, agent:NAME or role:NAME; a name alone is a model's
+        #[arg(value_parser = recipient)]
+        queue: Recipient,
+        /// How many at once
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Where the page before ended
+        #[arg(long, value_name = "TOKEN")]
+        page: Option<String>,
+    },
+    /// Deliver nothing more from a queue, over restarts too; sends, settlements and expiry go on
+    Pause {
+        /// model:NAME, agent:NAME or role:NAME; a name alone is a model's
+        #[arg(value_parser = recipient)]
+        queue: Recipient,
+    },
+    /// Deliver from a queue again
+    Resume {
+        /// model:NAME, agent:NAME or role:NAME; a name alone is a model's
+        #[arg(value_parser = recipient)]
+        queue: Recipient,
+    },
+}
+
+/// `brokerctl dead-letter ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLetterCommand {
+    /// List dead letters, newest first
+    List {
+        /// Only those sent to this recipient; a name alone is a model's
+        #[arg(long, value_name = "RECIPIENT", value_parser = recipient)]
+        to: Option<Recipient>,
+        /// How many at once
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Where the page before ended
+        #[arg(long, value_name = "TOKEN")]
+        page: Option<String>,
+    },
+    /// Show one dead letter with every delivery that did not end well
+    Show {
+        /// The message's id, or SENDER/ID
+        #[arg(value_name = "ID", value_parser = message_name)]
+        message: MessageName,
+    },
+    /// Give dead letters another life in the queue they were sent to, under their ids
+    ///
+    /// One that expired, or whose queue is full, stays where it is; then the exit code is 1.
+    Redrive {
+        #[command(flatten)]
+        letters: LetterArgs,
+    },
+    /// End dead letters for good; their ids stay known. Asks first on a terminal
+    Purge {
+        #[command(flatten)]
+        letters: LetterArgs,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// What is done to which dead letters.
+#[derive(Debug, Args)]
+pub(crate) struct LetterArgs {
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
+    /// Only say how many
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Which dead letters are meant.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhichArgs {
+    /// The messages' ids, or SENDER/ID
+    #[arg(value_name = "ID", value_parser = message_name)]
+    pub(crate) messages: Vec<MessageName>,
+    /// All that were sent to this recipient; a name alone is a model's
+    #[arg(long, value_name = "RECIPIENT", value_parser = recipient)]
+    pub(crate) to: Option<Recipient>,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
 /// `brokerctl usage ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum UsageCommand {
@@ -843,6 +975,9 @@ mod tests {
             "brokerctl task list --state asleep",
             "brokerctl delegate --to opus --task x --wait --detach",
             "brokerctl delegate --to opus --task x --max-tokens 0",
+            "brokerctl dead-letter purge",
+            "brokerctl dead-letter purge --all --to opus",
+            "brokerctl queue show topic:news",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -227,6 +227,12 @@ async fn broker(global: &Global) -> anyhow::Result<(Vec<Check>, bool)> {
     let millis = began.elapsed().as_secs_f64() * 1_000.0;
     let words = format!("{} at {endpoint}, journal {}, {millis:.1} ms", pong.version, pong.journal);
     let mut checks = vec![Check::ok("broker", words)];
+    if let Some(jump) = client.clock().await.ok().and_then(|clock| clock.jump) {
+        let ahead = output::span(jump.ahead);
+        let detail = format!("clock_jump: the wall clock jumped {ahead} ahead; expiry is halted");
+        let remedy = "if the time is right now: `brokerctl clock confirm`";
+        checks.push(Check::warn("broker clock", detail, remedy));
+    }
     let agents = client.agents().await.unwrap_or_default();
     let since = agents.iter().map(|agent| agent.since).max();
     if let Some(since) = since {

@@ -152,7 +152,11 @@ fn traced(global: &Global, info: &MessageInfo, steps: &[TraceStep]) -> anyhow::R
     Ok(())
 }
 
-fn list(global: &Global, messages: &[MessageInfo], next: Option<&str>) -> anyhow::Result<()> {
+pub(super) fn list(
+    global: &Global,
+    messages: &[MessageInfo],
+    next: Option<&str>,
+) -> anyhow::Result<()> {
     if global.output == Format::Json {
         let messages: Vec<_> = messages.iter().map(|info| json(info, None)).collect();
         output::json(&serde_json::json!({ "messages": messages, "next_page_token": next }))?;
@@ -183,7 +187,11 @@ fn list(global: &Global, messages: &[MessageInfo], next: Option<&str>) -> anyhow
     Ok(())
 }
 
-fn get(global: &Global, info: &MessageInfo, payload: Option<&Payload>) -> anyhow::Result<()> {
+pub(super) fn get(
+    global: &Global,
+    info: &MessageInfo,
+    payload: Option<&Payload>,
+) -> anyhow::Result<()> {
     if global.output == Format::Json {
         output::json(&json(info, payload))?;
         return Ok(());
@@ -243,7 +251,7 @@ fn shown(title: &str, parts: &[Part]) -> Result<(), output::Error> {
     Ok(())
 }
 
-fn json(info: &MessageInfo, payload: Option<&Payload>) -> serde_json::Value {
+pub(super) fn json(info: &MessageInfo, payload: Option<&Payload>) -> serde_json::Value {
     let failure = info.failure.as_ref().map(|failure| {
         serde_json::json!({
             "class": failure.class.as_str(),
@@ -265,6 +273,7 @@ fn json(info: &MessageInfo, payload: Option<&Payload>) -> serde_json::Value {
         "session": info.session,
         "copies": info.copies,
         "parent": info.correlation.parent.map(|id| id.to_string()),
+        "generation": info.generation,
         "summary": summary,
         "failure": failure,
     });

@@ -1,7 +1,9 @@
 //! One file per noun; each command is a thin face over the broker's services.
 
 mod agent;
+mod clock;
 pub(crate) mod consult;
+mod dead_letter;
 mod demo;
 mod doctor;
 mod drain;
@@ -9,6 +11,7 @@ mod events;
 mod folder;
 mod message;
 mod ping;
+mod queue;
 mod registry;
 mod task;
 mod token;
@@ -46,6 +49,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Models => registry::models(global).await,
         Command::Agents => registry::agents(global).await,
         Command::Message(command) => message::run(global, command).await,
+        Command::Clock(command) => clock::run(global, command).await,
+        Command::Queue(command) => queue::run(global, command).await,
+        Command::DeadLetter(command) => dead_letter::run(global, command).await,
         Command::Usage(crate::cli::UsageCommand::Status) => usage::status(global).await,
         Command::Token(command) => token::run(global, command).await,
         Command::Agent(command) => agent::run(global, command).await,

@@ -1,27 +1,11 @@
-//! Follows an answer's stream to its end, over breaks of the connection and restarts of the broker.
+//! An answer as it is shown: what its stream says, and what becomes of the stream.
 
-use std::time::Duration;
+use broker_client::{Client, Error, Follow as Frames};
+use broker_proto::types::MessageId;
 
-use broker_client::{AnswerStream, Client, Code, Error};
-use broker_proto::types::{AskOptions, Message, MessageId, MessageName};
-use tokio::time::Instant;
-use tokio_stream::StreamExt as _;
+pub(crate) use broker_client::Source;
 
 use super::reading::{Event, Reading};
-
-/// How long a broker that went away is waited for: `streams.return_window` as shipped. Later it has cancelled the work.
-pub(crate) const RETURN_WINDOW: Duration = Duration::from_secs(30);
-/// The first and the longest wait between two attempts to come back.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-
-/// Which answer is read, and how one gets to it.
-#[derive(Debug)]
-pub(crate) enum Source {
-    /// Asked here. Until it was accepted, asking again with the same id is the way back.
-    Ask(Box<Message>, AskOptions),
-    /// Asked earlier.
-    Attach { name: MessageName, allow_restart: bool },
-}
 
 /// What is said of a connection, for those who watch it.
 #[derive(Debug)]
@@ -31,97 +15,38 @@ pub(crate) enum Step {
     Back,
 }
 
-/// Reads one answer, coming back to it when its stream breaks.
+/// Reads one answer for people, coming back to it when its stream breaks.
 #[derive(Debug)]
 pub(crate) struct Follow {
-    client: Client,
-    source: Source,
+    frames: Frames,
     pub(crate) reading: Reading,
-    stream: Option<AnswerStream>,
-    /// Since when there is no stream, and the next wait.
-    broken: Option<(Instant, Duration)>,
 }
 
 impl Follow {
     pub(crate) fn new(client: Client, source: Source) -> Self {
-        Self { client, source, reading: Reading::default(), stream: None, broken: None }
+        Self { frames: Frames::new(client, source), reading: Reading::default() }
     }
 
     /// The message whose answer this is.
     pub(crate) fn id(&self) -> MessageId {
-        match &self.source {
-            Source::Ask(message, _) => message.id,
-            Source::Attach { name, .. } => name.id,
-        }
+        self.frames.id()
     }
 
     /// The next step; `None` behind the terminal frame. Dropping it in the middle loses nothing.
     ///
     /// # Errors
-    /// The broker's refusal, or [`Error::Unreachable`] when it did not come back within [`RETURN_WINDOW`].
+    /// The broker's refusal, or that it did not come back within the return window.
     pub(crate) async fn next(&mut self) -> Result<Option<Step>, Error> {
-        loop {
-            if self.reading.terminal().is_some() {
-                return Ok(None);
-            }
-            let Some(stream) = &mut self.stream else {
-                if self.open().await? {
-                    return Ok(Some(Step::Back));
-                }
-                continue;
-            };
-            match stream.next().await {
-                Some(Ok(frame)) => {
-                    if let Some(event) = self.reading.take(frame)? {
-                        return Ok(Some(Step::Frame(event)));
-                    }
-                }
-                Some(Err(err)) if !is_passing(&err) => return Err(err),
-                Some(Err(err)) => return Ok(Some(self.break_off(err))),
-                None => return Ok(Some(self.break_off(Error::EndedEarly))),
-            }
+        while let Some(step) = self.frames.next().await? {
+            return Ok(Some(match step {
+                broker_client::Step::Broken(err) => Step::Broken(err),
+                broker_client::Step::Back => Step::Back,
+                broker_client::Step::Frame(frame) => match self.reading.take(frame)? {
+                    Some(event) => Step::Frame(event),
+                    None => continue,
+                },
+            }));
         }
+        Ok(None)
     }
-
-    fn break_off(&mut self, err: Error) -> Step {
-        self.stream = None;
-        self.broken = Some((Instant::now(), BACK_OFF.0));
-        Step::Broken(err)
-    }
-
-    /// Opens the stream; true when it was open before.
-    async fn open(&mut self) -> Result<bool, Error> {
-        if let Some((_, wait)) = &mut self.broken {
-            let now = *wait;
-            tokio::time::sleep(now).await;
-            *wait = (now * 2).min(BACK_OFF.1);
-        }
-        let opened = match &self.source {
-            Source::Ask(message, options) if !self.reading.is_accepted() => {
-                self.client.ask((**message).clone(), options.clone()).await
-            }
-            Source::Ask(message, options) => {
-                self.client.attach(message.id, self.reading.seen(), options.allow_restart).await
-            }
-            Source::Attach { name, allow_restart } => {
-                self.client.attach(name.clone(), self.reading.seen(), *allow_restart).await
-            }
-        };
-        match (opened, self.broken) {
-            (Ok(stream), broken) => {
-                self.stream = Some(stream);
-                self.broken = None;
-                Ok(broken.is_some())
-            }
-            (Err(err), Some((since, _))) if is_passing(&err) && since.elapsed() < RETURN_WINDOW => {
-                Ok(false)
-            }
-            (Err(err), _) => Err(err),
-        }
-    }
-}
-
-/// Whether the broker may be back in a moment.
-fn is_passing(err: &Error) -> bool {
-    err.is_connection() || matches!(err, Error::Refused { code, .. } if *code == Code::Unavailable)
 }

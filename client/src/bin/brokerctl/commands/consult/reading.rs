@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use broker_client::{Assembly, Error, Seen};
+use broker_client::{Assembly, Error};
 use broker_proto::types::{AnswerFrame, ModelName, Part, Routed, Terminal};
 
 /// What a frame means for whoever reads along.
@@ -102,11 +102,6 @@ impl Reading {
     /// The text of the attempt that counts.
     pub(crate) fn answer(&self) -> String {
         self.assembly.text()
-    }
-
-    /// Where to go on after a break.
-    pub(crate) fn seen(&self) -> Seen {
-        self.assembly.seen()
     }
 
     /// How it ended, once it did.
@@ -215,7 +210,6 @@ mod tests {
         let shown = ["one ", "two ", "three"].map(|text| Event::Text(text.into()));
         assert_eq!(events, shown);
         assert_eq!(reading.answer(), "one two three");
-        assert_eq!(reading.seen(), Seen { attempt: 1, part: 0, offset: 13 });
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl<'a> Demo<'a> {
                 outcome,
             ),
         );
-        let outcome = self.broker_killed().await;
+        let outcome = Box::pin(self.broker_killed()).await;
         told(
             self.note("the broker is killed while a question waits, it is answered once", outcome),
         );
