@@ -100,7 +100,8 @@ async fn what_is_sent_goes_to_whom_it_names() {
 
     let refused = broker.run(&[&send[..], &["--to", "agent:nobody"]].concat()).await.exits(3);
     assert!(refused.stderr.contains("nobody"), "{refused:?}");
-    let refused = broker.run(&[&send[..], &["--to", "role:none"]].concat()).await.exits(3);
+    let to_ring = ["message", "send", "--to", "role:none", "look at this"];
+    let refused = broker.run(&to_ring).await.exits(3);
     assert!(refused.stderr.contains("role"), "{refused:?}");
     for wrong in [&["--to", "topic:news"][..], &["--to", "agent:reviewer", "--percent", "101"]] {
         broker.run(&[&send[..], wrong].concat()).await.exits(2);
