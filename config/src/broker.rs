@@ -57,6 +57,12 @@ section! {
         dead_letters: u64 = 10_000, count(1..=100_000_000);
         /// Bytes of one recipient's dead letters before the next is parked in its queue instead.
         dead_letter_bytes: u64 = mib(256), size(kib(64)..=mib(1 << 20));
+        /// Hops from a request's first message to any that it led to.
+        max_hops: u32 = 8, count(1..=1_000);
+        /// Delegations below one another in one request.
+        max_delegation_depth: u32 = 4, count(1..=1_000);
+        /// Messages that one request may lead to, itself among them.
+        max_request_messages: u64 = 10_000, count(1..=100_000_000);
         /// The longest a message may live, whatever its own expiry says.
         max_lifetime: Duration = hours(24 * 7), duration(secs(1)..=YEAR);
         /// The deadline of a request that names none. At most `max_lifetime`.

@@ -4,6 +4,7 @@
 
 mod askers;
 mod bad_sends;
+mod bounds;
 mod commands;
 mod conditions;
 mod configuration;

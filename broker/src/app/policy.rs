@@ -34,6 +34,11 @@ pub(super) fn policy(config: &Config) -> Policy {
         },
         dead_letters: config.broker.dead_letters,
         dead_letter_bytes: config.broker.dead_letter_bytes,
+        bounds: policy::Bounds {
+            hops: config.broker.max_hops,
+            depth: config.broker.max_delegation_depth,
+            messages: config.broker.max_request_messages,
+        },
         routing: policy::Routing {
             patience: routing.patience,
             max_attempts: routing.max_attempts,

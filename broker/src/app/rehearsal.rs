@@ -285,6 +285,8 @@ pub(crate) fn letter(number: u128) -> NewMessage {
         earlier: None,
         numbered: None,
         earlier_number: None,
+        parent: None,
+        budget: None,
     }
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use broker_proto::{
     AgentInfo, AgentName, AnswerSummary, AskOptions, ContentHash, Correlation, Counters, Failure,
     MessageId, MessageState, MessageType, ModelInfo, ModelName, ModelUsage, Numbered, Priority,
-    QueueInfo, RateLimit, Receipt, Recipient, RouteExplanation, Routed, Sender, StopReason,
-    TaskState, Terminal, TokenInfo, Usage, WallTime,
+    QueueInfo, RateLimit, Receipt, Recipient, RootBudget, RouteExplanation, Routed, Sender,
+    StopReason, TaskState, Terminal, TokenInfo, Usage, WallTime,
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     agent::{Link, LinkId},
     queue::{Body, Digest, Seq},
     task::Exchange,
+    tree::Parent,
 };
 
 /// What the rules need to know of a consultation to route it.
@@ -55,6 +56,9 @@ pub struct NewMessage {
     /// How its bulk sender counts it, and what it sent before under this number, where memory may have forgotten it.
     pub numbered: Option<Numbered>,
     pub earlier_number: Option<Earlier>,
+    /// What its sender was given and names as the parent.
+    pub parent: Option<Parent>,
+    pub budget: Option<RootBudget>,
 }
 
 /// Which dead letters a command is about.
@@ -267,6 +271,8 @@ pub enum Query {
     Usage,
     Explain(Box<NewConsultation>),
     Message(Sender, MessageId),
+    /// The message of this id that an agent works on.
+    Parent(Sender, MessageId),
     /// Queues behind this one, by name.
     Queues {
         after: Option<Recipient>,
@@ -309,6 +315,7 @@ pub enum Reply {
     Usage(Vec<ModelUsage>),
     Explained(RouteExplanation),
     Message(Option<View>),
+    Parent(Option<Parent>),
     Handled(Handled),
     Queues(Vec<QueueInfo>),
     Peeked(Vec<(Priority, Seq)>),

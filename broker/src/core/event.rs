@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use broker_proto::{
     AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Failure, MessageId, MessageState,
-    MessageType, ModelName, Numbered, PassedOver, Priority, Recipient, RoleName, Sender, WallTime,
+    MessageType, ModelName, Numbered, PassedOver, Priority, Recipient, RoleName, RootBudget,
+    Sender, WallTime,
 };
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
     agent::LinkId,
     queue::{Body, Digest, Hold, Line, Seq},
     route::ModelRoute,
+    tree::{Branch, Parent, Tree},
     usage::ModelTotals,
 };
 
@@ -42,9 +44,25 @@ pub struct Accepted {
     pub expires_at: Option<WallTime>,
     pub consultation: Option<super::NewConsultation>,
     pub numbered: Option<Numbered>,
+    /// Where it stands in its request; `None` for a request's first.
+    pub branch: Option<Branch>,
+    pub budget: Option<RootBudget>,
 }
 
 impl Accepted {
+    /// What a message inherits that names this one as its parent.
+    #[must_use]
+    pub fn as_parent(&self) -> Parent {
+        let (sender, id) = (self.sender.clone(), self.subject.id);
+        match self.branch {
+            Some(branch) => {
+                let root = self.correlation.root.unwrap_or(id);
+                Parent { sender, root, branch, hops: self.correlation.hops }
+            }
+            None => Parent::first(sender, id, self.subject.seq, self.kind),
+        }
+    }
+
     /// Messages to one recipient with one ordering key, by default `sender/session`, keep their order (I-10). Without
     /// either, a message is ordered by its priority and its number alone.
     #[must_use]
@@ -103,8 +121,9 @@ impl FannedOut {
                 subject: copy.subject,
                 to: to.clone(),
                 correlation,
-                // The number is the original's.
+                // The number is the original's, and what comes of its copies belongs to its request.
                 numbered: None,
+                branch: original.branch.or(Some(Branch { root: subject.seq, depth: 0 })),
                 ..original.clone()
             };
             let routed = Event::Routed {
@@ -268,6 +287,12 @@ pub enum Event {
         role: RoleName,
         at: WallTime,
     },
+    /// What a request has led to, from now on; `None` when it is forgotten.
+    TreeChanged {
+        root: Seq,
+        at: WallTime,
+        tree: Option<Box<Tree>>,
+    },
     ContentStored {
         hash: ContentHash,
         at: WallTime,
@@ -301,6 +326,7 @@ impl Event {
             | Self::RoleKnown { .. }
             | Self::ClockJumped { .. }
             | Self::QueuePaused { .. }
+            | Self::TreeChanged { .. }
             | Self::ContentStored { .. } => None,
         }
     }
@@ -394,6 +420,11 @@ pub enum Note {
     TookTurn {
         queue: Recipient,
         link: LinkId,
+    },
+    /// Something of this request is still alive.
+    TreeLives {
+        root: Seq,
+        at: WallTime,
     },
     /// The broker runs since `at`; these models have no agent yet.
     Started {

@@ -18,6 +18,7 @@ mod refusal;
 pub mod route;
 pub mod task;
 mod time;
+pub mod tree;
 pub mod usage;
 
 pub use clock::{BrokerClock, Jump};
@@ -39,6 +40,7 @@ pub struct State {
     pub route: route::State,
     pub agent: agent::State,
     pub usage: usage::State,
+    pub tree: tree::State,
     pub task: task::State,
 }
 
@@ -60,6 +62,7 @@ impl State {
             route: route::State::default(),
             agent: agent::State::default(),
             usage: usage::State::default(),
+            tree: tree::State::default(),
             task: task::State::default(),
         }
     }
@@ -69,6 +72,7 @@ impl State {
         self.queue.note(note);
         self.route.note(note);
         self.agent.note(note);
+        self.tree.note(note);
     }
 }
 
@@ -89,6 +93,7 @@ pub fn apply(state: &mut State, event: &Event) {
         state.route.apply(event);
         state.agent.apply(event);
         state.usage.apply(event);
+        state.tree.apply(event);
         state.task.apply(event);
     });
 }
@@ -96,10 +101,15 @@ pub fn apply(state: &mut State, event: &Event) {
 /// When the shell must come back with [`Command::Tick`], if nothing else happens.
 #[must_use]
 pub fn next_deadline(state: &State, now: Now) -> Option<BootTime> {
-    [state.queue.next_deadline(now), state.route.next_deadline(now), state.agent.next_deadline()]
-        .into_iter()
-        .flatten()
-        .min()
+    [
+        state.queue.next_deadline(now),
+        state.route.next_deadline(now),
+        state.agent.next_deadline(),
+        state.tree.next_deadline(now),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
 }
 
 #[cfg(test)]

@@ -20,11 +20,21 @@ pub struct Policy {
     pub queue_messages: u64,
     pub queue_bytes: u64,
     pub store_reserve: Reserve,
+    pub bounds: Bounds,
     /// Dead letters that one recipient's hold before what follows is parked.
     pub dead_letters: u64,
     pub dead_letter_bytes: u64,
     pub routing: Routing,
     pub thresholds: Thresholds,
+}
+
+/// What one request may lead to (I-36).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub hops: u32,
+    /// Delegations below one another.
+    pub depth: u32,
+    pub messages: u64,
 }
 
 /// What the store keeps free for settling and expiry: whichever is more (I-28).

@@ -32,6 +32,8 @@ pub enum Refusal {
     SequenceTooOld { numbered: Numbered, oldest: u64 },
     #[error("a sender has {limit} producers at most: use one it has")]
     TooManyProducers { limit: usize },
+    #[error("the request this belongs to has reached its bound on {bound} ({limit})")]
+    Budget { bound: &'static str, limit: String },
     #[error("the message expired before it arrived")]
     AlreadyExpired,
     #[error("queue `{queue}` is full ({limit})")]

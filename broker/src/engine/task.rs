@@ -471,6 +471,7 @@ fn name(event: &Event) -> &'static str {
         Event::Accepted(_) => "accepted",
         Event::FannedOut(_) => "fanned_out",
         Event::RoleKnown { .. } => "role_known",
+        Event::TreeChanged { .. } => "tree_changed",
         Event::Routed { .. } => "routed",
         Event::Leased { .. } => "leased",
         Event::AttemptFailed { .. } => "attempt_failed",

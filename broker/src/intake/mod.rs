@@ -16,8 +16,8 @@ use tracing::{Instrument, debug_span};
 
 use broker_config::Models;
 use broker_proto::{
-    AgentName, AskOptions, ContentHash, Message, MessageId, MessageType, ModelName, Numbered, Part,
-    PartRef, ProducerName, Receipt, Recipient, RouteExplanation, Sender, WallTime,
+    AgentName, AskOptions, ContentHash, Correlation, Message, MessageId, MessageType, ModelName,
+    Numbered, Part, PartRef, ProducerName, Receipt, Recipient, RouteExplanation, Sender, WallTime,
     convert::{InvalidField, Stored as _},
 };
 
@@ -26,6 +26,7 @@ use crate::{
     core::{
         Command, Earlier, NewConsultation, NewMessage, Now, Query, Refusal, Reply,
         queue::{Body, Digest},
+        tree::Parent,
     },
     engine::{self, AsOf, Clock, EngineHandle},
     planted::{self, Bug},
@@ -206,6 +207,9 @@ impl Intake {
     ) -> Result<Receipt, Error> {
         message.from = None;
         message.timestamp = None;
+        // Only the broker knows the root and counts hops (I-36); what a sender says of them is no part of the message.
+        message.correlation.root = None;
+        message.correlation.hops = 0;
         self.resolve(&mut message)?;
         self.check_size(&message)?;
         check::names(&message)?;
@@ -232,6 +236,12 @@ impl Intake {
             // Refused before large bodies eat what is kept for settling (I-28).
             return Err(Error::Engine(engine::Error::StoreFull));
         }
+        let parent = self.parent(from, message.correlation.parent).await?;
+        let place = Correlation {
+            root: parent.as_ref().map(|parent| parent.root),
+            parent: None,
+            hops: parent.as_ref().map_or(0, |parent| parent.hops + 1),
+        };
         let mut new = NewMessage {
             id: message.id,
             sender: from.clone(),
@@ -243,15 +253,17 @@ impl Intake {
             expires_at: message.expires_at,
             session: message.session.clone(),
             ordering_key: message.ordering_key.clone(),
-            correlation: message.correlation.clone(),
+            correlation: Correlation { parent: message.correlation.parent, ..place.clone() },
             labels: message.labels.clone(),
             allow_future_recipient,
             consultation,
             earlier,
             numbered,
             earlier_number,
+            parent,
+            budget: message.budget,
         };
-        let stamped = message.encode_stamped(from, now.wall);
+        let stamped = message.encode_stamped(from, now.wall, place);
         let said = unnamed.as_deref().unwrap_or(stamped.said());
         new.digest = digest(said, new.consultation.as_ref().map(|new| &new.options));
         let stored = self.bodies.store(stamped.bytes).await?;
@@ -317,6 +329,15 @@ impl Intake {
             return Ok(None);
         }
         Ok(self.projection.counted(from.clone(), numbered.clone()).await?)
+    }
+
+    /// The message that its sender works on, or was given before, and names as the parent.
+    async fn parent(&self, from: &Sender, id: Option<MessageId>) -> Result<Option<Parent>, Error> {
+        let (Some(id), Ok(agent)) = (id, AgentName::parse(from.as_str())) else { return Ok(None) };
+        match self.engine.query(Query::Parent(from.clone(), id)).await? {
+            Reply::Parent(Some(parent)) => Ok(Some(parent)),
+            _ => Ok(self.projection.given(agent, id, self.engine.head()).await?),
+        }
     }
 
     fn resolve(&self, message: &mut Message) -> Result<(), Error> {

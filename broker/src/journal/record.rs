@@ -11,7 +11,7 @@ use prost::Message as _;
 use broker_proto::{
     AgentName, AnswerSummary, AskOptions, Attempt, ContentHash, Correlation, Failure, FailureClass,
     MessageId, MessageState, MessageType, ModelName, Numbered, PassedOver, Priority, ProducerName,
-    RateLimit, Recipient, RoleName, Sender, Usage, WallTime, convert::Stored,
+    RateLimit, Recipient, RoleName, RootBudget, Sender, Usage, WallTime, convert::Stored,
 };
 
 use super::Record;
@@ -19,6 +19,7 @@ use crate::core::{
     Accepted, Copied, Event, FannedOut, Finished, NewConsultation, Subject,
     queue::{Body, BodyKey, Digest, Hold, Seq},
     route::{ModelRoute, Shut},
+    tree::{Branch, Tree},
     usage::ModelTotals,
 };
 
@@ -84,7 +85,9 @@ mod kind {
         TASK_ANSWERED,
         TASK_STOPPED,
         CLOCK_JUMPED,
+        TREE_CHANGED,
     ];
+    pub(super) const TREE_CHANGED: u16 = 50;
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -119,6 +122,32 @@ struct ConsultationRecord {
     needs_vision: bool,
     #[prost(uint32, optional, tag = "5")]
     max_output_tokens: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct BudgetRecord {
+    #[prost(uint64, optional, tag = "1")]
+    max_total_tokens: Option<u64>,
+    #[prost(double, optional, tag = "2")]
+    max_total_cost_usd: Option<f64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TreeRecord {
+    #[prost(uint64, tag = "1")]
+    root: u64,
+    #[prost(uint64, tag = "2")]
+    at: u64,
+    #[prost(bool, tag = "3")]
+    is_forgotten: bool,
+    #[prost(uint64, tag = "4")]
+    messages: u64,
+    #[prost(uint64, tag = "5")]
+    tokens: u64,
+    #[prost(double, tag = "6")]
+    cost_usd: f64,
+    #[prost(message, optional, tag = "7")]
+    budget: Option<BudgetRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -160,6 +189,13 @@ struct AcceptedRecord {
     producer: String,
     #[prost(uint64, tag = "17")]
     number: u64,
+    /// The first message of its request; 0 for that one itself.
+    #[prost(uint64, tag = "18")]
+    root_seq: u64,
+    #[prost(uint32, tag = "19")]
+    depth: u32,
+    #[prost(message, optional, tag = "20")]
+    budget: Option<BudgetRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -446,6 +482,19 @@ pub fn encode(event: &Event) -> Record {
     let (kind, body) = match event {
         Event::Accepted(accepted) => (kind::ACCEPTED, write_accepted(accepted).encode_to_vec()),
         Event::FannedOut(fanned) => (kind::FANNED_OUT, write_fanned_out(fanned)),
+        Event::TreeChanged { root, at, tree } => {
+            let counted = tree.as_deref().copied().unwrap_or_default();
+            let record = TreeRecord {
+                root: root.0,
+                at: at.0,
+                is_forgotten: tree.is_none(),
+                messages: counted.messages,
+                tokens: counted.tokens,
+                cost_usd: counted.cost_usd,
+                budget: Some(write_budget(counted.budget)),
+            };
+            (kind::TREE_CHANGED, record.encode_to_vec())
+        }
         Event::RoleKnown { role, at } => {
             let record = RoleRecord { role: role.to_string(), at: at.0 };
             (kind::ROLE_KNOWN, record.encode_to_vec())
@@ -658,6 +707,17 @@ fn read(record: &Record) -> Option<Event> {
             Event::Accepted(Box::new(read_accepted(record)?))
         }
         kind::FANNED_OUT => Event::FannedOut(Box::new(read_fanned_out(body)?)),
+        kind::TREE_CHANGED => {
+            let record = TreeRecord::decode(body).ok()?;
+            let tree = Tree {
+                messages: record.messages,
+                tokens: record.tokens,
+                cost_usd: record.cost_usd,
+                budget: record.budget.map(read_budget).unwrap_or_default(),
+            };
+            let tree = (!record.is_forgotten).then(|| Box::new(tree));
+            Event::TreeChanged { root: Seq(record.root), at: WallTime(record.at), tree }
+        }
         kind::ROLE_KNOWN => {
             let record = RoleRecord::decode(body).ok()?;
             let role = RoleName::parse(&record.role).ok()?;
@@ -881,6 +941,16 @@ fn read_attempt(bytes: Option<Bytes>) -> Option<Option<Box<Attempt>>> {
     Some(attempt.map(Box::new))
 }
 
+fn write_budget(budget: RootBudget) -> BudgetRecord {
+    let RootBudget { max_total_tokens, max_total_cost_usd } = budget;
+    BudgetRecord { max_total_tokens, max_total_cost_usd }
+}
+
+fn read_budget(record: BudgetRecord) -> RootBudget {
+    let BudgetRecord { max_total_tokens, max_total_cost_usd } = record;
+    RootBudget { max_total_tokens, max_total_cost_usd }
+}
+
 fn write_hold(hold: Hold) -> u32 {
     match hold {
         Hold::Parked => 1,
@@ -935,6 +1005,9 @@ fn write_accepted(accepted: &Accepted) -> AcceptedRecord {
         expires_at: accepted.expires_at.map(|at| at.0),
         producer: accepted.numbered.as_ref().map(|of| of.producer.to_string()).unwrap_or_default(),
         number: accepted.numbered.as_ref().map_or(0, |of| of.number),
+        root_seq: accepted.branch.map_or(0, |branch| branch.root.0),
+        depth: accepted.branch.map_or(0, |branch| branch.depth),
+        budget: accepted.budget.map(write_budget),
     }
 }
 
@@ -990,6 +1063,11 @@ fn read_accepted(record: AcceptedRecord) -> Option<Accepted> {
         labels: record.labels,
         expires_at: record.expires_at.map(WallTime),
         consultation,
+        branch: match record.root_seq {
+            0 => None,
+            root => Some(Branch { root: Seq(root), depth: record.depth }),
+        },
+        budget: record.budget.map(read_budget),
         numbered: match record.number {
             0 => None,
             number => {
@@ -1038,6 +1116,8 @@ mod tests {
             expires_at: None,
             consultation: None,
             numbered: None,
+            branch: None,
+            budget: None,
         };
         let copy = |n: u64| Copied {
             subject: Subject { seq: Seq(7 + n), id: MessageId::from_u128(42 + u128::from(n)) },
@@ -1089,6 +1169,8 @@ mod tests {
             numbered: ProducerName::parse("bulk")
                 .ok()
                 .map(|producer| Numbered { producer, number: 7 }),
+            branch: Some(Branch { root: Seq(3), depth: 2 }),
+            budget: Some(RootBudget { max_total_tokens: Some(9), max_total_cost_usd: None }),
         })));
         round_trip(&Event::Routed {
             subject: subject(),
@@ -1169,6 +1251,10 @@ mod tests {
         round_trip(&Event::FannedOut(Box::new(fanned_out(at))));
         let role = RoleName::parse("reviewer").unwrap();
         round_trip(&Event::RoleKnown { role, at });
+        let budget = RootBudget { max_total_tokens: Some(9), max_total_cost_usd: Some(0.5) };
+        let tree = Tree { messages: 3, tokens: 7, cost_usd: 0.25, budget };
+        round_trip(&Event::TreeChanged { root: Seq(7), at, tree: Some(Box::new(tree)) });
+        round_trip(&Event::TreeChanged { root: Seq(7), at, tree: None });
         let shut = Some(Shut {
             until: Some(at),
             is_told: true,

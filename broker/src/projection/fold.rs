@@ -27,7 +27,8 @@ pub(super) const ACCEPTED: i32 = 0;
 #[derive(Debug, Default)]
 struct Changes {
     messages: BTreeMap<u64, Change>,
-    facts: BTreeMap<String, Record>,
+    /// `None`: it is no more.
+    facts: BTreeMap<String, Option<Record>>,
     newest: WallTime,
 }
 
@@ -98,6 +99,12 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
             .execute(params![recipient, state, change])?;
     }
     for (subject, record) in &facts {
+        let Some(record) = record else {
+            transaction
+                .prepare_cached("DELETE FROM facts WHERE subject = ?1")?
+                .execute([subject])?;
+            continue;
+        };
         transaction
             .prepare_cached("INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![
@@ -194,6 +201,10 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
         Event::ClockJumped { .. } => {}
         // Folded step by step.
         Event::FannedOut(_) => {}
+        Event::TreeChanged { root, tree, .. } => {
+            let record = tree.is_some().then(|| step.record.clone());
+            changes.facts.insert(format!("tree/{}", root.0), record);
+        }
         Event::RoleKnown { role, .. } => fact(changes, format!("role/{role}"), step.record),
         Event::RouteChanged { model, .. } => fact(changes, format!("route/{model}"), step.record),
         Event::UsageChanged { model, .. } => fact(changes, format!("usage/{model}"), step.record),
@@ -254,7 +265,7 @@ fn moved(
 }
 
 fn fact(changes: &mut Changes, subject: String, record: &Record) {
-    changes.facts.insert(subject, record.clone());
+    changes.facts.insert(subject, Some(record.clone()));
 }
 
 /// Writes a message's row; says whose counters its counts go to, unless there is no such message.
@@ -398,6 +409,7 @@ fn time_of(event: &Event) -> WallTime {
         | Event::UsageChanged { at, .. }
         | Event::TokenChanged { at, .. }
         | Event::RoleKnown { at, .. }
+        | Event::TreeChanged { at, .. }
         | Event::ContentStored { at, .. } => *at,
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use broker_proto::{
-    ContentHash, Counters, DeadLetter, MessageId, MessageInfo, MessageState, Numbered,
+    AgentName, ContentHash, Counters, DeadLetter, MessageId, MessageInfo, MessageState, Numbered,
     ProducerName, Receipt, Recipient, Sender, TaskState, WallTime,
 };
 
@@ -17,6 +17,7 @@ use crate::{
     core::{
         Accepted, Earlier, Event, Finished,
         queue::{Body, Digest, Seq, WINDOW},
+        tree::Parent,
     },
     journal::{BatchNo, Record, record},
 };
@@ -188,6 +189,20 @@ impl Projection {
                     .transpose()
             })
             .await
+    }
+
+    /// The newest message of this id that this agent was given, as of `batch` (I-36).
+    ///
+    /// # Errors
+    /// [`Error`] when the rows cannot be read.
+    pub async fn given(
+        &self,
+        agent: AgentName,
+        id: MessageId,
+        batch: BatchNo,
+    ) -> Result<Option<Parent>, Error> {
+        self.at_least(batch).await?;
+        self.reader.call(move |connection| given(connection, &agent, id)).await
     }
 
     /// How far a bulk sender has counted.
@@ -678,6 +693,26 @@ fn counters(connection: &Connection) -> Result<Vec<(Recipient, Counters)>, Error
         *counter = u64::try_from(messages).map_err(|_| Error::Damaged)?;
     }
     Ok(all)
+}
+
+fn given(
+    connection: &Connection,
+    agent: &AgentName,
+    id: MessageId,
+) -> Result<Option<Parent>, Error> {
+    let mut named = connection.prepare_cached(
+        "SELECT accepted, life, finished FROM messages WHERE id = ?1 ORDER BY seq DESC",
+    )?;
+    let found = named.query_map([key(id)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    for found in found {
+        let (accepted, life, finished): (Vec<u8>, Vec<u8>, Option<Vec<u8>>) = found?;
+        for (_, _, record) in steps(accepted.clone(), life, finished)? {
+            if matches!(event_of(&record)?, Event::Leased { agent: to, .. } if to == *agent) {
+                return Ok(Some(accepted_of(accepted)?.as_parent()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn list(connection: &Connection, filter: &Filter) -> Result<Page, Error> {

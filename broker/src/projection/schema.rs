@@ -6,7 +6,7 @@ use super::{Error, sum};
 use crate::journal::{BatchNo, JournalId};
 
 /// Rises when the tables change; rows of another version are folded anew.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 
 const TABLES: &str = "
     -- One row: whose rows these are, how far they go, the highest broker time and number among them, and what proves
@@ -84,6 +84,10 @@ const TABLES: &str = "
     CREATE TRIGGER fact_came BEFORE INSERT ON facts WHEN NEW.subject NOT LIKE 'content/%' BEGIN
         UPDATE mark SET sum = (sum + NEW.sum + 1099511627776
             - coalesce((SELECT sum FROM facts WHERE subject = NEW.subject), 0)) % 1099511627776;
+    END;
+    -- Not for what a new fact replaces.
+    CREATE TRIGGER fact_went AFTER DELETE ON facts WHEN OLD.subject NOT LIKE 'content/%' BEGIN
+        UPDATE mark SET sum = (sum + 1099511627776 - OLD.sum) % 1099511627776;
     END;
 ";
 

@@ -94,6 +94,8 @@ fn accepted(seq: u64, to: Recipient) -> Event {
         expires_at: None,
         consultation: None,
         numbered: None,
+        branch: None,
+        budget: None,
     }))
 }
 

@@ -47,6 +47,7 @@ reasons! {
     NOT_DEAD = FailedPrecondition, false;
     NUMBER_REUSED = AlreadyExists, false;
     SEQUENCE_TOO_OLD = FailedPrecondition, false;
+    BUDGET = FailedPrecondition, false;
     LEASE_LOST = FailedPrecondition, false;
     LINK_CLOSED = FailedPrecondition, false;
     UPLOAD_OUT_OF_ORDER = FailedPrecondition, false;

@@ -26,6 +26,10 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
             reason::SEQUENCE_TOO_OLD.with(text, oldest)
         }
         Refusal::TooManyProducers { .. } => reason::TOO_MANY_PRODUCERS.status(text),
+        Refusal::Budget { bound, limit } => {
+            let named = [("bound", (*bound).to_owned()), ("limit", limit.clone())];
+            reason::BUDGET.with(text, named.map(|(key, value)| (key.to_owned(), value)).into())
+        }
         Refusal::AlreadyExpired => reason::ALREADY_EXPIRED.status(text),
         Refusal::QueueFull { retry_after, .. } => reason::QUEUE_FULL.after(text, *retry_after),
         Refusal::WrongType { .. } => reason::WRONG_TYPE.status(text),

@@ -267,6 +267,7 @@ impl Life {
             | Event::RoleKnown { .. }
             | Event::RouteChanged { .. }
             | Event::UsageChanged { .. }
+            | Event::TreeChanged { .. }
             | Event::TokenChanged { .. }
             | Event::ContentStored { .. } => return None,
         };

@@ -75,7 +75,8 @@ impl Told {
 /// What an event says; `None` for one over a set, whose steps are told instead.
 pub(super) fn told(event: &Event) -> Option<Told> {
     Some(match event {
-        Event::FannedOut(_) => return None,
+        // A count is no step in anybody's life.
+        Event::FannedOut(_) | Event::TreeChanged { .. } => return None,
         Event::Accepted(accepted) => {
             let detail = format!("{} to {}", accepted.kind.as_str(), accepted.to);
             Told::new("accepted", accepted.at, detail)

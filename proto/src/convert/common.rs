@@ -9,7 +9,8 @@ use crate::{
     AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Entry, Failure, FailureClass,
     FailureScope, Generation, Message, MessageId, MessageState, MessageType, ModelName, Numbered,
     Part, PartRef, PassedOver, Payload, Priority, ProducerName, Provenance, RateLimit, Receipt,
-    Recipient, Role, RoleName, Sender, StopReason, Tool, ToolChoice, Usage, WallTime, pb,
+    Recipient, Role, RoleName, RootBudget, Sender, StopReason, Tool, ToolChoice, Usage, WallTime,
+    pb,
 };
 
 /// Tool results nest parts; deeper than this nobody means.
@@ -429,8 +430,32 @@ impl TryFrom<pb::ModelMessage> for Message {
             session: none_if_empty(wire.session),
             labels: wire.labels,
             trace: none_if_empty(wire.trace),
+            budget: wire.budget.map(TryInto::try_into).transpose()?,
             numbered: None,
         })
+    }
+}
+
+impl TryFrom<pb::RootBudget> for RootBudget {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::RootBudget) -> Result<Self, InvalidField> {
+        if wire.max_total_cost_usd.is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
+            return Err(InvalidField::new("budget.max_total_cost_usd", "is not an amount"));
+        }
+        Ok(Self {
+            max_total_tokens: wire.max_total_tokens,
+            max_total_cost_usd: wire.max_total_cost_usd,
+        })
+    }
+}
+
+impl From<RootBudget> for pb::RootBudget {
+    fn from(budget: RootBudget) -> Self {
+        Self {
+            max_total_tokens: budget.max_total_tokens,
+            max_total_cost_usd: budget.max_total_cost_usd,
+        }
     }
 }
 
@@ -469,6 +494,7 @@ impl From<Message> for pb::ModelMessage {
             session: message.session.unwrap_or_default(),
             labels: message.labels,
             trace: message.trace.unwrap_or_default(),
+            budget: message.budget.map(Into::into),
         }
     }
 }

@@ -5,8 +5,8 @@ use prost::Message as _;
 
 use super::InvalidField;
 use crate::{
-    AnswerSummary, AskOptions, Attempt, Failure, Message, Part, Payload, RateLimit, Recipient,
-    Sender, Usage, WallTime, pb,
+    AnswerSummary, AskOptions, Attempt, Correlation, Failure, Message, Part, Payload, RateLimit,
+    Recipient, Sender, Usage, WallTime, pb,
 };
 
 /// What can be written to a store and read back by every later version.
@@ -37,13 +37,15 @@ impl Stamped {
 }
 
 impl Message {
-    /// Encodes it once for both: a sender's name and a time behind a message that has neither read as one message.
+    /// Encodes it once for both: a sender's name, a time and its place in its request (root and hops) behind a message
+    /// that has none of them read as one message.
     #[must_use]
-    pub fn encode_stamped(self, from: &Sender, at: WallTime) -> Stamped {
+    pub fn encode_stamped(self, from: &Sender, at: WallTime, place: Correlation) -> Stamped {
         let said = pb::ModelMessage::from(Self { from: None, timestamp: None, ..self });
         let stamp = pb::ModelMessage {
             from: from.to_string(),
             timestamp: Some(at.into()),
+            correlation: (place != Correlation::default()).then(|| place.into()),
             ..pb::ModelMessage::default()
         };
         let length = said.encoded_len();

@@ -98,6 +98,14 @@ pub struct Numbered {
     pub number: u64,
 }
 
+/// What a request may use with everything it leads to (I-36).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RootBudget {
+    /// Input, output and cached tokens together.
+    pub max_total_tokens: Option<u64>,
+    pub max_total_cost_usd: Option<f64>,
+}
+
 /// A message as its sender gives it; `from` is written by the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
@@ -116,6 +124,8 @@ pub struct Message {
     pub labels: BTreeMap<String, String>,
     /// W3C traceparent of the sender's span.
     pub trace: Option<String>,
+    /// Only a request's first message sets it.
+    pub budget: Option<RootBudget>,
     /// Only on its way to the broker: it is no part of what is delivered.
     pub numbered: Option<Numbered>,
 }
@@ -151,6 +161,7 @@ impl Message {
             session: None,
             labels: BTreeMap::new(),
             trace: None,
+            budget: None,
             numbered: None,
         }
     }

@@ -33,7 +33,7 @@ pub use link::{
 };
 pub use message::{
     Correlation, InvalidRecipient, Message, MessageChange, MessageInfo, MessageState, MessageType,
-    Numbered, Priority, Receipt, Recipient, TraceStep,
+    Numbered, Priority, Receipt, Recipient, RootBudget, TraceStep,
 };
 pub use names::{
     AgentName, InvalidName, MessageId, MessageName, ModelName, ProducerName, RoleName, Sender,

@@ -268,7 +268,8 @@ impl State {
             | Note::LostAttempt { .. }
             | Note::Projected { .. }
             | Note::Probing { .. }
-            | Note::Sweep { .. } => {}
+            | Note::Sweep { .. }
+            | Note::TreeLives { .. } => {}
         }
     }
 }

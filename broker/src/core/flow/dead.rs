@@ -122,7 +122,7 @@ impl Run<'_> {
         if letter.next_deadline(self.now.wall) <= self.now.wall {
             return Err(Refusal::AlreadyExpired);
         }
-        self.room(&letter.to, letter.body.size_bytes)
+        self.room(&letter.to, letter.body.size_bytes, false)
     }
 
     fn revive(&mut self, seq: Seq) {

@@ -13,6 +13,7 @@ mod route;
 mod send;
 mod settle;
 mod task;
+mod tree;
 
 use broker_proto::ModelName;
 
@@ -130,6 +131,8 @@ impl<'a> Run<'a> {
                 self.end_abandoned(seq);
             } else if let Some(seq) = self.state.queue.awake(self.now) {
                 self.wake(seq);
+            } else if let Some(root) = self.state.tree.idle(self.now) {
+                self.look_at_tree(root);
             } else {
                 break;
             }

@@ -42,6 +42,7 @@ impl Run<'_> {
             Query::Queue(queue) => Reply::Queues(self.queue(&queue)),
             Query::Peek { queue, after, limit } => Reply::Peeked(self.peek(&queue, after, limit)),
             Query::Counters(of) => Reply::Counters(self.counters(of.as_ref())),
+            Query::Parent(sender, id) => Reply::Parent(self.parent(&sender, id)),
             Query::Message(sender, id) => {
                 Reply::Message(self.state.queue.find(&sender, id).map(|message| View {
                     seq: message.seq,

@@ -2,7 +2,7 @@
 
 use broker_proto::{MessageType, Priority, Receipt, Recipient, WallTime};
 
-use super::Run;
+use super::{Run, tree::branch};
 use crate::core::{
     Accepted, Effect, Event, NewMessage, Note, Refusal, Reply, Subject,
     queue::{Counted, Ready, Seq},
@@ -17,6 +17,12 @@ fn kept(cap: u64) -> u64 {
     cap - cap / 10
 }
 
+/// A reply goes back to whoever sent what its own sender was given.
+fn is_reply(to: &Recipient, new: &NewMessage) -> bool {
+    let asker = new.parent.as_ref().map(|parent| parent.sender.as_str());
+    matches!(to, Recipient::Agent(name) if Some(name.as_str()) == asker)
+}
+
 impl Run<'_> {
     pub(super) fn send(&mut self, new: NewMessage) -> Result<Reply, Refusal> {
         if let Some(receipt) = self.counted_before(&new)?.or(self.duplicate(&new)?) {
@@ -24,6 +30,7 @@ impl Run<'_> {
         }
         self.check_recipient(&new)?;
         let deadline = self.deadline(&new)?;
+        self.check_bounds(&new)?;
         if let Recipient::AgentsOf(model) = &new.to {
             let model = model.clone();
             return self.fan_out(new, &model, deadline);
@@ -45,7 +52,9 @@ impl Run<'_> {
         let sender = new.sender.clone();
         let is_consultation = new.consultation.is_some();
         let accepted = self.accepted(new, seq, deadline);
+        let budget = accepted.budget;
         self.event(Event::Accepted(Box::new(accepted)));
+        self.count_message(seq, budget);
         if is_consultation {
             let receipt = receipt.clone();
             let id = subject.id;
@@ -60,6 +69,7 @@ impl Run<'_> {
 
     /// The message as it is accepted now, under this number.
     pub(super) fn accepted(&self, new: NewMessage, seq: Seq, deadline: WallTime) -> Accepted {
+        let branch = branch(&new);
         Accepted {
             subject: Subject { seq, id: new.id },
             at: self.now.wall,
@@ -76,7 +86,9 @@ impl Run<'_> {
             labels: new.labels,
             expires_at: new.expires_at,
             consultation: new.consultation,
+            branch,
             numbered: new.numbered,
+            budget: new.budget.filter(|_| new.parent.is_none()),
         }
     }
 
@@ -187,15 +199,22 @@ impl Run<'_> {
     }
 
     pub(super) fn check_room(&self, to: &Recipient, new: &NewMessage) -> Result<(), Refusal> {
-        self.room(to, new.body.size_bytes)?;
+        self.room(to, new.body.size_bytes, is_reply(to, new))?;
         self.check_urgent(to, new)
     }
 
     /// A queue holds everything alive in it, moved here or sent here (I-28).
-    pub(super) fn room(&self, to: &Recipient, size_bytes: u64) -> Result<(), Refusal> {
+    pub(super) fn room(
+        &self,
+        to: &Recipient,
+        size_bytes: u64,
+        is_reply: bool,
+    ) -> Result<(), Refusal> {
         let policy = &self.state.policy;
         let alive = self.state.queue.ready(to).map(Ready::alive).unwrap_or_default();
-        let (messages, bytes) = (kept(policy.queue_messages), kept(policy.queue_bytes));
+        let (messages, bytes) = (policy.queue_messages, policy.queue_bytes);
+        let (messages, bytes) =
+            if is_reply { (messages, bytes) } else { (kept(messages), kept(bytes)) };
         let limit = if alive.messages >= messages {
             format!("{messages} messages")
         } else if alive.size_bytes.saturating_add(size_bytes) > bytes {

@@ -49,6 +49,7 @@ impl Run<'_> {
                 Err(Refusal::LeaseLost(id))
             };
         }
+        self.count_usage(seq, usage);
         let figures = Figures { usage, limits, first_token };
         match outcome {
             Outcome::Done { reply, stop_reason } => {

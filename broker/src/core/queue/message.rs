@@ -8,7 +8,10 @@ use broker_proto::{
 };
 
 use super::{Body, Digest, Line, Seq};
-use crate::core::{Accepted, BootTime, Subject};
+use crate::core::{
+    Accepted, BootTime, Subject,
+    tree::{Branch, Parent},
+};
 
 /// A million of these must fit: what few of them need is boxed.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Message {
     pub to: Recipient,
     pub kind: MessageType,
     pub priority: Priority,
+    /// Where it stands in its request, unless it is its first.
+    pub branch: Option<Box<InTree>>,
     /// With whom it keeps its order; `None` when its sender gave neither key nor session.
     pub line: Option<Line>,
     pub digest: Digest,
@@ -56,6 +61,14 @@ pub(super) struct Timers {
     pub(super) expires_at: Option<WallTime>,
     /// Its number, when its sender numbers its messages.
     pub(super) numbered: Option<Numbered>,
+}
+
+/// What a message that others led to knows of its request.
+#[derive(Debug)]
+pub struct InTree {
+    pub branch: Branch,
+    pub root: MessageId,
+    pub hops: u32,
 }
 
 /// Where a living message is.
@@ -171,6 +184,10 @@ impl Message {
             to: accepted.to.clone(),
             kind: accepted.kind,
             priority: accepted.priority,
+            branch: accepted.branch.map(|branch| {
+                let root = accepted.correlation.root.unwrap_or(accepted.subject.id);
+                Box::new(InTree { branch, root, hops: accepted.correlation.hops })
+            }),
             line: accepted.line(),
             digest: accepted.digest,
             body: accepted.body.clone(),
@@ -194,6 +211,24 @@ impl Message {
     #[must_use]
     pub fn subject(&self) -> Subject {
         Subject { seq: self.seq, id: self.id }
+    }
+
+    /// The first message of its request.
+    #[must_use]
+    pub fn root(&self) -> Seq {
+        self.branch.as_ref().map_or(self.seq, |place| place.branch.root)
+    }
+
+    /// What a message inherits that names this one as its parent.
+    #[must_use]
+    pub fn as_parent(&self) -> Parent {
+        let sender = self.sender.clone();
+        match &self.branch {
+            Some(place) => {
+                Parent { sender, root: place.root, branch: place.branch, hops: place.hops }
+            }
+            None => Parent::first(sender, self.id, self.seq, self.kind),
+        }
     }
 
     /// Its line, when only one of it may be out (I-11).

@@ -421,6 +421,7 @@ impl State {
             | Event::TokenChanged { .. }
             | Event::ClockJumped { .. }
             | Event::RoleKnown { .. }
+            | Event::TreeChanged { .. }
             | Event::ContentStored { .. }
             // Its steps are applied, one by one.
             | Event::FannedOut(_) => {}
@@ -488,6 +489,7 @@ impl State {
             | Note::TookTurn { .. }
             | Note::Probing { .. }
             | Note::Sweep { .. }
+            | Note::TreeLives { .. }
             | Note::ToldAbsent { .. } => {}
         }
     }

@@ -120,6 +120,7 @@ impl State {
             Note::Started { .. }
             | Note::LeaseRuns { .. }
             | Note::WaitRuns { .. }
+            | Note::TreeLives { .. }
             | Note::Orphaned { .. }
             | Note::Unserved { .. }
             | Note::TooSmall { .. }

@@ -11,7 +11,7 @@ use proptest::prelude::ProptestConfig;
 use crate::core::{
     Command, NewConsultation, NewMessage, Outcome, Policy,
     agent::Link,
-    policy::{Model, Prices, Reserve, Routing, Thresholds},
+    policy::{Bounds, Model, Prices, Reserve, Routing, Thresholds},
     queue::{Body, Digest},
 };
 
@@ -89,6 +89,7 @@ pub(super) fn policy() -> Policy {
         return_window: RETURN,
         queue_messages: 10_000,
         queue_bytes: 256 * MIB,
+        bounds: Bounds { hops: 8, depth: 4, messages: 10_000 },
         store_reserve: Reserve { bytes: 32 * MIB, percent: 0 },
         dead_letters: 10_000,
         dead_letter_bytes: 256 * MIB,
@@ -166,6 +167,8 @@ pub(super) fn letter(id: MessageId, to: Recipient) -> NewMessage {
         earlier: None,
         numbered: None,
         earlier_number: None,
+        parent: None,
+        budget: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod absent;
 mod asking;
+mod bounds;
 mod breaker;
 mod budget;
 mod chain;

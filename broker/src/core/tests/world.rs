@@ -489,6 +489,7 @@ impl World {
                 | (Event::UsageChanged { model: a, .. }, Event::UsageChanged { model: b, .. }) => {
                     a == b
                 }
+                (Event::TreeChanged { root: a, .. }, Event::TreeChanged { root: b, .. }) => a == b,
                 (Event::TokenChanged { agent: a, .. }, Event::TokenChanged { agent: b, .. }) => {
                     a == b
                 }
