@@ -459,16 +459,8 @@ impl Projection {
     /// # Errors
     /// [`Error`] when the rows cannot be read.
     pub async fn letter(&self, row: Row, batch: BatchNo) -> Result<DeadLetter, Error> {
-        let seq = number(row.accepted.subject.seq.0);
-        self.at_least(batch).await?;
-        let life = self.reader.call(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT kind, version, body FROM events WHERE seq = ?1 ORDER BY batch, place",
-            )?;
-            let life = statement.query_map([seq], stored)?;
-            life.map(|found| event_of(&found?)).collect::<Result<Vec<Event>, Error>>()
-        });
-        let (trials, deliveries) = trials(&life.await?);
+        let life = self.life(row.accepted.subject.seq, batch).await?;
+        let (trials, deliveries) = trials(life.iter().map(|step| &step.event));
         Ok(DeadLetter { info: row.info(), deliveries, trials })
     }
 }
@@ -479,21 +471,23 @@ fn letters(
 ) -> Result<(Vec<DeadLetter>, Option<Seq>), Error> {
     let limit = filter.limit.clamp(1, 1000) as usize;
     let sql = format!(
-        "SELECT {COLUMNS}, (SELECT count(*) FROM events e WHERE e.seq = m.seq AND e.kind = ?4)
-         FROM messages m WHERE state = 8 AND seq < ?1 AND (?2 IS NULL OR recipient = ?2)
-         ORDER BY seq DESC LIMIT ?3"
+        "SELECT {COLUMNS}, life FROM messages
+         WHERE state = 8 AND seq < ?1 AND (?2 IS NULL OR recipient = ?2) ORDER BY seq DESC LIMIT ?3"
     );
     let before = filter.before.map_or(i64::MAX, |seq| number(seq.0));
     let to = filter.to.as_ref().map(ToString::to_string);
     let mut statement = connection.prepare_cached(&sql)?;
     let most = number(limit as u64 + 1);
-    let found = statement.query_map(params![before, to, most, record::LEASED], |row| {
-        Ok((columns(row)?, row.get::<_, u32>(6)?))
+    let found = statement.query_map(params![before, to, most], |row| {
+        Ok((columns(row)?, row.get::<_, Vec<u8>>(7)?))
     })?;
     let mut letters = Vec::new();
     let mut seqs = Vec::new();
     for found in found {
-        let (columns, deliveries) = found?;
+        let (columns, life) = found?;
+        let steps = steps(columns.0.clone(), life, columns.3.clone())?;
+        let deliveries = steps.iter().filter(|(_, _, step)| step.kind == record::LEASED).count();
+        let deliveries = u32::try_from(deliveries).unwrap_or(u32::MAX);
         let row = row(columns)?;
         seqs.push(row.accepted.subject.seq);
         letters.push(DeadLetter { info: row.info(), deliveries, trials: Vec::new() });

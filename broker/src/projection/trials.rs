@@ -12,7 +12,7 @@ struct Out {
 }
 
 /// Every delivery that did not end well, oldest first, and how many deliveries there were.
-pub(super) fn trials(life: &[Event]) -> (Vec<Trial>, u32) {
+pub(super) fn trials<'a>(life: impl IntoIterator<Item = &'a Event>) -> (Vec<Trial>, u32) {
     let mut trials: Vec<Trial> = Vec::new();
     let (mut generation, mut deliveries) = (1, 0);
     let mut out: Option<Out> = None;

@@ -18,7 +18,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 23] = [
+pub(super) const KINDS: [&str; 25] = [
     "accepted",
     "routed",
     "held",
@@ -35,6 +35,8 @@ pub(super) const KINDS: [&str; 23] = [
     "purged",
     "queue_paused",
     "queue_resumed",
+    "clock_jump",
+    "clock_settled",
     "model_available",
     "model_unavailable",
     "usage_changed",

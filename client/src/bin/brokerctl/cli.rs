@@ -634,9 +634,9 @@ pub(crate) enum EventsCommand {
     /// Follow what happens, one line each, until Ctrl-C
     ///
     /// Kinds: accepted, routed, held, leased, attempt_failed, task_asked, task_answered, task_stopped, lease_lost,
-    /// delivery_failed, parked, finished, redriven, purged, queue_paused, queue_resumed, model_available,
-    /// model_unavailable, usage_changed, token_created, token_revoked, role_known, content_stored. With --output json each
-    /// line has a `cursor`, from which a later --from goes on.
+    /// delivery_failed, parked, finished, redriven, purged, queue_paused, queue_resumed, clock_jump, clock_settled,
+    /// model_available, model_unavailable, usage_changed, token_created, token_revoked, role_known, content_stored. With
+    /// --output json each line has a `cursor`, from which a later --from goes on.
     Tail {
         /// Where to begin: `now`, `start`, or behind a cursor that an earlier tail printed
         #[arg(long, value_name = "CURSOR", default_value = "now")]
