@@ -362,14 +362,14 @@ async fn a_store_is_looked_at_as_a_whole_without_starting_on_it() {
 /// As a failing disk would, where `text` is stored.
 fn flip_a_bit(store: &Path, text: &[u8]) {
     let store = rusqlite::Connection::open(store).unwrap();
-    let mut read = store.prepare("SELECT id, bytes FROM contents").unwrap();
+    let mut read = store.prepare("SELECT copy, bytes FROM contents").unwrap();
     let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     let mut rows = rows.map(|row| row.unwrap());
     let place = |bytes: &Vec<u8>| bytes.windows(text.len()).position(|window| window == text);
-    let (id, mut bytes): (i64, Vec<u8>) = rows.find(|(_, bytes)| place(bytes).is_some()).unwrap();
+    let (copy, mut bytes): (i64, Vec<u8>) = rows.find(|(_, bytes)| place(bytes).is_some()).unwrap();
     let place = place(&bytes).unwrap();
     bytes[place] ^= 1;
-    let changed = store.execute("UPDATE contents SET bytes = ?1 WHERE id = ?2", (bytes, id));
+    let changed = store.execute("UPDATE contents SET bytes = ?1 WHERE copy = ?2", (bytes, copy));
     assert_eq!(changed.unwrap(), 1);
 }
 
