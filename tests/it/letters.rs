@@ -34,8 +34,9 @@ async fn a_dead_letter_is_shown_with_its_chain_redriven_and_counted_over_a_resta
     let sent = letter("poison");
     let id = sent.id.to_string();
     broker.client().send(sent, false).await.unwrap();
-    drop(agent.next().await);
+    let work = agent.next().await;
     agent.restart().await;
+    drop(work);
     reject(&mut agent).await;
 
     let list = run(&broker, &["dead-letter", "list", "--to", "agent:reviewer"]).await;
