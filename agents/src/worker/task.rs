@@ -1,7 +1,7 @@
 //! A task as a model can work on it: its description and inputs as the user's words, what it asked back before as
 //! calls of a tool, and what it answers as the task's result.
 //!
-//! A model that calls no tools asks in plain words, on a line that begins with [`PLAIN`].
+//! A model that calls no tools asks in plain words, on a line that begins with `PLAIN`.
 
 use broker_config::Model;
 use broker_proto::{

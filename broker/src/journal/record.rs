@@ -124,7 +124,7 @@ struct ConsultationRecord {
     max_output_tokens: Option<u32>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, prost::Message)]
 struct BudgetRecord {
     #[prost(uint64, optional, tag = "1")]
     max_total_tokens: Option<u64>,
