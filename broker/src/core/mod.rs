@@ -12,6 +12,8 @@ mod clock;
 mod command;
 mod event;
 mod flow;
+#[doc(hidden)]
+pub mod planted;
 pub mod policy;
 pub mod queue;
 mod refusal;

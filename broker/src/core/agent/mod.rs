@@ -9,8 +9,10 @@ use std::{
 
 use broker_proto::{AgentName, ModelName, Recipient, RoleName, WallTime};
 
-use super::{BootTime, Event, Note};
-use crate::planted::{self, Bug};
+use super::{
+    BootTime, Event, Note,
+    planted::{self, Bug},
+};
 
 /// Processes of one name that are told from new ones.
 const REMEMBERED: usize = 16;

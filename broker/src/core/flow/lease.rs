@@ -8,10 +8,10 @@ use super::Run;
 use crate::core::{
     Delivered, Effect, Event, Note, Refusal, Reply,
     agent::LinkId,
+    planted,
     queue::{Message, Place, Seq},
     route::{self, Gate},
 };
-use crate::planted;
 
 /// Leases that one decision may give out, so that a batch stays small; the next tick comes at once.
 const DISPATCH_STEPS: usize = 32;

@@ -8,11 +8,11 @@ use super::{Run, settle::Figures};
 use crate::core::{
     Effect, Event, Finished, Note,
     command::terminal,
+    planted,
     policy::Model,
     queue::{Answered, Body, Consultation, Place, Seq},
     route::{self, Bounds, Choice, Judged, Needs, Presence},
 };
-use crate::planted;
 
 /// Messages that one sweep may move, so that a batch stays small.
 const SWEEP_STEPS: usize = 32;

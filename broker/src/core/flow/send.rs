@@ -5,9 +5,9 @@ use broker_proto::{MessageType, Priority, Receipt, Recipient, WallTime};
 use super::{Run, tree::branch};
 use crate::core::{
     Accepted, Effect, Event, NewMessage, Note, Refusal, Reply, Subject,
+    planted::{self, Bug},
     queue::{Counted, Ready, Seq},
 };
-use crate::planted::{self, Bug};
 
 /// How long a sender waits before it offers a message to a full queue again.
 const RETRY_FULL: std::time::Duration = std::time::Duration::from_secs(1);

@@ -10,11 +10,11 @@ use broker_proto::{
 use super::Run;
 use crate::core::{
     Effect, Event, Note, Outcome, Refusal, Reply, SettleCommand,
+    planted::{self, Bug},
     queue::{Body, Place, Seq},
     route::{self, Gate, Presence, Verdict},
     usage,
 };
-use crate::planted::{self, Bug};
 
 /// What an agent measured of one call.
 #[derive(Debug, Clone, Default)]

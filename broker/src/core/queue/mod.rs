@@ -29,8 +29,10 @@ pub use ready::{Line, Load, Ready};
 use strict::Strict;
 use table::Messages;
 
-use super::{BootTime, Event, Note, Now};
-use crate::planted::{self, Bug};
+use super::{
+    BootTime, Event, Note, Now,
+    planted::{self, Bug},
+};
 
 /// A message's number in its namespace: strictly rising, never used again (I-9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

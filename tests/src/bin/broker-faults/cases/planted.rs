@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_bug_that_can_be_planted_has_its_case() {
-        let source = include_str!("../../../../../broker/src/planted.rs");
+        let source = include_str!("../../../../../broker/src/core/planted.rs");
         let bugs = source.lines().filter_map(|line| line.trim().strip_suffix("\","));
         let bugs: BTreeSet<&str> =
             bugs.filter_map(|line| Some(line.rsplit_once(" = \"")?.1)).collect();
