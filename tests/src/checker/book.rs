@@ -29,6 +29,11 @@ impl<'a, T> Call<'a, T> {
         Some((when, outcome.ok()?))
     }
 
+    /// From when to when it was out, once it was answered.
+    fn span(&self) -> Option<(u64, u64)> {
+        Some((self.begun.at, self.answer?.0.at))
+    }
+
     /// Whether it may have been done all the same.
     pub(super) fn is_unknown(&self) -> bool {
         self.answer.is_none_or(|(_, outcome)| !outcome.is_sure_refusal() && outcome.ok().is_none())
@@ -312,6 +317,15 @@ impl<'a> Book<'a> {
 
     pub(super) fn any_fault(&self, from: u64, to: u64, is: impl Fn(&Fault) -> bool) -> bool {
         self.faults.iter().any(|(at, fault)| (from..=to).contains(at) && is(fault))
+    }
+
+    /// How long the slowest of the calls took that were out between these, in milliseconds: what the broker, its disk
+    /// and the machine held up. Questions are not among them, their answers take what they take.
+    pub(super) fn slowest_call(&self, from: u64, to: u64) -> u64 {
+        let sends = self.stories.values().flat_map(|s| &s.sends).filter_map(|s| s.call.span());
+        let settles = self.stories.values().flat_map(|s| &s.settles).filter_map(|s| s.call.span());
+        let out = sends.chain(settles).filter(|(begun, end)| *begun <= to && from <= *end);
+        out.map(|(begun, end)| (end - begun) / 1_000_000).max().unwrap_or(0)
     }
 
     /// Whether a link of this agent came or went between these.

@@ -350,7 +350,15 @@ fn i_11_a_later_one_of_a_strict_key_waits_for_the_end_of_the_one_before() {
 
 /// A backlog of all priorities, delivered in the order that `next` gives.
 fn backlog(next: impl Fn(usize, &[usize; 4]) -> usize) -> Tale {
+    backlog_after(&[], next)
+}
+
+/// The same, after these faults.
+fn backlog_after(faults: &[Fault], next: impl Fn(usize, &[usize; 4]) -> usize) -> Tale {
     let mut tale = Tale::new();
+    for fault in faults {
+        tale.fault(fault.clone());
+    }
     tale.say(
         "harness",
         What::Settings(Settings { lease_ms: 1000, max_lost_leases: 2, queue_messages: 10_000 }),
@@ -387,14 +395,7 @@ fn i_12_a_backlog_is_shared_eight_to_four_to_two_to_one() {
 
 #[test]
 fn i_12_a_share_that_is_too_large_is_found_and_so_is_a_low_one_that_waits() {
-    // The most urgent first, as long as there is one.
-    let mut greedy = backlog(|_, taken| match *taken {
-        [_, _, _, ..240] => 3,
-        [_, _, ..120, _] => 2,
-        [_, ..60, _, _] => 1,
-        _ => 0,
-    });
-    greedy.finds(&[("I-12", Verdict::Reordered)]);
+    backlog(greedy).finds(&[("I-12", Verdict::Reordered)]);
     // The same shares, but the low ones of each thirty at its end.
     let mut late = backlog(|place, _| match place % 30 {
         28 | 29 => 0,
@@ -403,6 +404,23 @@ fn i_12_a_share_that_is_too_large_is_found_and_so_is_a_low_one_that_waits() {
         _ => 1,
     });
     late.finds(&[("I-12", Verdict::Late)]);
+}
+
+/// The most urgent first, as long as there is one.
+fn greedy(_: usize, taken: &[usize; 4]) -> usize {
+    match *taken {
+        [_, _, _, ..240] => 3,
+        [_, _, ..120, _] => 2,
+        [_, ..60, _, _] => 1,
+        _ => 0,
+    }
+}
+
+#[test]
+fn i_12_is_not_judged_of_an_agent_that_was_held_when_its_turns_were_chosen() {
+    let held = |agent: &str| Fault::AgentHeld { agent: agent.to_owned() };
+    backlog_after(&[held("ann")], greedy).is_clean();
+    backlog_after(&[held("bea")], greedy).finds(&[("I-12", Verdict::Reordered)]);
 }
 
 #[test]
@@ -449,6 +467,18 @@ fn i_16_no_lease_ends_before_its_time() {
     let mut tale = Tale::new();
     tale.send("m").deliver("m", 1, 1).wait(300).deliver("m", 1, 2);
     tale.settle("m", 2, How::Done).learn("m", "done").finds(&[("I-16", Verdict::Early)]);
+}
+
+#[test]
+fn i_16_a_lease_begins_before_a_slow_sync() {
+    let mut slow = Tale::new();
+    slow.send("m");
+    let call = slow.call();
+    slow.say("sender", What::Send { call, id: "n".into(), said: Tale::said("n") }).wait(300);
+    slow.say("sender", What::Sent { call, id: "n".into(), outcome: receipt(false, FAR) });
+    slow.deliver("m", 1, 1).wait(300).deliver("m", 1, 2).settle("m", 2, How::Done);
+    slow.learn("m", "done").deliver("n", 2, 1).settle("n", 1, How::Done).learn("n", "done");
+    slow.is_clean();
 }
 
 #[test]

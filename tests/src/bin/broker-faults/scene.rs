@@ -19,7 +19,7 @@ pub(crate) enum Scene {
     Calm,
     /// The same, and the broker is killed so many times.
     Killed(u32),
-    /// One agent that does all, and one that never ends anything until all is quiet.
+    /// One agent that does all, and one that never ends anything until all is quiet: long enough to wear a message out.
     Idle,
     /// Senders that never rest, agents that are slow, and small caps.
     Overload,
@@ -51,7 +51,9 @@ impl Scene {
         setup: Setup,
         lines: usize,
     ) -> anyhow::Result<Report> {
-        let mut world = World::start(context, self.setup(setup)).await?;
+        let setup = self.setup(setup);
+        let worn_out = setup.settings.lease_ms * u64::from(setup.settings.max_lost_leases + 2);
+        let mut world = World::start(context, setup).await?;
         match self {
             Self::Calm => {
                 usual_agents(&mut world, "mixed").await?;
@@ -81,6 +83,7 @@ impl Scene {
                 let to = ["--mailboxes", "ann,dora", "--models", "opus"];
                 world.sender("sender", &to).await?;
                 world.noted("sender", lines).await?;
+                tokio::time::sleep(Duration::from_millis(worn_out)).await;
             }
             Self::Overload => {
                 world.introduce(&AGENTS).await?;

@@ -208,6 +208,20 @@ impl World {
         Ok(ended.context("the broker does not end")??.code())
     }
 
+    /// Stops the broker where it is, for good: whoever asks it gets no answer any more.
+    pub(crate) async fn hold(&mut self) -> anyhow::Result<()> {
+        let pid = self.broker.as_ref().and_then(Child::id).context("the broker runs")?;
+        self.note(Fault::BrokerKilled).await;
+        broker_tests::signal(pid, Signal::STOP);
+        let stands = async {
+            while !stands_still(pid)? {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(PATIENCE, stands).await.context("the broker does not stand still")?
+    }
+
     /// Kills the broker unless it has ended already; that its end was coming is noted.
     pub(crate) async fn gone(&mut self) -> anyhow::Result<()> {
         let mut child = self.broker.take().context("the broker was started")?;
@@ -408,6 +422,19 @@ fn signal(child: &Child, kind: Signal) {
     if let Some(pid) = child.id() {
         broker_tests::signal(pid, kind);
     }
+}
+
+/// Whether no thread of a process runs: each is stopped, or inside of a call to the system.
+fn stands_still(pid: u32) -> anyhow::Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(thread?.path().join("stat"))?;
+        // Behind the program's name, which may hold anything but this.
+        let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        if !matches!(state, Some('T' | 'D')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Moves the folder of a run to where it stays.

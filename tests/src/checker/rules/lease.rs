@@ -72,7 +72,8 @@ pub(super) fn i_14_fencing(book: &Book<'_>, judge: &mut Judge) {
 ///
 /// Outside: judged on two deliveries in a row of which the first was neither settled nor given back, while its
 /// agent's link and the broker stood. The lease began when it was decided, a sync before the broker says that it
-/// delivered: four tenths of it must have passed. Whether renewals count in full is not seen from here.
+/// delivered: four tenths of it must have passed, less what the slowest call took at that time, which waited for the
+/// same syncs. Whether renewals count in full is not seen from here.
 pub(super) fn i_16_a_lease_lasts(book: &Book<'_>, judge: &mut Judge) {
     let least = book.settings.lease_ms * 4 / 10;
     // The stamps are of the broker's wall clock.
@@ -96,7 +97,10 @@ pub(super) fn i_16_a_lease_lasts(book: &Book<'_>, judge: &mut Judge) {
             let Some(stamps) = story.stamp(first.it).zip(story.stamp(next.it)) else { continue };
             judge.case();
             let held_ms = stamps.1.saturating_sub(stamps.0);
-            if held_ms < least {
+            let lease_ns = book.settings.lease_ms * 1_000_000;
+            let is_early = held_ms < least
+                && held_ms + book.slowest_call(from.saturating_sub(lease_ns), from) < least;
+            if is_early {
                 let attempt = next.it.attempt;
                 let detail = format!("attempt {attempt} came {held_ms} ms after the one before");
                 judge.find(Verdict::Early, &[id], detail);

@@ -131,7 +131,8 @@ pub(super) fn i_11_strict_keys_wait(book: &Book<'_>, judge: &mut Judge) {
 ///
 /// Outside: judged on mailboxes, which one link serves, over spans of deliveries during which at least one message of
 /// each priority had been acknowledged half a second before and not been delivered yet, and neither the broker nor the
-/// link fell; 10 % and two messages either way.
+/// link fell; 10 % and two messages either way. What was chosen while its agent was held is seen only once it goes on:
+/// no span holds such a delivery.
 pub(super) fn i_12_shares(book: &Book<'_>, judge: &mut Judge) {
     for events in book.links.values() {
         let mut spans: BTreeMap<&str, Span<'_>> = BTreeMap::new();
@@ -141,9 +142,13 @@ pub(super) fn i_12_shares(book: &Book<'_>, judge: &mut Judge) {
                 continue;
             }
             let span = spans.entry(&it.queue).or_insert_with(|| Span::new(book, &it.queue));
-            if !span.is_backlogged(when.at) || book.broker_fell(span.began, when.at) {
+            let was_held = book.was_held(&it.agent, when.at);
+            if was_held || !span.is_backlogged(when.at) || book.broker_fell(span.began, when.at) {
                 span.judge(judge, &it.queue);
                 span.restart(when.at);
+            }
+            if was_held {
+                continue;
             }
             span.take(&it.id, it.priority);
         }

@@ -27,7 +27,9 @@ pub(super) fn run(context: Context) -> BoxFuture<'static, anyhow::Result<Outcome
         for time in 1..=context.times(4, 40) {
             let rest = 400 + u64::from(time) * 61 % 700;
             tokio::time::sleep(Duration::from_millis(rest)).await;
-            world.note(broker_tests::history::Fault::BrokerKilled).await;
+            // A broker without power says nothing. On this one, a sync that was under way when the file system was
+            // shut down can end as if all were well, although the log of its file system no longer holds it.
+            world.hold().await?;
             disk.cut_power()?;
             world.gone().await?;
             disk.power_on()?;
