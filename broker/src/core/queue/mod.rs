@@ -4,9 +4,11 @@
 //! Invariant: this module knows neither models nor links, only whose turn it is.
 
 mod dead;
+mod deadlines;
 mod message;
 mod producer;
 mod ready;
+mod seqs;
 mod strict;
 mod table;
 
@@ -21,6 +23,7 @@ use broker_proto::{
 };
 
 pub use dead::Dead;
+use deadlines::Deadlines;
 pub(super) use message::Answered;
 pub use message::{Consultation, Hold, Lease, Message, Place};
 use producer::Producers;
@@ -91,7 +94,7 @@ pub struct State {
     queues: BTreeMap<Recipient, Ready>,
     strict: Strict,
     producers: Producers,
-    deadlines: BTreeSet<(WallTime, Seq)>,
+    deadlines: Deadlines,
     leases: BTreeSet<(BootTime, Seq)>,
     /// Leased before the broker's last start, and not heard of since.
     inherited: BTreeSet<Seq>,
@@ -269,10 +272,12 @@ impl State {
     /// The first message whose deadline has come.
     #[must_use]
     pub fn expired(&self, now: Now) -> Option<Seq> {
-        self.deadlines
-            .first()
-            .filter(|(at, _)| planted::is_past(*at, now.wall))
-            .map(|(_, seq)| *seq)
+        let (_, seq) = self.first_deadline().filter(|(at, _)| planted::is_past(*at, now.wall))?;
+        Some(seq)
+    }
+
+    fn first_deadline(&self) -> Option<(WallTime, Seq)> {
+        self.deadlines.first(|seq| self.messages.get(seq).map(|message| message.deadline))
     }
 
     /// The first lease that has ended.
@@ -301,7 +306,7 @@ impl State {
 
     pub(super) fn next_deadline(&self, now: Now) -> Option<BootTime> {
         let first = |set: &BTreeSet<(BootTime, Seq)>| set.first().map(|(at, _)| *at);
-        let deadline = self.deadlines.first().map(|(at, _)| now.boot_at(*at));
+        let deadline = self.first_deadline().map(|(at, _)| now.boot_at(at));
         if !self.unserved.is_empty() {
             return Some(now.boot);
         }
@@ -517,7 +522,7 @@ impl State {
             self.producers.accept(&accepted.sender, numbered, accepted.subject.id);
             message.timers.get_or_insert_default().numbered = Some(numbered.clone());
         }
-        self.deadlines.insert((accepted.deadline, seq));
+        self.deadlines.insert(accepted.deadline, seq);
         self.messages.insert(message);
     }
 
@@ -634,7 +639,7 @@ impl State {
         self.judge_line(seq);
         let Some(mut message) = self.messages.remove(seq) else { return };
         count(&mut self.counters, &message.to, message.state(), finished.state);
-        self.deadlines.remove(&(message.deadline, seq));
+        self.deadlines.remove(message.deadline, seq);
         if let Some(until) = message.orphaned() {
             self.orphans.remove(&(until, seq));
         }
@@ -682,7 +687,7 @@ impl State {
         message.revive(at, deadline, generation);
         self.ended_epochs.remove(&seq);
         count(&mut self.counters, &message.to, MessageState::Dead, message.state());
-        self.deadlines.insert((deadline, seq));
+        self.deadlines.insert(deadline, seq);
         self.messages.insert(message);
     }
 

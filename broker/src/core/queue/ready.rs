@@ -8,7 +8,7 @@ use std::{
 
 use broker_proto::{Priority, Recipient, Sender};
 
-use super::Seq;
+use super::{Seq, seqs::Seqs};
 
 /// Shares of low, normal, high and urgent in a backlogged queue (I-12).
 const SHARES: [i64; 4] = [1, 2, 4, 8];
@@ -54,7 +54,7 @@ impl Load {
 #[derive(Debug, Default)]
 struct Lane {
     /// Those whose turn may be now: without a key, or the first of their line, unless it is held back.
-    next: BTreeSet<Seq>,
+    next: Seqs,
     /// All with a key, line by line, so that a line costs a look at its first however long it is.
     lined: BTreeSet<(Line, Seq)>,
     len: u64,
@@ -66,11 +66,11 @@ impl Lane {
         let mut of_line = self.lined.range((line, Seq(0))..=(line, Seq(u64::MAX)));
         let (first, second) = (of_line.next(), of_line.next());
         if let Some((_, second)) = second {
-            self.next.remove(second);
+            self.next.remove(*second);
         }
         match first {
             Some((_, first)) if is_held_back(*first) => {
-                self.next.remove(first);
+                self.next.remove(*first);
                 false
             }
             Some((_, first)) => self.next.insert(*first),
@@ -133,7 +133,7 @@ impl Ready {
     /// Messages whose turn may be now, in the order in which they are to be considered: the lane that is owed most
     /// first, and of each lane the first `most`.
     pub fn in_turn(&self, most: usize) -> impl Iterator<Item = Seq> {
-        self.lanes_in_turn().flat_map(move |lane| lane.next.iter().take(most).copied())
+        self.lanes_in_turn().flat_map(move |lane| lane.next.iter().take(most))
     }
 
     /// Every ready message, the lane that is owed most first.
@@ -141,7 +141,7 @@ impl Ready {
     pub fn all(&self) -> Vec<Seq> {
         let of_lane = |lane: &Lane| {
             let mut all: Vec<Seq> = lane.lined.iter().map(|(_, seq)| *seq).collect();
-            all.extend(&lane.next);
+            all.extend(lane.next.iter());
             all.sort_unstable();
             all.dedup();
             all
@@ -178,7 +178,7 @@ impl Ready {
         let lane = &mut self.lanes[message.priority as usize];
         lane.len = lane.len.saturating_sub(1);
         self.size_bytes = self.size_bytes.saturating_sub(message.body.size_bytes);
-        lane.next.remove(&message.seq);
+        lane.next.remove(message.seq);
         if let Some(line) = message.line {
             lane.lined.remove(&(line, message.seq));
             lane.settle(line, is_held_back);
