@@ -72,7 +72,7 @@ impl Bodies {
                 break;
             }
         }
-        Ok(Stored { body: Body { keys: keys.into(), size_bytes }, contents })
+        Ok(Stored { body: Body { keys: keys.into_iter().collect(), size_bytes }, contents })
     }
 
     /// The bytes of a body, compared with their hashes.
@@ -85,7 +85,7 @@ impl Bodies {
 
     /// Several bodies, each answered as by [`Bodies::load`]; the store is asked once for all it must give.
     pub async fn load_all(&self, bodies: &[&Body]) -> Vec<Result<Bytes, Error>> {
-        let keys = || bodies.iter().flat_map(|body| &body.keys);
+        let keys = || bodies.iter().flat_map(|body| &*body.keys);
         let kept: Vec<Option<Bytes>> = keys().map(|key| self.recent.get(key)).collect();
         let missing = keys().zip(&kept).filter(|(_, kept)| kept.is_none());
         // A key that is none names nothing that was stored.

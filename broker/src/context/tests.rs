@@ -69,7 +69,7 @@ async fn a_small_body_is_nowhere_before_its_batch() {
 async fn a_body_that_is_not_what_was_stored_is_corrupt() {
     let (bodies, _, _) = bodies();
     let Body { keys, size_bytes } = bodies.store(bytes(600 * KIB)).await.unwrap().body;
-    let with = |keys: Vec<BodyKey>| Body { keys: keys.into(), size_bytes };
+    let with = |keys: Vec<BodyKey>| Body { keys: keys.into_iter().collect(), size_bytes };
     let whole = keys.to_vec();
     let mut missing = whole.clone();
     missing[1] = BodyKey([7; 40]);

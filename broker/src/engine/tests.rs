@@ -416,7 +416,7 @@ async fn what_is_refused_leaves_no_content() {
     let bench = Bench::new().await;
     let body = || {
         let content = Content::new(&b"body"[..]).unwrap();
-        let keys = vec![BodyKey(content.key().to_bytes())].into();
+        let keys = BodyKey(content.key().to_bytes()).into();
         (Body { keys, size_bytes: 4 }, vec![content])
     };
     let (stored, contents) = body();

@@ -1095,7 +1095,7 @@ mod tests {
     }
 
     fn body() -> Body {
-        Body { keys: vec![BodyKey([3; 40]), BodyKey([4; 40])].into(), size_bytes: 99 }
+        Body { keys: [BodyKey([3; 40]), BodyKey([4; 40])].into_iter().collect(), size_bytes: 99 }
     }
 
     fn fanned_out(at: WallTime) -> FannedOut {

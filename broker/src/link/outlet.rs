@@ -38,7 +38,7 @@ fn arrived(slot: &Slot) -> Option<(Body, Content)> {
     let bytes = Some(payload.encode()).filter(|bytes| bytes.len() <= LONGEST)?;
     let size_bytes = bytes.len() as u64;
     let content = Content::new(bytes).ok()?;
-    let keys = [BodyKey(content.key().to_bytes())].into();
+    let keys = BodyKey(content.key().to_bytes()).into();
     Some((Body { keys, size_bytes }, content))
 }
 

@@ -444,7 +444,7 @@ async fn a_settlement_that_may_pass_later_closes_the_link_instead_of_being_refus
 async fn a_message_that_is_not_what_was_acknowledged_is_never_delivered() {
     let shell = Shell::start().await;
     let mut agent = Agent::serving(&shell, hello(&shell, "i").await, 1).await;
-    let body = Body { keys: vec![BodyKey([7; 40])].into(), size_bytes: 9 };
+    let body = Body { keys: BodyKey([7; 40]).into(), size_bytes: 9 };
     let broken = NewMessage { body, ..consultation(1) };
     soon(shell.engine.command(send(broken))).await.unwrap();
     let whole = shell.ask(2).await;

@@ -12,7 +12,7 @@ use crate::{
     app::rehearsal::{agent, local, model, policy, soon},
     core::{
         Accepted, Copied, Event, FannedOut, Finished, State, Subject, apply,
-        queue::{Body, Digest, Seq},
+        queue::{Body, Digest, Keys, Seq},
         usage::ModelTotals,
     },
     journal::{
@@ -85,7 +85,7 @@ fn accepted(seq: u64, to: Recipient) -> Event {
         kind: broker_proto::MessageType::Status,
         priority: broker_proto::Priority::High,
         digest: Digest([9; 32]),
-        body: Body { keys: Box::new([]), size_bytes: 5 },
+        body: Body { keys: Keys::default(), size_bytes: 5 },
         deadline: AT.after(std::time::Duration::from_secs(60)),
         session: Some("s".into()),
         ordering_key: None,
@@ -185,7 +185,7 @@ async fn history(log: &mut Log) {
     log.append(&[leased(1), leased(2), leased(3)]).await;
     log.append(&[finished(1, MessageState::Done), finished(4, MessageState::Cancelled)]).await;
     log.append(&[routed(3, Some(WallTime(AT.0 + 500)))]).await;
-    let body = Body { keys: Box::new([]), size_bytes: 7 };
+    let body = Body { keys: Keys::default(), size_bytes: 7 };
     let hash = ContentHash::of(b"part");
     log.append(&[usage(2), token(2), Event::ContentStored { hash, at: AT, body }]).await;
 }

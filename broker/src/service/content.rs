@@ -111,7 +111,7 @@ impl ContentService {
         if ContentHash(*upload.hasher.finalize().as_bytes()) != hash {
             return Err(reason::HASH_MISMATCH.status("the bytes that arrived have another hash"));
         }
-        Ok(Added::Whole(Body { keys: upload.keys.into(), size_bytes: size }))
+        Ok(Added::Whole(Body { keys: upload.keys.into_iter().collect(), size_bytes: size }))
     }
 }
 
@@ -184,7 +184,7 @@ impl pb::content_service_server::ContentService for ContentService {
             reason::UNKNOWN_CONTENT.status(format!("part {hash} was never uploaded"))
         })?;
         let journal = Arc::clone(&self.journal);
-        let keys = futures::stream::iter(body.keys.into_vec());
+        let keys = futures::stream::iter(body.keys.to_vec());
         let pieces = keys.then(move |key| {
             let journal = Arc::clone(&journal);
             async move {

@@ -731,7 +731,7 @@ fn text(key: Key, variant: u8) -> String {
 /// Whose message a stored one is, by its own bytes.
 fn find(journal: &MemoryJournal, accepted: &Accepted) -> Option<(Key, u8)> {
     let mut bytes = BytesMut::new();
-    for key in &accepted.body.keys {
+    for key in &*accepted.body.keys {
         let piece = journal.get(ContentKey::from_bytes(&key.0)?).now_or_never()?.ok()?;
         bytes.extend_from_slice(&piece);
     }

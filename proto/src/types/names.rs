@@ -73,39 +73,41 @@ fn is_role(text: &str) -> bool {
 }
 
 /// A ULID: 26 characters of Crockford's base 32, upper case.
+///
+/// Kept as its bytes, the highest first: they have its order, and pack without gaps where there are many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MessageId(u128);
+pub struct MessageId([u8; 16]);
 
 impl MessageId {
     /// Reads an id in its one spelling, so that one id cannot be two keys.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let id = ulid::Ulid::from_string(text).ok()?;
-        (id.to_string() == text).then_some(Self(id.0))
+        (id.to_string() == text).then_some(Self::from_u128(id.0))
     }
 
     /// A new id: 48 bits of `now` in front of 80 random bits.
     #[must_use]
     pub fn from_parts(now: super::WallTime, random: u128) -> Self {
-        Self(ulid::Ulid::from_parts(now.0, random).0)
+        Self::from_u128(ulid::Ulid::from_parts(now.0, random).0)
     }
 
     /// The id as a number, for keys and hashes.
     #[must_use]
     pub fn as_u128(self) -> u128 {
-        self.0
+        u128::from_be_bytes(self.0)
     }
 
     /// The id that [`MessageId::as_u128`] gave.
     #[must_use]
     pub fn from_u128(number: u128) -> Self {
-        Self(number)
+        Self(number.to_be_bytes())
     }
 }
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        ulid::Ulid(self.0).fmt(f)
+        ulid::Ulid(self.as_u128()).fmt(f)
     }
 }
 

@@ -21,7 +21,7 @@ impl Run<'_> {
             return;
         }
         let (subject, queue, left) =
-            (message.subject(), message.to.clone(), message.model().cloned());
+            (message.subject(), Recipient::clone(&message.to), message.model().cloned());
         let (at, failure) = (self.now.wall, Box::new(failure));
         self.event(Event::Parked { subject, at, queue, failure, reply });
         if let Some(model) = left {
@@ -42,7 +42,7 @@ impl Run<'_> {
     pub(super) fn unpark(&mut self, recipient: &Recipient) {
         while let Some(seq) = self.state.queue.dead().first_parked(recipient) {
             let Some(message) = self.state.queue.get(seq) else { return };
-            let Some((failure, reply)) = message.parked.as_deref().cloned() else { return };
+            let Some((failure, reply)) = message.parked().cloned() else { return };
             if !self.has_grave(recipient, message.body.size_bytes) {
                 return;
             }
@@ -82,7 +82,8 @@ impl Run<'_> {
         let mut recipients = Vec::new();
         for seq in chosen {
             let Some(letter) = self.state.queue.dead().get(seq) else { continue };
-            let (sender, id, to) = (letter.sender.clone(), letter.id, letter.to.clone());
+            let (sender, id, to) =
+                (Sender::clone(&letter.sender), letter.id, Recipient::clone(&letter.to));
             match act(self, seq) {
                 Ok(()) => handled.done += 1,
                 Err(refusal) => handled.skipped.push(Skipped { sender, id, refusal }),
@@ -127,9 +128,10 @@ impl Run<'_> {
 
     fn revive(&mut self, seq: Seq) {
         let Some(letter) = self.state.queue.dead().get(seq) else { return };
-        let (subject, generation) = (letter.subject(), letter.generation + 1);
+        let (subject, generation) = (letter.subject(), letter.generation() + 1);
         let deadline = letter.next_deadline(self.now.wall);
-        let (sender, is_consultation) = (letter.sender.clone(), letter.consultation.is_some());
+        let (sender, is_consultation) =
+            (Sender::clone(&letter.sender), letter.consultation.is_some());
         let receipt = self.state.queue.known(&sender, subject.id).map(|(_, receipt)| receipt);
         self.event(Event::Redriven { subject, at: self.now.wall, deadline, generation });
         if let Some(receipt) = receipt.filter(|_| is_consultation) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::{AgentName, MessageId, Recipient, Routed};
+use broker_proto::{AgentName, MessageId, Recipient, Routed, Sender};
 
 use super::Run;
 use crate::core::{
@@ -59,9 +59,8 @@ impl Run<'_> {
     /// Ready in this queue, and not at or after its deadline, whether a tick has come since or not (I-22).
     fn is_deliverable(&self, seq: Seq, queue: &Recipient) -> bool {
         self.state.queue.get(seq).is_some_and(|message| {
-            let is_ready =
-                matches!(&message.place, Place::Ready { queue: in_it } if in_it == queue);
-            is_ready
+            matches!(message.place, Place::Ready)
+                && *message.queue == *queue
                 && !planted::is_past(message.deadline, self.now.wall)
                 && !self.state.queue.is_held_back(seq)
         })
@@ -107,9 +106,9 @@ impl Run<'_> {
             link,
             seq,
             id: message.id,
-            sender: message.sender.clone(),
+            sender: Sender::clone(&message.sender),
             epoch,
-            generation: message.generation,
+            generation: message.generation(),
             body: message.body.clone(),
             model: model.clone(),
             deadline: message.deadline,
@@ -141,7 +140,7 @@ impl Run<'_> {
     pub(super) fn begin_attempt(&mut self, seq: Seq, epoch: u32, agent: &AgentName) {
         let Some(routed) = self.routed(seq, epoch, agent).map(Box::new) else { return };
         let Some(message) = self.state.queue.get(seq) else { return };
-        let (id, sender) = (message.id, message.sender.clone());
+        let (id, sender) = (message.id, Sender::clone(&message.sender));
         self.effect(Effect::AttemptBegins { seq, id, sender, routed });
     }
 

@@ -202,22 +202,22 @@ impl Run<'_> {
             let Some(message) = self.state.queue.get(seq) else { continue };
             let epoch = message.epoch;
             match &message.place {
-                Place::Leased { lease, .. } => {
+                Place::Leased(lease) => {
                     let length = lease.pulled.unwrap_or(shortest);
                     let (ends, cap) = (boot.after(length), Some(boot.after(cap)));
                     self.note(&Note::LeaseRuns { seq, ends, cap });
                 }
-                Place::Waiting { until, .. } => {
+                Place::Waiting(until) => {
                     let due = self.now.boot_at(*until);
                     self.note(&Note::WaitRuns { seq, due });
                 }
                 // The broker stopped between two commits of one story; it goes on here.
-                Place::Closing { .. } => self.sealed(seq, epoch, false, None),
+                Place::Closing => self.sealed(seq, epoch, false, None),
                 Place::New => self.begin(seq, "asked"),
-                Place::Ready { .. } if self.is_stranded(seq) => {
+                Place::Ready if self.is_stranded(seq) => {
                     self.route(seq, 0, "its model is no longer configured");
                 }
-                Place::Ready { .. } | Place::Held { .. } => {}
+                Place::Ready | Place::Held(_) => {}
             }
             self.recall(seq);
             self.expect_asker(seq);

@@ -47,7 +47,7 @@ impl Run<'_> {
                 Reply::Message(self.state.queue.find(&sender, id).map(|message| View {
                     seq: message.seq,
                     state: message.state(),
-                    queue: message.queue().clone(),
+                    queue: Recipient::clone(&message.queue),
                 }))
             }
         }

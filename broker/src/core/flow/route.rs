@@ -1,7 +1,8 @@
 //! Moving a consultation along its chain, and ending it.
 
 use broker_proto::{
-    Attempt, Failure, FailureClass, MessageState, ModelName, Recipient, StopReason, Usage, WallTime,
+    Attempt, Failure, FailureClass, MessageState, ModelName, Recipient, Sender, StopReason, Usage,
+    WallTime,
 };
 
 use super::{Run, settle::Figures};
@@ -64,7 +65,7 @@ impl Run<'_> {
         let needs = consultation.needs();
         // Where nobody was called yet, an earlier candidate that has come back is as good as new.
         // A task that is taken up again begins anew.
-        let is_anew = matches!(message.place, Place::Held { .. });
+        let is_anew = matches!(message.place, Place::Held(_));
         let walked = if is_anew { &[][..] } else { consultation.chain() };
         let from = if walked.is_empty() { 0 } else { from };
         if consultation.options.no_fallback {
@@ -164,7 +165,7 @@ impl Run<'_> {
     ) {
         let Some(message) = self.state.queue.get(seq) else { return };
         let queue = Recipient::Model(model.clone());
-        let stays = matches!(&message.place, Place::Ready { queue: now } if *now == queue);
+        let stays = matches!(message.place, Place::Ready) && *message.queue == queue;
         if stays && wait_until.is_none() {
             return;
         }
@@ -184,7 +185,7 @@ impl Run<'_> {
     /// A waiting message's time has come: whoever may be called now is.
     pub(super) fn wake(&mut self, seq: Seq) {
         let Some(message) = self.state.queue.get(seq) else { return };
-        let queue = message.queue().clone();
+        let queue = Recipient::clone(&message.queue);
         match &message.consultation {
             Some(consultation) => {
                 let candidate = consultation.candidate;
@@ -318,8 +319,8 @@ impl Run<'_> {
         // A lease that is still held is settled by this end, unless its agent had no part in it.
         let is_settled = message.lease().is_some()
             && !matches!(state, MessageState::Expired | MessageState::Cancelled);
-        let epoch = if is_settled { message.epoch } else { message.settled.unwrap_or(0) };
-        let sender = message.sender.clone();
+        let epoch = if is_settled { message.epoch } else { message.settled().unwrap_or(0) };
+        let sender = Sender::clone(&message.sender);
         let model = message.model().cloned();
         let cut_short = self.cut_short(seq, state);
         self.cancel_lease(seq, state);

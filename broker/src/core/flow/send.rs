@@ -118,7 +118,7 @@ impl Run<'_> {
             self.route(seq, 0, why);
             return;
         }
-        let (subject, queue) = (message.subject(), message.to.clone());
+        let (subject, queue) = (message.subject(), Recipient::clone(&message.to));
         self.event(Event::Routed {
             subject,
             at: self.now.wall,

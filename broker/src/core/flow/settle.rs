@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker_proto::{
     Attempt, Failure, FailureClass, MessageId, MessageState, MessageType, ModelName, RateLimit,
-    Sender, Usage,
+    Recipient, Sender, Usage,
 };
 
 use super::Run;
@@ -40,7 +40,7 @@ impl Run<'_> {
         let holds = message.epoch == epoch && message.lease().is_some_and(|l| l.agent == agent);
         let holds = holds || planted::is(Bug::StaleToken) && message.lease().is_some();
         if !holds {
-            return if message.settled == Some(epoch) {
+            return if message.settled() == Some(epoch) {
                 if planted::is(Bug::SettledTwice) {
                     self.end(seq, MessageState::Done, None, None);
                 }
@@ -82,14 +82,14 @@ impl Run<'_> {
     ) -> Option<Attempt> {
         let message = self.state.queue.get(seq)?;
         let (lease, model) = (message.lease(), message.model()?.clone());
-        let since = lease.map_or(message.ready_at, |lease| lease.since);
+        let since = lease.map_or(message.ready_at(), |lease| lease.since);
         let prices = self.model(&model).and_then(|model| model.prices);
         let is_unbilled = || failure.as_ref().is_some_and(|f| usage::is_unbilled(f.class));
         Some(Attempt {
             number: message.epoch,
             agent: lease.map(|lease| lease.agent.clone()),
             latency: self.now.wall.since(since),
-            wait: since.since(message.ready_at),
+            wait: since.since(message.ready_at()),
             first_token: figures.first_token,
             usage: figures.usage,
             cost_usd: usage::cost(prices, figures.usage).or_else(|| is_unbilled().then_some(0.0)),
@@ -136,7 +136,7 @@ impl Run<'_> {
         figures: &Figures,
     ) {
         let Some(message) = self.state.queue.get(seq) else { return };
-        let (subject, queue) = (message.subject(), message.queue().clone());
+        let (subject, queue) = (message.subject(), Recipient::clone(&message.queue));
         if message.consultation.is_none() {
             let is_task = message.kind == MessageType::Delegation;
             self.delivery_failed(seq, failure.clone());
@@ -311,7 +311,8 @@ impl Run<'_> {
         let Some(lease) = message.lease() else { return };
         let (agent, instance) = (lease.agent.clone(), lease.instance.clone());
         let (subject, epoch) = (message.subject(), message.epoch);
-        let (sender, is_consultation) = (message.sender.clone(), message.consultation.is_some());
+        let (sender, is_consultation) =
+            (Sender::clone(&message.sender), message.consultation.is_some());
         let (id, at) = (subject.id, self.now.wall);
         let attempt = self.attempt(seq, None, &Figures::default());
         let why = why.to_owned();
@@ -332,11 +333,11 @@ impl Run<'_> {
             return;
         }
         let Some(message) = self.state.queue.get(seq) else { return };
-        let is_closing = matches!(message.place, Place::Closing { .. }) && message.epoch == epoch;
+        let is_closing = matches!(message.place, Place::Closing) && message.epoch == epoch;
         if !is_closing {
             return;
         }
-        let (counts, attempt) = message.lost_attempt.as_deref().cloned().unwrap_or((true, None));
+        let (counts, attempt) = message.lost_attempt().cloned().unwrap_or((true, None));
         if !counts && !shown {
             self.after_loss(seq);
             return;
@@ -361,7 +362,7 @@ impl Run<'_> {
     fn is_worn_out(&self, seq: Seq) -> bool {
         let most =
             self.state.policy.max_lost_leases + u32::from(planted::is(Bug::AttemptsOffByOne));
-        self.state.queue.get(seq).is_some_and(|m| u32::from(m.lost) >= most)
+        self.state.queue.get(seq).is_some_and(|m| u32::from(m.lost()) >= most)
     }
 
     /// Back to its turn, or to the dead letters when it has worn out too many leases (I-25).
@@ -381,7 +382,7 @@ impl Run<'_> {
             self.route(seq, candidate, "given back");
             return;
         }
-        let (subject, queue) = (message.subject(), message.queue().clone());
+        let (subject, queue) = (message.subject(), Recipient::clone(&message.queue));
         self.event(Event::Routed {
             subject,
             at: self.now.wall,
@@ -396,7 +397,7 @@ impl Run<'_> {
 
     pub(super) fn corrupt(&mut self, seq: Seq, epoch: u32) {
         let Some(message) = self.state.queue.get(seq).filter(|m| m.epoch == epoch) else { return };
-        let queue = message.queue().clone();
+        let queue = Recipient::clone(&message.queue);
         // Nothing was sent, so its link has still got the credit.
         let credit = message.lease().and_then(|lease| {
             let mut links = self.state.agent.links_of(&lease.agent);

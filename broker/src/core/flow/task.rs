@@ -1,6 +1,6 @@
 //! What happens to a task beside its deliveries: it asks back, is answered, suspended and resumed.
 
-use broker_proto::{Failure, FailureClass, MessageType, TaskState};
+use broker_proto::{Failure, FailureClass, MessageType, Recipient, Sender, TaskState};
 
 use super::{Run, settle::Figures};
 use crate::core::{
@@ -16,12 +16,10 @@ impl Message {
     /// The state of the task that this message carries; `None` for any other message.
     pub(in crate::core) fn task_state(&self) -> Option<TaskState> {
         let hold = match self.place {
-            Place::Held { hold, .. } => Some(hold),
-            Place::New
-            | Place::Ready { .. }
-            | Place::Waiting { .. }
-            | Place::Leased { .. }
-            | Place::Closing { .. } => None,
+            Place::Held(hold) => Some(hold),
+            Place::New | Place::Ready | Place::Waiting(_) | Place::Leased(_) | Place::Closing => {
+                None
+            }
         };
         (self.kind == MessageType::Delegation).then(|| task::of_message(self.state(), hold))
     }
@@ -49,7 +47,7 @@ impl Run<'_> {
             TaskStep::Resume => state == TaskState::Suspended,
             TaskStep::Suspend | TaskStep::Cancel => true,
         };
-        let is_parked = matches!(message.place, Place::Held { hold: Hold::Parked, .. });
+        let is_parked = matches!(message.place, Place::Held(Hold::Parked));
         let is_legal = task::may_become(state, to) && is_its_way;
         if !is_legal || (is_parked && step == TaskStep::Resume) {
             return Err(Refusal::TaskState { id, state, wanted: step.verb() });
@@ -140,7 +138,7 @@ impl Run<'_> {
 
     fn hold(&mut self, seq: Seq, hold: Hold, why: &str) {
         let Some(message) = self.state.queue.get(seq) else { return };
-        let (subject, queue) = (message.subject(), message.queue().clone());
+        let (subject, queue) = (message.subject(), Recipient::clone(&message.queue));
         self.event(Event::Held { subject, at: self.now.wall, queue, hold, why: why.to_owned() });
     }
 
@@ -148,7 +146,7 @@ impl Run<'_> {
     fn suspend(&mut self, seq: Seq) {
         const WHY: &str = "the task was suspended";
         let Some(message) = self.state.queue.get(seq) else { return };
-        let (id, epoch, sender) = (message.id, message.epoch, message.sender.clone());
+        let (id, epoch, sender) = (message.id, message.epoch, Sender::clone(&message.sender));
         let worker = message.lease().map(|lease| (lease.agent.clone(), lease.instance.clone()));
         let model = message.model().cloned();
         let is_streamed = message.consultation.is_some();
@@ -171,9 +169,8 @@ impl Run<'_> {
     /// The stream of a suspended attempt is closed: what it had shown is kept.
     pub(super) fn stopped(&mut self, seq: Seq, epoch: u32, partial: Option<Body>) -> bool {
         let Some(message) = self.state.queue.get(seq) else { return false };
-        let is_suspended = matches!(message.place, Place::Held { hold: Hold::Suspended, .. });
-        let Some((_, attempt)) = message.lost_attempt.as_deref().cloned().filter(|_| is_suspended)
-        else {
+        let is_suspended = matches!(message.place, Place::Held(Hold::Suspended));
+        let Some((_, attempt)) = message.lost_attempt().cloned().filter(|_| is_suspended) else {
             return false;
         };
         if message.epoch == epoch {
@@ -196,7 +193,7 @@ impl Run<'_> {
             self.route(seq, 0, why);
             return;
         }
-        let (subject, queue) = (message.subject(), message.queue().clone());
+        let (subject, queue) = (message.subject(), Recipient::clone(&message.queue));
         self.event(Event::Routed {
             subject,
             at: self.now.wall,

@@ -71,7 +71,7 @@ impl Dead {
     }
 
     pub(super) fn insert(&mut self, message: Message) {
-        let shelf = self.shelves.entry(message.to.clone()).or_default();
+        let shelf = self.shelves.entry(Recipient::clone(&message.to)).or_default();
         shelf.letters.insert(message.seq);
         shelf.size_bytes += message.body.size_bytes;
         self.letters.insert(message.seq, message);
@@ -79,7 +79,7 @@ impl Dead {
 
     pub(super) fn remove(&mut self, seq: Seq) -> Option<Message> {
         let message = self.letters.remove(&seq)?;
-        if let Some(shelf) = self.shelves.get_mut(&message.to) {
+        if let Some(shelf) = self.shelves.get_mut(&*message.to) {
             shelf.letters.remove(&seq);
             shelf.size_bytes = shelf.size_bytes.saturating_sub(message.body.size_bytes);
         }

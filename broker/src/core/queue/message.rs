@@ -1,6 +1,6 @@
 //! One living message.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use broker_proto::{
     AgentName, AnswerSummary, AskOptions, Attempt, Failure, MessageId, MessageState, MessageType,
@@ -18,8 +18,10 @@ use crate::core::{
 pub struct Message {
     pub seq: Seq,
     pub id: MessageId,
-    pub sender: Sender,
-    pub to: Recipient,
+    pub sender: Arc<Sender>,
+    pub to: Arc<Recipient>,
+    /// The queue it is in, or was in last.
+    pub queue: Arc<Recipient>,
     pub kind: MessageType,
     pub priority: Priority,
     /// Where it stands in its request, unless it is its first.
@@ -31,24 +33,32 @@ pub struct Message {
     /// When this life began: with its acceptance, or with its redrive.
     pub accepted_at: WallTime,
     pub deadline: WallTime,
-    /// Since when it waits for its next delivery: since it was accepted, or since the one before ended.
-    pub ready_at: WallTime,
     pub place: Place,
     /// The last lease given; the number of deliveries so far.
     pub epoch: u32,
-    /// The last lease that was settled without ending the message.
-    pub settled: Option<u32>,
-    /// The attempt whose lease was lost, and whether it counts, while its stream is being closed.
-    pub lost_attempt: Option<Box<(bool, Option<Box<Attempt>>)>>,
-    /// Leases that ended without a settlement, the agent's fault or its machine's.
-    pub lost: u16,
-    /// Which life this is, from 1: each redrive begins another (I-27).
-    pub generation: u32,
-    /// What it died of, while its recipient's dead letters have no room for it.
-    pub parked: Option<Box<(Failure, Option<Body>)>>,
+    /// What became of its earlier deliveries, once there was one.
+    tried: Option<Box<Tried>>,
     pub(super) timers: Option<Box<Timers>>,
     pub consultation: Option<Box<Consultation>>,
 }
+
+/// What is only to be said of a message that was delivered before.
+#[derive(Debug)]
+pub(super) struct Tried {
+    /// The last lease that was settled without ending the message.
+    pub(super) settled: Option<u32>,
+    /// The attempt whose lease was lost, and whether it counts, while its stream is being closed.
+    pub(super) lost_attempt: Option<LostAttempt>,
+    /// Leases that ended without a settlement, the agent's fault or its machine's.
+    pub(super) lost: u16,
+    pub(super) generation: u32,
+    pub(super) ready_at: WallTime,
+    /// What it died of, while its recipient's dead letters have no room for it.
+    pub(super) parked: Option<Box<(Failure, Option<Body>)>>,
+}
+
+/// Whether a lost attempt counts, and what is known of it.
+type LostAttempt = (bool, Option<Box<Attempt>>);
 
 /// What few messages have.
 #[derive(Debug, Default)]
@@ -76,40 +86,13 @@ pub struct InTree {
 pub enum Place {
     /// Accepted, not yet routed; only inside one decision.
     New,
-    Ready {
-        queue: Recipient,
-    },
-    Waiting {
-        queue: Recipient,
-        until: WallTime,
-    },
-    Leased {
-        queue: Recipient,
-        lease: Box<Lease>,
-    },
+    Ready,
+    Waiting(WallTime),
+    Leased(Box<Lease>),
     /// Its last attempt is over; what follows is not decided yet.
-    Closing {
-        queue: Recipient,
-    },
+    Closing,
     /// Alive, and not delivered until something explicit happens.
-    Held {
-        queue: Recipient,
-        hold: Hold,
-    },
-}
-
-impl Place {
-    /// Takes another copy of its queue's name, which others share.
-    pub(super) fn share(&mut self, own: Recipient) {
-        match self {
-            Self::New => {}
-            Self::Ready { queue }
-            | Self::Waiting { queue, .. }
-            | Self::Leased { queue, .. }
-            | Self::Closing { queue }
-            | Self::Held { queue, .. } => *queue = own,
-        }
-    }
+    Held(Hold),
 }
 
 /// What a held message is held for.
@@ -159,7 +142,7 @@ pub struct Consultation {
 }
 
 impl Message {
-    pub(super) fn accepted(accepted: &Accepted) -> Self {
+    pub(super) fn accepted(accepted: &Accepted, sender: Arc<Sender>, to: Arc<Recipient>) -> Self {
         let consultation = accepted.consultation.as_ref().map(|new| {
             Box::new(Consultation {
                 asked: new.asked.clone(),
@@ -180,8 +163,9 @@ impl Message {
         Self {
             seq: accepted.subject.seq,
             id: accepted.subject.id,
-            sender: accepted.sender.clone(),
-            to: accepted.to.clone(),
+            sender,
+            queue: Arc::clone(&to),
+            to,
             kind: accepted.kind,
             priority: accepted.priority,
             branch: accepted.branch.map(|branch| {
@@ -193,14 +177,9 @@ impl Message {
             body: accepted.body.clone(),
             accepted_at: accepted.at,
             deadline: accepted.deadline,
-            ready_at: accepted.at,
             place: Place::New,
             epoch: 0,
-            settled: None,
-            lost_attempt: None,
-            lost: 0,
-            generation: 1,
-            parked: None,
+            tried: None,
             timers: accepted.expires_at.map(|expires_at| {
                 Box::new(Timers { expires_at: Some(expires_at), ..Timers::default() })
             }),
@@ -222,7 +201,7 @@ impl Message {
     /// What a message inherits that names this one as its parent.
     #[must_use]
     pub fn as_parent(&self) -> Parent {
-        let sender = self.sender.clone();
+        let sender = Sender::clone(&self.sender);
         match &self.branch {
             Some(place) => {
                 Parent { sender, root: place.root, branch: place.branch, hops: place.hops }
@@ -246,23 +225,74 @@ impl Message {
         self.timers.as_ref()?.orphaned
     }
 
-    /// The queue it is in, or was in last.
+    /// The last lease that was settled without ending the message.
     #[must_use]
-    pub fn queue(&self) -> &Recipient {
-        match &self.place {
-            Place::New => &self.to,
-            Place::Ready { queue }
-            | Place::Waiting { queue, .. }
-            | Place::Leased { queue, .. }
-            | Place::Closing { queue }
-            | Place::Held { queue, .. } => queue,
+    pub fn settled(&self) -> Option<u32> {
+        self.tried.as_ref()?.settled
+    }
+
+    /// Leases that ended without a settlement, the agent's fault or its machine's.
+    #[must_use]
+    pub fn lost(&self) -> u16 {
+        self.tried.as_ref().map_or(0, |tried| tried.lost)
+    }
+
+    /// The attempt whose lease was lost, and whether it counts, while its stream is being closed.
+    #[must_use]
+    pub fn lost_attempt(&self) -> Option<&LostAttempt> {
+        self.tried.as_ref()?.lost_attempt.as_ref()
+    }
+
+    /// Which life this is, from 1: each redrive begins another (I-27).
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.tried.as_ref().map_or(1, |tried| tried.generation)
+    }
+
+    /// Since when it waits for its next delivery: since it was accepted, or since the one before ended.
+    #[must_use]
+    pub fn ready_at(&self) -> WallTime {
+        self.tried.as_ref().map_or(self.accepted_at, |tried| tried.ready_at)
+    }
+
+    /// What it died of, while its recipient's dead letters have no room for it.
+    #[must_use]
+    pub fn parked(&self) -> Option<&(Failure, Option<Body>)> {
+        self.tried.as_ref()?.parked.as_deref()
+    }
+
+    pub(super) fn tried(&mut self) -> &mut Tried {
+        let ready_at = self.accepted_at;
+        self.tried.get_or_insert_with(|| {
+            Box::new(Tried {
+                settled: None,
+                lost_attempt: None,
+                lost: 0,
+                generation: 1,
+                ready_at,
+                parked: None,
+            })
+        })
+    }
+
+    /// Its agent settled its lease at `at`, and it lives on.
+    pub(super) fn settle_at(&mut self, at: WallTime) {
+        let epoch = self.epoch;
+        let tried = self.tried();
+        (tried.settled, tried.ready_at) = (Some(epoch), at);
+    }
+
+    /// Its lost attempt is settled in one way or another.
+    pub(super) fn forget_lost_attempt(&mut self) {
+        if let Some(tried) = &mut self.tried {
+            tried.lost_attempt = None;
         }
     }
 
     /// The model whose queue it is in.
     #[must_use]
     pub fn model(&self) -> Option<&ModelName> {
-        match self.queue() {
+        match &*self.queue {
             Recipient::Model(name) => Some(name),
             Recipient::Agent(_) | Recipient::Role(_) | Recipient::AgentsOf(_) => None,
         }
@@ -271,21 +301,17 @@ impl Message {
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         match &self.place {
-            Place::Leased { lease, .. } => Some(lease),
-            Place::New
-            | Place::Ready { .. }
-            | Place::Waiting { .. }
-            | Place::Closing { .. }
-            | Place::Held { .. } => None,
+            Place::Leased(lease) => Some(lease),
+            Place::New | Place::Ready | Place::Waiting(_) | Place::Closing | Place::Held(_) => None,
         }
     }
 
     #[must_use]
     pub fn state(&self) -> MessageState {
         match &self.place {
-            Place::New | Place::Ready { .. } | Place::Closing { .. } => MessageState::Queued,
-            Place::Waiting { .. } | Place::Held { .. } => MessageState::Waiting,
-            Place::Leased { .. } => MessageState::Leased,
+            Place::New | Place::Ready | Place::Closing => MessageState::Queued,
+            Place::Waiting(_) | Place::Held(_) => MessageState::Waiting,
+            Place::Leased(_) => MessageState::Leased,
         }
     }
 
@@ -304,13 +330,14 @@ impl Message {
 
     /// It has become a dead letter: what is only of use to the living is let go of.
     pub(super) fn die(&mut self, epoch: u32) {
-        self.settled = (epoch > 0).then_some(epoch);
-        self.lost_attempt = None;
-        self.lost = 0;
+        let tried = self.tried();
+        tried.settled = (epoch > 0).then_some(epoch);
+        tried.lost_attempt = None;
+        tried.lost = 0;
+        tried.parked = None;
         if let Some(timers) = &mut self.timers {
             timers.orphaned = None;
         }
-        self.parked = None;
         if let Some(consultation) = &mut self.consultation {
             consultation.attempts = Vec::new();
             consultation.passed_over = Vec::new();
@@ -320,10 +347,12 @@ impl Message {
     /// A new life: everything begins again but the epochs, so that no token of the last one counts.
     pub(super) fn revive(&mut self, at: WallTime, deadline: WallTime, generation: u32) {
         self.accepted_at = at;
-        self.ready_at = at;
         self.deadline = deadline;
-        self.generation = generation;
         self.place = Place::New;
+        self.queue = Arc::clone(&self.to);
+        let tried = self.tried();
+        tried.ready_at = at;
+        tried.generation = generation;
         if let Some(consultation) = &mut self.consultation {
             consultation.candidate = 0;
             consultation.tries_here = 0;
@@ -355,7 +384,7 @@ impl Message {
             agent: Some(lease.agent.clone()),
             failure: None,
             latency: at.since(lease.since),
-            wait: lease.since.since(self.ready_at),
+            wait: lease.since.since(self.ready_at()),
             first_token: None,
             usage: Usage::default(),
             cost_usd: None,
@@ -429,6 +458,6 @@ mod tests {
     /// 1,000,000 messages within 400 MB: docs/benchmarks.md.
     #[test]
     fn a_living_message_is_small() {
-        assert!(size_of::<Message>() <= 256, "{} bytes", size_of::<Message>());
+        assert!(size_of::<Message>() <= 216, "{} bytes", size_of::<Message>());
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: a message is ready, waiting, held, leased or closing; never two of these.
 //! Invariant: this module knows neither models nor links, only whose turn it is.
 
+mod body;
 mod dead;
 mod deadlines;
 mod message;
@@ -15,6 +16,7 @@ mod table;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
+    sync::Arc,
 };
 
 use broker_proto::{
@@ -22,6 +24,7 @@ use broker_proto::{
     WallTime,
 };
 
+pub use body::{Body, BodyKey, Keys};
 pub use dead::Dead;
 use deadlines::Deadlines;
 pub(super) use message::Answered;
@@ -51,17 +54,6 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The key of one stored content: its hash and a copy number, as the journal writes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BodyKey(pub [u8; 40]);
-
-/// Stored bytes, in pieces.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Body {
-    pub keys: Box<[BodyKey]>,
-    pub size_bytes: u64,
-}
-
 /// A finished message that the projection may not know yet.
 #[derive(Debug, Clone)]
 struct Ended {
@@ -87,7 +79,8 @@ pub struct State {
     /// Those ended that the projection may not know. Looked up, never walked.
     known: HashMap<(Sender, MessageId), Known>,
     /// One of each name, which all messages share.
-    senders: BTreeSet<Sender>,
+    senders: BTreeSet<Arc<Sender>>,
+    recipients: BTreeSet<Arc<Recipient>>,
     ended_epochs: HashMap<Seq, u32>,
     ended: VecDeque<Ended>,
     finish_no: u64,
@@ -320,73 +313,76 @@ impl State {
         match event {
             Event::Accepted(accepted) => self.accept(accepted),
             Event::Routed { subject, at, queue, candidate, wait_until, passed_over, why } => {
+                let queue = shared(&mut self.recipients, queue);
                 self.place(subject.seq, |message| {
                     // Straight out of a lease: its agent settled it, and may say so again (I-19).
                     if message.lease().is_some() {
-                        message.settled = Some(message.epoch);
-                        message.ready_at = *at;
+                        message.settle_at(*at);
                     }
-                    if let (Place::Held { .. }, Some(consultation)) =
-                        (&message.place, message.consultation.as_deref_mut())
-                    {
-                        message.ready_at = *at;
+                    let is_held = matches!(message.place, Place::Held(_));
+                    if let Some(consultation) = message.consultation.as_mut().filter(|_| is_held) {
                         consultation.begin_anew();
+                        message.tried().ready_at = *at;
                     }
                     message.routed(*candidate, passed_over, why);
-                    match wait_until {
-                        None => Place::Ready { queue: queue.clone() },
-                        Some(until) => Place::Waiting { queue: queue.clone(), until: *until },
-                    }
+                    message.queue = queue;
+                    wait_until.map_or(Place::Ready, Place::Waiting)
                 });
             }
-            Event::Held { subject, at, queue, hold, .. } => self.place(subject.seq, |message| {
-                // Whoever works on what is suspended is told that its lease is lost (I-14).
-                if message.lease().is_some() && *hold != Hold::Suspended {
-                    message.settled = Some(message.epoch);
-                }
-                message.ready_at = *at;
-                Place::Held { queue: queue.clone(), hold: *hold }
-            }),
+            Event::Held { subject, at, queue, hold, .. } => {
+                let queue = shared(&mut self.recipients, queue);
+                self.place(subject.seq, |message| {
+                    // Whoever works on what is suspended is told that its lease is lost (I-14).
+                    if message.lease().is_some() && *hold != Hold::Suspended {
+                        message.tried().settled = Some(message.epoch);
+                    }
+                    message.tried().ready_at = *at;
+                    message.queue = queue;
+                    Place::Held(*hold)
+                });
+            }
             Event::Leased { subject, at, epoch, agent, instance, pulled } => {
                 self.charge(subject.seq);
                 self.place(subject.seq, |message| {
                     message.epoch = *epoch;
-                    Place::Leased {
-                        queue: message.queue().clone(),
-                        lease: Box::new(Lease {
-                            agent: agent.clone(),
-                            instance: instance.clone(),
-                            pulled: *pulled,
-                            since: *at,
-                            ends: BootTime::default(),
-                            cap: BootTime::default(),
-                        }),
-                    }
+                    Place::Leased(Box::new(Lease {
+                        agent: agent.clone(),
+                        instance: instance.clone(),
+                        pulled: *pulled,
+                        since: *at,
+                        ends: BootTime::default(),
+                        cap: BootTime::default(),
+                    }))
                 });
             }
             Event::AttemptFailed { subject, at, attempt, shown } => {
                 self.place(subject.seq, |message| {
                     message.attempt_failed(attempt, *shown);
                     // An attempt whose lease was lost settled nothing: its agent is told so if it comes late (I-14).
-                    if message.lease().is_some() {
-                        message.settled = Some(attempt.number);
+                    let is_settled = message.lease().is_some();
+                    let tried = message.tried();
+                    if is_settled {
+                        tried.settled = Some(attempt.number);
                     }
-                    message.lost_attempt = None;
-                    message.ready_at = *at;
-                    Place::Closing { queue: message.queue().clone() }
+                    tried.lost_attempt = None;
+                    tried.ready_at = *at;
+                    Place::Closing
                 });
             }
             Event::LeaseLost { subject, at, counts, .. } => self.place(subject.seq, |message| {
-                message.lost = message.lost.saturating_add(u16::from(*counts));
-                message.lost_attempt = Some(Box::new((*counts, message.lost_at(*at).map(Box::new))));
-                message.ready_at = *at;
-                Place::Closing { queue: message.queue().clone() }
+                let attempt = message.lost_at(*at).map(Box::new);
+                let tried = message.tried();
+                tried.lost = tried.lost.saturating_add(u16::from(*counts));
+                tried.lost_attempt = Some((*counts, attempt));
+                tried.ready_at = *at;
+                Place::Closing
             }),
             Event::DeliveryFailed { subject, at, epoch, .. } => {
                 self.place(subject.seq, |message| {
-                    message.settled = Some(*epoch);
-                    message.ready_at = *at;
-                    Place::Closing { queue: message.queue().clone() }
+                    let tried = message.tried();
+                    tried.settled = Some(*epoch);
+                    tried.ready_at = *at;
+                    Place::Closing
                 });
             }
             Event::Parked { subject, queue, failure, reply, .. } => {
@@ -406,7 +402,7 @@ impl State {
             }
             Event::TaskStopped { subject, attempt, .. } => {
                 if let Some(message) = self.messages.get_mut(subject.seq) {
-                    message.lost_attempt = None;
+                    message.forget_lost_attempt();
                 }
                 self.consultation(subject.seq, |consultation| {
                     consultation.attempts.extend(attempt.as_deref().cloned());
@@ -439,7 +435,7 @@ impl State {
         match note {
             Note::LeaseRuns { seq, ends, cap } => {
                 let Some(message) = self.messages.get_mut(*seq) else { return };
-                let Place::Leased { lease, .. } = &mut message.place else { return };
+                let Place::Leased(lease) = &mut message.place else { return };
                 self.leases.remove(&(lease.ends, *seq));
                 if cap.is_none() {
                     self.inherited.remove(seq);
@@ -478,7 +474,7 @@ impl State {
             }
             Note::LostAttempt { seq, attempt, counts } => {
                 if let Some(message) = self.messages.get_mut(*seq) {
-                    message.lost_attempt = Some(Box::new((*counts, attempt.clone())));
+                    message.tried().lost_attempt = Some((*counts, attempt.clone()));
                 }
             }
             Note::Projected { finish_no } => self.forget(*finish_no),
@@ -504,18 +500,10 @@ impl State {
     fn accept(&mut self, accepted: &super::Accepted) {
         let seq = accepted.subject.seq;
         self.skip_to(seq);
-        let mut message = Message::accepted(accepted);
-        // Names that were read from the store each brought bytes of their own.
-        match self.senders.get(&message.sender) {
-            Some(sender) => message.sender = sender.clone(),
-            None => {
-                self.senders.insert(message.sender.clone());
-            }
-        }
-        if let Some((to, _)) = self.queues.get_key_value(&message.to) {
-            message.to = to.clone();
-        }
-        let counters = self.counters.entry(message.to.clone()).or_default();
+        let sender = shared(&mut self.senders, &accepted.sender);
+        let to = shared(&mut self.recipients, &accepted.to);
+        let mut message = Message::accepted(accepted, sender, to);
+        let counters = self.counters.entry(accepted.to.clone()).or_default();
         counters.accepted += 1;
         *counters.of(message.state()) += 1;
         if let Some(numbered) = &accepted.numbered {
@@ -543,10 +531,6 @@ impl State {
         let Some(message) = self.messages.get_mut(seq) else { return };
         let before = message.state();
         message.place = to(message);
-        if *message.queue() == message.to {
-            let own = message.to.clone();
-            message.place.share(own);
-        }
         count(&mut self.counters, &message.to, before, message.state());
         self.enter(seq);
         self.judge_line(seq);
@@ -558,20 +542,20 @@ impl State {
         if let Some(line) = message.strict_line() {
             self.strict.enter(line, message);
         }
-        let ready = self.queues.entry(message.queue().clone()).or_default();
+        let ready = self.queues.entry(Recipient::clone(&message.queue)).or_default();
         ready.count(message);
         match &message.place {
-            Place::Ready { .. } => {
+            Place::Ready => {
                 ready.push(message, |seq| is_held_back(&self.messages, &self.strict, seq));
             }
-            Place::Leased { lease, .. } => {
+            Place::Leased(lease) => {
                 ready.lease();
                 self.leases.insert((lease.ends, seq));
             }
-            Place::Waiting { .. } => {
+            Place::Waiting(_) => {
                 self.waits.insert((message.due(), seq));
             }
-            Place::New | Place::Closing { .. } | Place::Held { .. } => {}
+            Place::New | Place::Closing | Place::Held(_) => {}
         }
     }
 
@@ -582,29 +566,24 @@ impl State {
             self.strict.leave(line, seq);
         }
         // A new message is nowhere yet.
-        let (Place::Ready { queue }
-        | Place::Leased { queue, .. }
-        | Place::Waiting { queue, .. }
-        | Place::Closing { queue }
-        | Place::Held { queue, .. }) = &message.place
-        else {
+        if matches!(message.place, Place::New) {
             return;
-        };
-        let Some(ready) = self.queues.get_mut(queue) else { return };
+        }
+        let Some(ready) = self.queues.get_mut(&*message.queue) else { return };
         ready.discount(message);
         match &message.place {
-            Place::Ready { .. } => {
+            Place::Ready => {
                 ready.remove(message, |seq| is_held_back(&self.messages, &self.strict, seq));
             }
-            Place::Leased { lease, .. } => {
+            Place::Leased(lease) => {
                 ready.unlease();
                 self.leases.remove(&(lease.ends, seq));
             }
-            Place::Waiting { .. } => {
+            Place::Waiting(_) => {
                 self.waits.remove(&(message.due(), seq));
             }
-            Place::Held { hold: Hold::Parked, .. } => self.dead.unpark(&message.to, seq),
-            Place::New | Place::Closing { .. } | Place::Held { .. } => {}
+            Place::Held(Hold::Parked) => self.dead.unpark(&message.to, seq),
+            Place::New | Place::Closing | Place::Held(_) => {}
         }
     }
 
@@ -627,7 +606,7 @@ impl State {
     /// A delivery counts against its priority's share while the message is still in its lane.
     fn charge(&mut self, seq: Seq) {
         let Some(message) = self.messages.get(seq) else { return };
-        if let Some(ready) = self.queues.get_mut(message.queue()) {
+        if let Some(ready) = self.queues.get_mut(&*message.queue) {
             ready.charge(message.priority);
         }
     }
@@ -643,7 +622,7 @@ impl State {
         if let Some(until) = message.orphaned() {
             self.orphans.remove(&(until, seq));
         }
-        let key = (message.sender.clone(), message.id);
+        let key = (Sender::clone(&message.sender), message.id);
         let Message { digest, accepted_at, deadline, .. } = *message;
         let numbered = message.timers.as_mut().and_then(|timers| timers.numbered.take());
         // One that lives again is still known by its first receipt.
@@ -670,12 +649,14 @@ impl State {
     }
 
     fn park(&mut self, seq: Seq, queue: &Recipient, failure: &Failure, reply: Option<&Body>) {
+        let queue = shared(&mut self.recipients, queue);
         self.place(seq, |message| {
-            if message.lease().is_some() {
-                message.settled = Some(message.epoch);
-            }
-            message.parked = Some(Box::new((failure.clone(), reply.cloned())));
-            Place::Held { queue: queue.clone(), hold: Hold::Parked }
+            let settled = message.lease().map(|_| message.epoch);
+            let tried = message.tried();
+            tried.settled = settled.or(tried.settled);
+            tried.parked = Some(Box::new((failure.clone(), reply.cloned())));
+            message.queue = queue;
+            Place::Held(Hold::Parked)
         });
         if let Some(message) = self.messages.get(seq) {
             self.dead.park(&message.to, seq);
@@ -694,7 +675,7 @@ impl State {
     fn purge(&mut self, seq: Seq) {
         let Some(message) = self.dead.remove(seq) else { return };
         count(&mut self.counters, &message.to, MessageState::Dead, MessageState::Purged);
-        self.let_go(seq, (message.sender, message.id));
+        self.let_go(seq, (Sender::clone(&message.sender), message.id));
     }
 
     fn forget(&mut self, finish_no: u64) {
@@ -708,6 +689,16 @@ impl State {
             }
         }
     }
+}
+
+/// The one copy of this name that all messages share.
+fn shared<T: Clone + Ord>(names: &mut BTreeSet<Arc<T>>, name: &T) -> Arc<T> {
+    if let Some(name) = names.get(name) {
+        return Arc::clone(name);
+    }
+    let name = Arc::new(name.clone());
+    names.insert(Arc::clone(&name));
+    name
 }
 
 fn is_held_back(messages: &Messages, strict: &Strict, seq: Seq) -> bool {

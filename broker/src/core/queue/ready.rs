@@ -226,19 +226,19 @@ impl Ready {
     pub(super) fn count(&mut self, message: &super::Message) {
         self.alive.add(message.body.size_bytes);
         if message.priority == Priority::Urgent {
-            let urgent = self.urgent.entry(message.sender.clone()).or_default();
+            let urgent = self.urgent.entry(Sender::clone(&message.sender)).or_default();
             urgent.add(message.body.size_bytes);
         }
     }
 
     pub(super) fn discount(&mut self, message: &super::Message) {
         self.alive.take(message.body.size_bytes);
-        if let Some(urgent) = self.urgent.get_mut(&message.sender)
+        if let Some(urgent) = self.urgent.get_mut(&*message.sender)
             && message.priority == Priority::Urgent
         {
             urgent.take(message.body.size_bytes);
             if urgent.messages == 0 {
-                self.urgent.remove(&message.sender);
+                self.urgent.remove(&*message.sender);
             }
         }
     }

@@ -28,18 +28,18 @@ impl Strict {
     pub(super) fn enter(&mut self, line: Line, message: &Message) {
         let entry = (line, message.seq);
         match &message.place {
-            Place::Leased { .. } | Place::Closing { .. } => {
+            Place::Leased(_) | Place::Closing => {
                 self.out.insert(entry);
             }
             // As good as a dead letter, which holds nobody back either.
-            Place::Held { hold: Hold::Parked, .. } => {}
-            Place::Waiting { .. } | Place::Held { .. } => {
+            Place::Held(Hold::Parked) => {}
+            Place::Waiting(_) | Place::Held(_) => {
                 self.waiting.insert(entry);
             }
-            Place::Ready { queue } if *queue != message.to => {
-                self.strays.entry(line).or_default().insert(queue.clone());
+            Place::Ready if message.queue != message.to => {
+                self.strays.entry(line).or_default().insert(Recipient::clone(&message.queue));
             }
-            Place::New | Place::Ready { .. } => {}
+            Place::New | Place::Ready => {}
         }
     }
 

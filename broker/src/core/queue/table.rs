@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher, RandomState},
+    sync::Arc,
 };
 
 use broker_proto::{MessageId, Sender};
@@ -49,7 +50,7 @@ impl Messages {
 
     pub(super) fn insert(&mut self, message: Message) {
         let Self { runs, keys, hasher } = self;
-        let (seq, id, sender) = (message.seq, message.id, message.sender.clone());
+        let (seq, id, sender) = (message.seq, message.id, Arc::clone(&message.sender));
         let run = runs.entry(seq.0 / RUN).or_insert_with(|| Run {
             places: std::iter::repeat_with(|| None).take(RUN as usize).collect(),
             taken: 0,
@@ -95,5 +96,5 @@ fn place(runs: &BTreeMap<u64, Run>, seq: Seq) -> Option<&Message> {
 }
 
 fn is(message: Option<&Message>, sender: &Sender, id: MessageId) -> bool {
-    message.is_some_and(|message| message.id == id && message.sender == *sender)
+    message.is_some_and(|message| message.id == id && *message.sender == *sender)
 }

@@ -156,7 +156,7 @@ pub(super) fn letter(id: MessageId, to: Recipient) -> NewMessage {
         kind: MessageType::Delegation,
         priority: Priority::Normal,
         digest: Digest([1; 32]),
-        body: Body { keys: Box::default(), size_bytes: 400 },
+        body: Body { size_bytes: 400, ..Body::default() },
         expires_at: None,
         session: None,
         ordering_key: None,

@@ -248,7 +248,7 @@ impl Observed {
                 let journal = self.world.journal.len();
                 let reply = self.decide(Command::Settle(Box::new(settle)));
                 assert_eq!(journal, self.world.journal.len(), "I-14");
-                let settled = self.world.state.queue.get(seq).map(|m| m.settled);
+                let settled = self.world.state.queue.get(seq).map(|m| m.settled());
                 assert!(reply.is_err() || settled == Some(Some(epoch)) || settled.is_none());
             }
             Step::Beat { name } => {

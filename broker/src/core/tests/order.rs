@@ -132,7 +132,7 @@ fn a_strict_key_waits_for_what_is_held() {
     let held = crate::core::Event::Held {
         subject: message.subject(),
         at: world.wall(),
-        queue: message.to.clone(),
+        queue: Recipient::clone(&message.to),
         hold: crate::core::queue::Hold::InputRequired,
         why: "asked back".into(),
     };

@@ -214,7 +214,7 @@ fn everything_alive_counts_wherever_in_the_queue_it_is() {
     let event = Event::Held {
         subject: message.subject(),
         at: world.wall(),
-        queue: message.to.clone(),
+        queue: Recipient::clone(&message.to),
         hold: Hold::Suspended,
         why: String::new(),
     };

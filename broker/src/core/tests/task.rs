@@ -10,7 +10,7 @@ use crate::core::{
 type Way = fn(&mut World, Seq);
 
 fn body(size_bytes: u64) -> Body {
-    Body { keys: Box::default(), size_bytes }
+    Body { size_bytes, ..Body::default() }
 }
 
 fn ask() -> Outcome {
@@ -472,6 +472,6 @@ fn a_step_for_what_is_no_task_is_refused() {
     let seq = world.ask("opus");
     let id = world.state.queue.get(seq).unwrap().id;
     assert_eq!(world.task(seq, TaskStep::Suspend), Err(Refusal::NotATask(id)));
-    let held = |message: &Message| matches!(message.place, Place::Held { .. });
+    let held = |message: &Message| matches!(message.place, Place::Held(_));
     assert!(!held(world.state.queue.get(seq).unwrap()));
 }
