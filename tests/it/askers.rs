@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use broker_proto::{AskOptions, MessageState, Part, Terminal};
+use broker_proto::{AnswerFrame, AskOptions, MessageState, Part, Terminal};
 use broker_tests::{Place, Plan, Reader, TestBroker, new_id, question, within};
+use futures::StreamExt as _;
 
 /// I-37
 #[tokio::test]
@@ -29,6 +30,35 @@ async fn an_asker_that_comes_back_misses_nothing() {
     let mut again = Reader::attach(&broker.client(), id).await;
     again.end().await;
     assert_eq!(again.text(), "one two three");
+}
+
+/// I-7: each asker is told whether its own call was the first, also where another's answer is already running.
+#[tokio::test]
+async fn the_same_question_asked_again_is_said_to_be_a_duplicate() {
+    let broker = TestBroker::start().await;
+    let client = broker.client();
+    let mut agent = broker.agent("a", &["opus"]).await;
+    let asked = question("opus", "hi");
+    let (mut receipts, mut askers) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let ask = client.ask(asked.clone(), AskOptions::default());
+        let mut frames = within("the stream", ask).await.unwrap();
+        match within("the receipt", frames.next()).await {
+            Some(Ok(AnswerFrame::Accepted(receipt))) => receipts.push(receipt),
+            other => panic!("{other:?}"),
+        }
+        askers.push(frames);
+    }
+    agent.answer("hi").await;
+    let mut late = within("the stream", client.ask(asked, AskOptions::default())).await.unwrap();
+    let Some(Ok(AnswerFrame::Accepted(last))) = within("the receipt", late.next()).await else {
+        panic!("no receipt")
+    };
+    receipts.push(last);
+
+    let duplicates: Vec<bool> = receipts.iter().map(|receipt| receipt.is_duplicate).collect();
+    assert_eq!(duplicates, [false, true, true]);
+    assert!(receipts.iter().all(|receipt| receipt.accepted_at == receipts[0].accepted_at));
 }
 
 /// I-37

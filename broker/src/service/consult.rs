@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    AskOptions, Message, MessageName, MessageState, Part, Payload, Receipt, Routed, Terminal,
+    AnswerFrame, AskOptions, Message, MessageName, MessageState, Part, Payload, Receipt, Routed,
+    Terminal,
     convert::{InvalidField, Stored as _},
     pb,
 };
@@ -109,7 +110,7 @@ impl ConsultService {
         slot: Arc<Slot>,
         seen: Seen,
         allow_restart: bool,
-    ) -> impl futures::Stream<Item = Result<broker_proto::AnswerFrame, Status>> + Send + use<> {
+    ) -> impl futures::Stream<Item = Result<AnswerFrame, Status>> + Send + use<> {
         let seq = slot.seq();
         let (asker, is_first) = Asker::join(slot, seen, allow_restart);
         if is_first {
@@ -163,10 +164,18 @@ impl pb::consult_service_server::ConsultService for ConsultService {
         let request = request.into_inner();
         let (message, options) = asked(request.message, request.options)?;
         let (id, allow_restart) = (message.id, options.allow_restart);
-        self.intake.consult(&sender, message, options).await.map_err(status::intake)?;
+        let receipt =
+            self.intake.consult(&sender, message, options).await.map_err(status::intake)?;
         let slot = self.slot(&caller, id.into()).await?;
         let frames = self.join(slot, Seen::default(), allow_restart).await;
-        let frames = frames.map(|frame| Ok(pb::AskResponse { frame: Some(frame?.into()) }));
+        let frames = frames.map(move |frame| {
+            let frame = match frame? {
+                // The slot has the first asker's.
+                AnswerFrame::Accepted(_) => AnswerFrame::Accepted(receipt.clone()),
+                other => other,
+            };
+            Ok(pb::AskResponse { frame: Some(frame.into()) })
+        });
         Ok(Response::new(frames.boxed()))
     }
 
