@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
-    MODELS, Output, Plan, ScriptedAgent, brokerctl, eventually, process::end_in_order, program,
-    signal,
+    ANY_DISK, MODELS, Output, Plan, ScriptedAgent, brokerctl, eventually, process::end_in_order,
+    program, signal,
 };
 
 /// A broker as a process, with a folder that outlives it.
@@ -40,6 +40,7 @@ impl TestDaemon {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path());
         let child = Command::new(program("brokerd"))
             .env_clear()
+            .envs(ANY_DISK)
             .arg("--config")
             .arg(self.folder.path().join("test.toml"))
             .arg("--data-dir")

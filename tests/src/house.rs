@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::{
-    Control, Output, Program, Running, brokerctl, descendants, process::end_in_order, program,
-    signal, within,
+    ANY_DISK, Control, Output, Program, Running, brokerctl, descendants, process::end_in_order,
+    program, signal, within,
 };
 
 /// The whole house on a folder of its own. Dropping it stops it in order.
@@ -55,6 +55,7 @@ impl TestHouse {
         let log = fs::File::create(folder.path().join("up.log")).expect("the log can be written");
         let mut child = Command::new(program("brokerctl"))
             .env_clear()
+            .envs(ANY_DISK)
             .envs(env.iter().copied())
             .args(["up", "--simulated", "--config"])
             .arg(&config)

@@ -34,6 +34,8 @@ pub use control::Control;
 pub use daemon::TestDaemon;
 pub use house::TestHouse;
 pub use link::{RawLink, channel, done, hello, reason_of, upload_chunk};
-pub use process::{Output, Program, Running, brokerctl, descendants, program, repository, signal};
+pub use process::{
+    ANY_DISK, Output, Program, Running, brokerctl, descendants, program, repository, signal,
+};
 pub use question::{MODELS, new_id, question, text_payload};
 pub use wait::{PATIENCE, eventually, within};

@@ -18,6 +18,9 @@ use tokio::{
 
 use crate::{PATIENCE, within};
 
+/// Variables for a broker that a test runs: how full its disk is decides nothing, except where I-28 is tested.
+pub const ANY_DISK: [(&str, &str); 1] = [("BROKER_BROKER_STORE_RESERVE_PERCENT", "0")];
+
 /// A program of the workspace. It is built before the tests: `cargo build --workspace --bins --examples`.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
@@ -110,7 +113,12 @@ impl Program {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let mut command = tokio::process::Command::new(program(name));
-        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env_clear()
+            .envs(ANY_DISK)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.kill_on_drop(true);
         Self { command, stdin: Vec::new() }
     }

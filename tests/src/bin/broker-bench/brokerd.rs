@@ -95,7 +95,7 @@ impl Brokerd {
 
 fn spawn(folder: &Path, config: &Path) -> anyhow::Result<Process> {
     let mut command = sibling("brokerd")?;
-    command.arg("--exit-with-parent").arg("--config").arg(config);
+    command.envs(broker_tests::ANY_DISK).arg("--exit-with-parent").arg("--config").arg(config);
     command.arg("--data-dir").arg(folder.join("data"));
     Process::start(&mut command, "brokerd", folder)
 }

@@ -158,6 +158,7 @@ impl World {
         };
         command
             .env_clear()
+            .envs(broker_tests::ANY_DISK)
             .envs(self.setup.variables.iter().cloned())
             .arg("--config")
             .arg(self.folder.path().join("broker.toml"))

@@ -72,6 +72,7 @@ fn plan(folder: &PrivateFolder, log: Log) -> anyhow::Result<Plan> {
         .local()
         .simulated()
         .set("broker.data_dir", folder.path().display().to_string())
+        .set("broker.store_reserve_percent", "0")
         .set("simulator.tokens_per_second", TOKENS_PER_SECOND)
         .load()?;
     let paths = Paths::resolve(&config.broker, |_| None)?;
