@@ -38,8 +38,9 @@ faults *ARGS:
     cargo build --workspace --features broker/planted-bugs --bin brokerd-planted
     target/debug/broker-faults {{ARGS}}
 
-# The same, as often and as long as a night allows.
+# The same, as often and as long as a night allows, behind 10,000 simulated histories.
 faults-long *ARGS:
+    SIM_SEEDS=10000 cargo test -p broker --lib sim::
     cargo build --workspace --bins
     cargo build --workspace --features broker/planted-bugs --bin brokerd-planted
     target/debug/broker-faults --long {{ARGS}}

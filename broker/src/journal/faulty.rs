@@ -1,11 +1,12 @@
 //! A journal that misbehaves on command, around any other; for tests of what stands above.
 //!
-//! Faults are scripted one per append and used up in order; an append without one is passed through. What the log
-//! holds afterwards is what the fault says, so a test may open the inner journal and look.
+//! Faults are scripted one per append and used up in order; an append without one is passed through. Or every append is
+//! held until it is told what becomes of it. What the log holds afterwards is what the fault says, so a test may open the
+//! inner journal and look.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -82,19 +83,67 @@ pub struct Script {
     state: Arc<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     faults: Mutex<VecDeque<Fault>>,
+    holds_all: AtomicBool,
+    /// The append that is held, and the word it waits for.
+    held: Gate,
+    is_held: AtomicBool,
+    verdict: Mutex<Option<Fault>>,
+    /// At most this much room is left.
+    room: AtomicU64,
     claims: AtomicU64,
     appends: AtomicU64,
     syncs: AtomicU64,
     puts: AtomicU64,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            faults: Mutex::default(),
+            holds_all: AtomicBool::default(),
+            held: Gate::new(),
+            is_held: AtomicBool::default(),
+            verdict: Mutex::default(),
+            room: AtomicU64::new(u64::MAX),
+            claims: AtomicU64::default(),
+            appends: AtomicU64::default(),
+            syncs: AtomicU64::default(),
+            puts: AtomicU64::default(),
+        }
+    }
+}
+
 impl Script {
+    /// From now on each append waits for [`Script::decide`].
+    pub fn hold_all(&self) {
+        self.state.holds_all.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether an append waits for its word.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.state.is_held.load(Ordering::SeqCst)
+    }
+
+    /// What becomes of the append that waits; `None`: it is stored. Nothing when none waits.
+    pub fn decide(&self, fault: Option<Fault>) {
+        if self.state.is_held.swap(false, Ordering::SeqCst) {
+            *lock(&self.state.verdict) = fault;
+            self.state.held.release();
+        }
+    }
+
+    /// The store shows no more room than this.
+    pub fn set_room(&self, bytes: u64) {
+        self.state.room.store(bytes, Ordering::SeqCst);
+    }
+
     /// The next append without a fault of its own gets this one.
     pub fn then(&self, fault: Fault) {
-        self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).push_back(fault);
+        lock(&self.state.faults).push_back(fault);
     }
 
     /// Claims that were answered with a writer.
@@ -121,9 +170,18 @@ impl Script {
         self.state.puts.load(Ordering::SeqCst)
     }
 
-    fn next(&self) -> Option<Fault> {
-        self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    async fn next(&self) -> Option<Fault> {
+        if !self.state.holds_all.load(Ordering::SeqCst) {
+            return lock(&self.state.faults).pop_front();
+        }
+        self.state.is_held.store(true, Ordering::SeqCst);
+        self.state.held.wait().await;
+        lock(&self.state.verdict).take()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The misbehaving journal.
@@ -211,7 +269,7 @@ impl FaultyWriter {
     }
 
     async fn suffer(&mut self, batch: Batch) -> Result<BatchNo, AppendError> {
-        match self.script.next() {
+        match self.script.next().await {
             None => self.store(batch).await,
             Some(Fault::NotStored(why)) => Err(AppendError::NotStored(why)),
             Some(Fault::UnknownStored) => {
@@ -263,7 +321,9 @@ impl Writer for FaultyWriter {
     }
 
     fn room(&self) -> Room {
-        self.inner.room()
+        let room = self.inner.room();
+        let bytes = room.bytes.min(self.script.state.room.load(Ordering::SeqCst));
+        Room { bytes, ..room }
     }
 }
 

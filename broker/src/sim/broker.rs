@@ -1,12 +1,9 @@
 //! One running broker, driven by hand: the real engine, intake and fold on a fake disk and a fake clock.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     pin::{Pin, pin},
-    sync::{
-        Arc, LazyLock, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, LazyLock, Mutex},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -17,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 use broker_config::Config;
 use broker_proto::WallTime;
 
-use super::disk::{Arm, SimJournal};
 use crate::{
     app::rehearsal,
     context::Bodies,
-    core::{BootTime, Command, Effect, Now, Policy, queue::Seq},
+    core::{BootTime, BrokerClock, Command, Effect, Jump, Now, Policy, queue::Seq},
     engine::{self, Clock, EngineHandle, Fatal, Outlet, Returned},
     intake::{Intake, Limits},
     journal::{
         Journal,
+        faulty::{Faulty, Script},
         memory::{MemoryJournal, Store},
     },
     projection::{self, Projection},
@@ -33,31 +30,48 @@ use crate::{
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| Config::shipped().unwrap());
 
-/// Small bounds, so that they are reached.
-pub(super) static POLICY: LazyLock<Policy> = LazyLock::new(|| {
-    let policy = rehearsal::policy();
-    Policy { max_lost_leases: 3, queue_messages: 6, ..policy }
-});
+/// Small bounds, so that they are reached; or a queue with room for a backlog.
+pub(super) fn policy(is_roomy: bool) -> Policy {
+    static POLICY: LazyLock<Policy> = LazyLock::new(rehearsal::policy);
+    let queue_messages = if is_roomy { 120 } else { 6 };
+    Policy { max_lost_leases: 3, dead_letters: 2, queue_messages, ..POLICY.clone() }
+}
 
 /// The machine's two clocks. Written by the scheduler.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) wall: u64,
     pub(super) boot: Duration,
+    /// When broker time was read as what: the first time and the last.
+    pub(super) read: BTreeMap<WallTime, (Duration, Duration)>,
 }
 
-/// One broker's view of them: broker time never steps back (I-23).
+/// One broker's view of them, by the rules of broker time (I-23).
 #[derive(Debug)]
-struct SimClock {
+pub(super) struct SimClock {
     machine: Arc<Mutex<Machine>>,
-    highest: AtomicU64,
+    rule: Mutex<BrokerClock>,
 }
 
 impl Clock for SimClock {
     fn now(&self) -> Now {
-        let machine = self.machine.lock().unwrap();
-        let before = self.highest.fetch_max(machine.wall, Ordering::Relaxed);
-        Now { wall: WallTime(before.max(machine.wall)), boot: BootTime(machine.boot) }
+        let mut machine = self.machine.lock().unwrap();
+        let boot = machine.boot;
+        let now = self.rule.lock().unwrap().read(WallTime(machine.wall), BootTime(boot));
+        machine.read.entry(now.wall).or_insert((boot, boot)).1 = boot;
+        now
+    }
+
+    fn jump(&self) -> Option<Jump> {
+        self.rule.lock().unwrap().jump()
+    }
+
+    fn confirm(&self) -> bool {
+        self.rule.lock().unwrap().confirm()
+    }
+
+    fn looks_every(&self) -> Option<Duration> {
+        Some(Duration::from_secs(10))
     }
 }
 
@@ -103,7 +117,8 @@ pub(super) struct Broker {
     pub(super) handle: EngineHandle,
     pub(super) intake: Intake,
     pub(super) projection: Projection,
-    pub(super) arm: Arm,
+    pub(super) clock: Arc<SimClock>,
+    pub(super) script: Script,
     pub(super) stop: CancellationToken,
     hands: Hands,
     /// Consultations whose stream has had its last frame.
@@ -128,15 +143,17 @@ impl Broker {
         store: &Store,
         rows: projection::Rows,
         machine: &Arc<Mutex<Machine>>,
+        policy: Policy,
     ) -> Self {
-        let arm = Arm::new();
-        let inner: Arc<dyn Journal> = Arc::new(MemoryJournal::open(store));
-        let journal: Arc<dyn Journal> = Arc::new(SimJournal { inner, arm: arm.clone() });
+        let journal = Faulty::new(Arc::new(MemoryJournal::open(store)));
+        let script = journal.script();
+        script.hold_all();
+        let journal: Arc<dyn Journal> = Arc::new(journal);
         let opening = projection::open(Arc::clone(&journal), projection::Place::Rows(rows));
         let (projection, fold) = opening.now_or_never().unwrap().unwrap();
         let mut fold: Running<_> = Box::pin(fold.run(CancellationToken::new()));
         let (writer, state) = {
-            let mut recovering = pin!(engine::recover(&journal, &projection, POLICY.clone()));
+            let mut recovering = pin!(engine::recover(&journal, &projection, policy));
             loop {
                 if let Some(recovered) = poll(recovering.as_mut()) {
                     break recovered.unwrap();
@@ -147,14 +164,17 @@ impl Broker {
         };
         let stored = projection.broker_time().now_or_never().unwrap().unwrap();
         let machine = Arc::clone(machine);
-        let clock: Arc<dyn Clock> =
-            Arc::new(SimClock { machine, highest: AtomicU64::new(stored.0) });
+        let rule = Mutex::new(BrokerClock::not_below(stored));
+        let clock = Arc::new(SimClock { machine, rule });
+        // As soon as it runs; what the wall clock does before that cannot be seen.
+        clock.now();
+        let as_clock: Arc<dyn Clock> = Arc::<SimClock>::clone(&clock);
         let hands = Hands::default();
         let (handle, task) = engine::engine(
             state,
             writer,
             projection.clone(),
-            Arc::clone(&clock),
+            Arc::clone(&as_clock),
             Box::new(hands.clone()),
         );
         let stop = CancellationToken::new();
@@ -169,7 +189,7 @@ impl Broker {
                 dedup_window: CONFIG.broker.dedup_window,
                 dedup_keys: CONFIG.broker.dedup_keys,
             },
-            clock,
+            clock: as_clock,
             seen: Arc::default(),
             highest: Arc::default(),
         };
@@ -182,7 +202,8 @@ impl Broker {
             handle,
             intake,
             projection,
-            arm,
+            clock,
+            script,
             stop,
             hands,
             closed,

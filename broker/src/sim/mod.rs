@@ -6,7 +6,10 @@
 
 mod agent;
 mod broker;
-mod disk;
+mod callers;
+mod calls;
+mod links;
+mod rest;
 mod step;
 mod witness;
 mod world;
@@ -16,7 +19,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use step::{Step, history};
+use step::{History, Step, history};
 use witness::{Checked, Violation};
 use world::World;
 
@@ -31,14 +34,14 @@ struct Run {
     ended: Checked,
 }
 
-fn run(steps: &[Step]) -> Run {
+fn run(history: &History) -> Run {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
     let mut trace = Vec::new();
     let ended = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
-            let mut world = World::new().await;
-            let ended = live(&mut world, steps).await;
+            let mut world = World::new(history.is_roomy).await;
+            let ended = live(&mut world, &history.steps).await;
             trace = std::mem::take(&mut world.trace);
             ended
         })
@@ -59,14 +62,14 @@ async fn live(world: &mut World, steps: &[Step]) -> Checked {
 }
 
 /// A history that breaks the same rule, from which no piece can be taken that was tried.
-fn shorten(steps: &[Step], rule: &str) -> Vec<Step> {
-    let mut shortest = steps.to_vec();
-    let (mut piece, mut tries) = (steps.len() / 2, 0);
+fn shorten(history: &History, rule: &str) -> History {
+    let mut shortest = history.clone();
+    let (mut piece, mut tries) = (history.steps.len() / 2, 0);
     while piece > 0 && tries < TRIES {
         let mut at = 0;
-        while at < shortest.len() && tries < TRIES {
+        while at < shortest.steps.len() && tries < TRIES {
             let mut shorter = shortest.clone();
-            shorter.drain(at..(at + piece).min(shorter.len()));
+            shorter.steps.drain(at..(at + piece).min(shorter.steps.len()));
             tries += 1;
             match run(&shorter).ended {
                 Err(violation) if violation.rule == rule => shortest = shorter,
@@ -80,16 +83,16 @@ fn shorten(steps: &[Step], rule: &str) -> Vec<Step> {
 
 /// Fails with the command that replays it, and the shortest trace that shows it.
 fn check(seed: u64) {
-    let steps = history(seed);
-    let Err(violation) = run(&steps).ended else { return };
-    let shortest = shorten(&steps, violation.rule);
+    let history = history(seed);
+    let Err(violation) = run(&history).ended else { return };
+    let shortest = shorten(&history, violation.rule);
     let again = run(&shortest);
     let Violation { rule, what } = again.ended.err().unwrap_or(violation);
     panic!(
         "seed {seed} breaks {rule}: {what}\nreplay: SIM_SEED={seed} cargo test -p broker --lib sim:: -- --nocapture\n\
          {} of its {} steps show it:\n{}",
-        shortest.len(),
-        steps.len(),
+        shortest.steps.len(),
+        history.steps.len(),
         again.trace.join("\n")
     );
 }
@@ -98,12 +101,11 @@ fn setting(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// I-1, I-2, I-5, I-6, I-7, I-9, I-10, I-13, I-14, I-18, I-19, I-20, I-22, I-23, I-25, I-29, I-31, I-33, I-35.
+/// I-1, I-2, I-3, I-5 to I-14, I-16, I-18, I-19, I-20, I-22, I-23, I-25 to I-29, I-31, I-33, I-35.
 #[test]
 fn no_promise_is_broken_whatever_happens() {
     if let Some(seed) = setting("SIM_SEED") {
-        let steps = history(seed);
-        for line in run(&steps).trace {
+        for line in run(&history(seed)).trace {
             eprintln!("{line}");
         }
         return check(seed);

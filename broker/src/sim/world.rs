@@ -1,114 +1,75 @@
 //! The scheduler: brokers, disk, clocks, callers and agents, moved one step at a time on a single thread.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    pin::Pin,
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 
-use broker_proto::{
-    AskOptions, FailureClass, Message, MessageId, MessageState, MessageType, Part, Payload,
-    Priority, Receipt, Recipient, Sender, Terminal, Usage, WallTime, convert::Stored as _,
-};
+use broker_proto::{MessageState, Terminal};
 
 use super::{
-    agent::{NAMES, Process, Token},
-    broker::{Broker, Machine, Out, POLICY, poll},
-    disk::Verdict,
-    step::{Fault, Step},
-    witness::{Answer, Checked, Key, Violation, Witness, must},
+    agent::{NAMES, Process},
+    broker::{Broker, Machine, Out, policy},
+    callers::{Offer, said_in},
+    calls::{Call, Way},
+    step::{self, Step},
+    witness::{Answer, Checked, Witness, must},
 };
 use crate::{
-    app::rehearsal::{agent, model},
-    core::{
-        Accepted, Command, Effect, Outcome, Reply, SettleCommand,
-        agent::LinkId,
-        queue::{Body, Seq},
-    },
-    engine, intake,
+    core::{Accepted, Effect, Policy, agent::LinkId, queue::Seq},
+    engine::Clock as _,
     journal::{
-        BatchNo, ContentKey, Frame, Journal, Until,
+        BatchNo, Frame, Journal, Until, Why,
+        faulty::{Fault, Gate},
         memory::{MemoryJournal, Store},
     },
-    projection::{Filter, Rows},
+    projection::Rows,
 };
 
 /// 2026-01-01, a moment like any other.
 const START: u64 = 1_767_225_600_000;
-const SENDERS: [&str; 2] = ["app", "batch"];
 /// Bytes of credit that come with each message of it; most messages are smaller.
 const BYTES_PER_CREDIT: u64 = 150;
-/// Rounds within which everything that was accepted comes to its end once nothing goes wrong any more.
-const REST_ROUNDS: usize = 90;
-
-/// A message as its sender keeps it, to send it again.
-#[derive(Debug, Clone)]
-struct Offer {
-    key: Key,
-    message: Message,
-    options: Option<AskOptions>,
-}
-
-/// Something on its way to the broker.
-#[derive(Debug)]
-enum Way {
-    Send { offer: usize, variant: u8 },
-    Cancel { sender: &'static str, id: MessageId },
-    Settle { agent: &'static str, token: Token, how: u8 },
-    Renew { agent: &'static str, leases: Vec<(Seq, u32)> },
-    Credit { link: LinkId, messages: u32 },
-    Asker { seq: Seq, is_back: bool },
-}
-
-/// What a call came back with.
-enum Heard {
-    Sent { key: Key, variant: u8, answer: Answer<Receipt> },
-    Settled { seq: Seq, epoch: u32, again: bool, answer: Answer<()> },
-    Greeted,
-    Other,
-}
-
-struct Call {
-    broker: u64,
-    what: String,
-    /// What it is when the broker is gone before it answers.
-    unheard: Option<(Key, u8)>,
-    future: Pin<Box<dyn Future<Output = Heard>>>,
-}
 
 pub(super) struct World {
     store: Store,
-    rows: Rows,
-    machine: Arc<Mutex<Machine>>,
+    pub(super) rows: Rows,
+    pub(super) policy: Policy,
+    pub(super) bytes_per_credit: u64,
+    pub(super) machine: Arc<Mutex<Machine>>,
     /// The last one is the owner; those before it do not know yet that they are not.
-    brokers: Vec<Broker>,
+    pub(super) brokers: Vec<Broker>,
     started: u64,
-    calls: Vec<Call>,
-    ways: Vec<Way>,
-    processes: Vec<Process>,
-    links: BTreeMap<LinkId, u64>,
-    last_link: u64,
-    offers: Vec<Offer>,
-    asked: Vec<Seq>,
+    pub(super) calls: Vec<Call>,
+    pub(super) ways: Vec<Way>,
+    pub(super) processes: Vec<Process>,
+    pub(super) links: BTreeMap<LinkId, u64>,
+    pub(super) last_link: u64,
+    pub(super) offers: Vec<Offer>,
+    pub(super) asked: Vec<Seq>,
     read: BatchNo,
-    witness: Witness,
+    pub(super) witness: Witness,
     pub(super) trace: Vec<String>,
 }
 
 impl World {
-    pub(super) async fn new() -> Self {
+    pub(super) async fn new(is_roomy: bool) -> Self {
         let (store, rows) = (Store::new().unwrap(), Rows::new());
-        let boot = Duration::from_secs(1_000);
-        let machine = Arc::new(Mutex::new(Machine { wall: START, boot }));
-        let first = Broker::start(1, &store, rows.clone(), &machine).await;
-        let witness = Witness::new(POLICY.max_lost_leases);
+        let (wall, boot) = (START, Duration::from_secs(1_000));
+        let machine = Machine { wall, boot, read: BTreeMap::new() };
+        let machine = Arc::new(Mutex::new(machine));
+        let policy = policy(is_roomy);
+        let first = Broker::start(1, &store, rows.clone(), &machine, policy.clone()).await;
+        let mut witness = Witness::new(policy.clone(), Arc::clone(&machine), is_roomy);
+        witness.started();
         Self {
             store,
             rows,
+            policy,
+            bytes_per_credit: if is_roomy { 1 << 20 } else { BYTES_PER_CREDIT },
             machine,
             brokers: vec![first],
             started: 1,
@@ -125,84 +86,31 @@ impl World {
         }
     }
 
-    fn owner(&mut self) -> &mut Broker {
+    pub(super) fn owner(&mut self) -> &mut Broker {
         self.brokers.last_mut().unwrap()
     }
 
-    fn note(&mut self, what: impl Into<String>) {
+    pub(super) fn note(&mut self, what: impl Into<String>) {
         self.trace.push(what.into());
     }
 
     /// Takes one step, then looks at everything that came of it.
     pub(super) async fn take(&mut self, step: Step) -> Checked {
         self.note(format!("{step:?}"));
+        if !self.say(step) && !self.agent(step) {
+            self.happen(step).await?;
+        }
+        self.turn()?;
+        if self.owner().is_over() {
+            self.restart().await?;
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// What happens to the wires, the disk, the clocks and the broker itself.
+    async fn happen(&mut self, step: Step) -> Checked {
         match step {
-            Step::Send { sender, to, priority, key, seconds } => {
-                self.write(sender, to, priority, key, seconds);
-            }
-            Step::Ask { model, options } => self.ask(model, options),
-            Step::Again { of, is_other } => {
-                if let Some(offer) = pick(of, self.offers.len()) {
-                    self.offer(offer, u8::from(is_other));
-                }
-            }
-            Step::Cancel { of } => {
-                if let Some(offer) = pick(of, self.offers.len()) {
-                    let Offer { key, message, .. } = &self.offers[offer];
-                    self.ways.push(Way::Cancel { sender: key.0, id: message.id });
-                }
-            }
-            Step::Asker { of, is_back } => {
-                if let Some(seq) = pick(of, self.asked.len()).map(|at| self.asked[at]) {
-                    self.ways.push(Way::Asker { seq, is_back });
-                }
-            }
-            Step::Greet { process, is_new, resumes, credit } => {
-                self.greet(usize::from(process), is_new, resumes, u32::from(credit));
-            }
-            Step::HangUp { process } => self.hang_up(usize::from(process)),
-            Step::Credit { process, messages } => {
-                if let Some(link) = self.processes[usize::from(process)].link {
-                    self.ways.push(Way::Credit { link, messages: u32::from(messages) });
-                }
-            }
-            Step::Settle { process, which, how } => {
-                let process = &mut self.processes[usize::from(process)];
-                if let Some(at) = pick(which.into(), process.held.len()) {
-                    let (agent, token) = (process.agent(), process.held.remove(at));
-                    self.ways.push(Way::Settle { agent, token, how });
-                }
-            }
-            Step::Stale { process, which, how } => {
-                let process = &self.processes[usize::from(process)];
-                if let Some(at) = pick(which.into(), process.seen.len()) {
-                    let (agent, token) = (process.agent(), process.seen[at]);
-                    self.ways.push(Way::Settle { agent, token, how });
-                }
-            }
-            Step::Foreign { process, which } => {
-                let agent = self.processes[usize::from(process)].agent();
-                let all: Vec<Token> =
-                    self.processes.iter().flat_map(|other| other.held.iter().copied()).collect();
-                if let Some(at) = pick(which.into(), all.len()) {
-                    self.ways.push(Way::Settle { agent, token: all[at], how: 0 });
-                }
-            }
-            Step::Beat { process } => {
-                let process = &self.processes[usize::from(process)];
-                if process.link.is_some() {
-                    let leases = process.held.iter().map(|it| (it.seq, it.epoch)).collect();
-                    self.ways.push(Way::Renew { agent: process.agent(), leases });
-                }
-            }
-            Step::Die { process } => {
-                self.hang_up(usize::from(process));
-                self.processes[usize::from(process)].die();
-            }
-            Step::Stall { process } => {
-                let process = &mut self.processes[usize::from(process)];
-                process.is_stalled = !process.is_stalled;
-            }
             Step::Arrive { count, order } => {
                 for turn in 0..u16::from(count) {
                     if let Some(at) = pick(order.wrapping_add(turn * 7), self.ways.len()) {
@@ -226,14 +134,20 @@ impl World {
             Step::Disk { fault } => self.fail(fault)?,
             Step::Room { is_left } => {
                 let room = if is_left { u64::MAX } else { 1024 };
-                self.owner().arm.set_room(room);
+                self.owner().script.set_room(room);
             }
             Step::Fold => self.fold().await,
             Step::Pass { millis } => self.pass(Duration::from_millis(millis.into())).await?,
             Step::Clock { seconds } => {
-                let mut machine = self.machine.lock().unwrap();
-                let by = i64::from(seconds) * 1000;
-                machine.wall = machine.wall.saturating_add_signed(by);
+                {
+                    let mut machine = self.machine.lock().unwrap();
+                    machine.wall = machine.wall.saturating_add_signed(i64::from(seconds) * 1000);
+                }
+                self.witness.clock_set();
+            }
+            Step::Confirm => {
+                self.owner().clock.confirm();
+                self.witness.confirmed();
             }
             Step::Crash { is_stored, millis, loses_rows } => {
                 self.crash(is_stored)?;
@@ -241,7 +155,7 @@ impl World {
                     self.rows = Rows::new();
                 }
                 self.sleep(Duration::from_millis(millis.into())).await;
-                self.restart().await;
+                self.restart().await?;
             }
             Step::Stop => {
                 self.owner().stop.cancel();
@@ -251,196 +165,36 @@ impl World {
                 }
                 let is_over = self.owner().is_over();
                 must!(is_over, "stop", "the broker does not stop");
-                self.restart().await;
+                self.restart().await?;
             }
+            // Elsewhere: it folds rows of its own.
             Step::TakeOver => {
-                // Elsewhere: it folds rows of its own.
                 self.rows = Rows::new();
-                self.start().await;
+                self.start().await?;
             }
-        }
-        self.turn()?;
-        if self.owner().is_over() {
-            self.restart().await;
-            self.turn()?;
+            _ => {}
         }
         Ok(())
     }
 
-    fn write(&mut self, sender: u8, to: u8, priority: u8, key: u8, seconds: Option<u16>) {
-        let to = ["reviewer", "pool", "nobody"][usize::from(to)];
-        let kind = [MessageType::Status, MessageType::Delegation][usize::from(key % 2)];
-        let priorities = [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
-        let wall = WallTime(self.machine.lock().unwrap().wall);
-        let to = Recipient::Agent(agent(to));
-        let message = Message {
-            priority: priorities[usize::from(priority)],
-            ordering_key: (key > 0).then(|| format!("key {key}")),
-            expires_at: seconds.map(|seconds| wall.after(Duration::from_secs(seconds.into()))),
-            ..Message::new(MessageId::from_u128(0), to, kind, Payload::default())
-        };
-        self.new_offer(SENDERS[usize::from(sender)], message, None);
-    }
-
-    fn ask(&mut self, asked: u8, options: u8) {
-        let asked = ["opus", "sonnet", "gpt-4o"][usize::from(asked)];
-        let message =
-            Message::consultation(MessageId::from_u128(0), model(asked), Payload::default());
-        let options = AskOptions {
-            no_fallback: options & 3 == 0,
-            allow_restart: options & 4 == 0,
-            keep: options & 8 == 0,
-            return_window: (options & 16 == 0).then(|| Duration::from_secs(options.into())),
-            deadline: (options & 96 == 0).then(|| Duration::from_secs(40)),
-            ..AskOptions::default()
-        };
-        self.new_offer("app", message, Some(options));
-    }
-
-    fn new_offer(&mut self, sender: &'static str, message: Message, options: Option<AskOptions>) {
-        // Ids of one sender mostly rise, and sometimes do not. Another sender uses the same ones.
-        let count = self.offers.iter().filter(|offer| offer.key.0 == sender).count() as u128;
-        let number = 1_000 + count * 10 - if count.is_multiple_of(3) { 25 } else { 0 };
-        let key = (sender, number);
-        let message = Message { id: MessageId::from_u128(number), ..message };
-        self.offers.push(Offer { key, message, options });
-        self.offer(self.offers.len() - 1, 0);
-    }
-
-    fn offer(&mut self, offer: usize, variant: u8) {
-        self.ways.push(Way::Send { offer, variant });
-    }
-
-    /// Something reaches a broker: the owner, or now and then one that was.
-    fn arrive(&mut self, way: Way, order: u16) {
-        let last = self.brokers.len() - 1;
-        let at = if order.is_multiple_of(3) { usize::from(order) % (last + 1) } else { last };
-        let what = format!("{way:?}");
-        let broker = &self.brokers[at];
-        let (engine, projection) = (broker.handle.clone(), broker.projection.clone());
-        let mut unheard = None;
-        let future: Pin<Box<dyn Future<Output = Heard>>> = match way {
-            Way::Send { offer, variant } => {
-                let Offer { key, mut message, options } = self.offers[offer].clone();
-                message.payload.request = vec![Part::text(text(key, variant))];
-                let (intake, sender) = (broker.intake.clone(), Sender::parse(key.0).unwrap());
-                unheard = Some((key, variant));
-                self.witness.offered(key);
-                Box::pin(async move {
-                    let answer = match options {
-                        Some(options) => intake.consult(&sender, message, options).await,
-                        None => intake.send(&sender, message, true).await,
-                    };
-                    Heard::Sent { key, variant, answer: of_intake(answer) }
-                })
-            }
-            Way::Settle { agent: name, token, how } => {
-                let command = settlement(name, token, how, self.machine.lock().unwrap().wall);
-                let Token { seq, epoch, .. } = token;
-                let again = self.witness.was_settled(seq, epoch);
-                Box::pin(async move {
-                    let answer = match of_engine(engine.command(command).await) {
-                        // As the link does: settled so long ago that only the projection knows.
-                        Answer::Refused(why) if why == "LeaseLost" => {
-                            match projection.ended(seq, engine.head()).await {
-                                Ok(Some(ended)) if ended == epoch => Answer::Ok(()),
-                                Ok(_) => Answer::Refused(why),
-                                Err(_) => Answer::Unknown,
-                            }
-                        }
-                        Answer::Refused(why) => Answer::Refused(why),
-                        Answer::Ok(_) => Answer::Ok(()),
-                        Answer::Unknown => Answer::Unknown,
-                    };
-                    Heard::Settled { seq, epoch, again, answer }
-                })
-            }
-            Way::Cancel { sender, id } => {
-                let sender = Sender::parse(sender).unwrap();
-                other(engine, Command::Cancel { sender, id })
-            }
-            Way::Renew { agent: name, leases } => {
-                other(engine, Command::Renew { agent: agent(name), leases })
-            }
-            Way::Credit { link, messages } => {
-                if self.links.get(&link) != Some(&broker.number) {
-                    return;
-                }
-                let bytes = u64::from(messages) * BYTES_PER_CREDIT;
-                self.witness.granted(link, messages.into(), bytes);
-                other(engine, Command::Credit { link, messages, size_bytes: bytes })
-            }
-            Way::Asker { seq, is_back } => {
-                broker.attend(seq, is_back);
-                let command =
-                    if is_back { Command::AskerBack { seq } } else { Command::AskerLeft { seq } };
-                other(engine, command)
-            }
-        };
-        self.call(at, what, unheard, future);
-    }
-
-    fn call(
-        &mut self,
-        at: usize,
-        what: String,
-        unheard: Option<(Key, u8)>,
-        future: Pin<Box<dyn Future<Output = Heard>>>,
-    ) {
-        let broker = self.brokers[at].number;
-        self.note(format!("      arrives at {broker}: {what}"));
-        self.calls.push(Call { broker, what, unheard, future });
-    }
-
-    fn greet(&mut self, process: usize, is_new: bool, resumes: bool, credit: u32) {
-        self.hang_up(process);
-        if is_new {
-            self.processes[process].die();
-        }
-        self.last_link += 1;
-        let (link, at) = (LinkId(self.last_link), self.brokers.len() - 1);
-        let bytes = u64::from(credit) * BYTES_PER_CREDIT;
-        let process = &mut self.processes[process];
-        process.link = Some(link);
-        let up = Box::new(process.hello(credit, bytes));
-        let held = process.held.iter().map(|token| (token.seq, token.epoch));
-        let resume = if resumes { held.collect() } else { Vec::new() };
-        self.links.insert(link, self.brokers[at].number);
-        self.witness.granted(link, credit.into(), bytes);
-        let engine = self.brokers[at].handle.clone();
-        let greeting = async move {
-            // What it holds and the broker does not know of any more it finds out when it settles.
-            let _ = engine.command(Command::LinkUp { link, up, resume }).await;
-            Heard::Greeted
-        };
-        self.call(at, format!("greeting on {link:?}"), None, Box::pin(greeting));
-    }
-
-    fn hang_up(&mut self, process: usize) {
-        let Some(link) = self.processes[process].hang_up() else { return };
-        let number = self.links.remove(&link);
-        let Some(at) = self.brokers.iter().position(|it| Some(it.number) == number) else { return };
-        let engine = self.brokers[at].handle.clone();
-        let what = format!("{link:?} is down");
-        self.call(at, what, None, other(engine, Command::LinkDown { link }));
-    }
-
     /// The disk answers the owner's append, and that of each who still believes to be the owner.
-    fn sync(&mut self) -> Checked {
-        for broker in &self.brokers {
-            if broker.arm.is_waiting() {
-                broker.arm.decide(Verdict::Stored);
-            }
-        }
+    pub(super) fn sync(&mut self) -> Checked {
+        self.brokers.iter().for_each(|broker| broker.script.decide(None));
         self.turn()
     }
 
-    fn fail(&mut self, fault: Fault) -> Checked {
-        if !self.owner().arm.is_waiting() {
+    fn fail(&mut self, fault: step::Fault) -> Checked {
+        if !self.owner().script.is_waiting() {
             return Ok(());
         }
-        let is_fatal = !matches!(fault, Fault::Full | Fault::Unavailable);
-        self.owner().arm.decide(Verdict::Fault(fault));
+        let is_fatal = !matches!(fault, step::Fault::Full | step::Fault::Unavailable);
+        self.owner().script.decide(Some(match fault {
+            step::Fault::Full => Fault::NotStored(Why::Full),
+            step::Fault::Unavailable => Fault::NotStored(Why::Unavailable),
+            step::Fault::UnknownStored => Fault::UnknownStored,
+            step::Fault::UnknownLost => Fault::UnknownLost,
+            step::Fault::Broken => Fault::Broken,
+        }));
         self.owner().has_failed = is_fatal;
         self.turn()?;
         let goes_on = is_fatal && !self.owner().is_over();
@@ -448,7 +202,7 @@ impl World {
         Ok(())
     }
 
-    async fn fold(&mut self) {
+    pub(super) async fn fold(&mut self) {
         tokio::time::advance(Duration::from_millis(20)).await;
         self.owner().fold();
     }
@@ -464,7 +218,7 @@ impl World {
         Ok(())
     }
 
-    async fn sleep(&mut self, span: Duration) {
+    pub(super) async fn sleep(&mut self, span: Duration) {
         {
             let mut machine = self.machine.lock().unwrap();
             machine.boot += span;
@@ -475,8 +229,9 @@ impl World {
 
     /// The process is gone, between two instructions.
     fn crash(&mut self, is_stored: bool) -> Checked {
-        if is_stored && self.owner().arm.is_waiting() {
-            self.owner().arm.decide(Verdict::StoredUnheard);
+        if is_stored && self.owner().script.is_waiting() {
+            // Its writer does not live to hear of it.
+            self.owner().script.decide(Some(Fault::HoldAfter(Gate::new())));
             self.owner().run();
         }
         let gone = self.brokers.pop().unwrap();
@@ -490,8 +245,13 @@ impl World {
             std::mem::take(&mut self.calls).into_iter().partition(|call| call.broker == broker);
         self.calls = left;
         let gone: Vec<Call> = gone;
-        for (key, variant) in gone.into_iter().filter_map(|call| call.unheard) {
-            self.witness.sent(key, variant, &Answer::Unknown)?;
+        for call in gone {
+            if let Some(it) = &call.unheard {
+                self.witness.sent(it, &Answer::Unknown)?;
+            }
+            if let Some(act) = call.act {
+                self.witness.operated(act);
+            }
         }
         self.close_links(broker);
         Ok(())
@@ -503,27 +263,32 @@ impl World {
             if process.link.is_some_and(|link| links.get(&link) == Some(&broker)) {
                 process.hang_up();
             }
+            process.pulls.retain(|link| links.get(link) != Some(&broker));
         }
         links.retain(|_, owner| *owner != broker);
     }
 
-    async fn restart(&mut self) {
+    pub(super) async fn restart(&mut self) -> Checked {
         if let Some(before) = self.brokers.pop_if(|broker| broker.is_over()) {
             self.close_links(before.number);
         }
-        self.start().await;
+        self.start().await
     }
 
-    async fn start(&mut self) {
+    async fn start(&mut self) -> Checked {
+        self.read_store()?;
         self.started += 1;
         let number = self.started;
         self.note(format!("      broker {number} starts"));
-        let next = Broker::start(number, &self.store, self.rows.clone(), &self.machine).await;
+        self.witness.started();
+        let (rows, policy) = (self.rows.clone(), self.policy.clone());
+        let next = Broker::start(number, &self.store, rows, &self.machine, policy).await;
         self.brokers.push(next);
+        Ok(())
     }
 
     /// Everybody does what can be done now; the witness sees each piece of it.
-    fn turn(&mut self) -> Checked {
+    pub(super) fn turn(&mut self) -> Checked {
         for _ in 0..3 {
             for at in 0..self.brokers.len() {
                 let ended = self.brokers[at].run();
@@ -555,6 +320,7 @@ impl World {
             Out::Reset => {
                 self.note(format!("      broker {number} closes its links"));
                 self.close_links(number);
+                self.witness.turns_begin_anew();
                 return Ok(());
             }
             Out::Effect(effect) => effect,
@@ -564,7 +330,7 @@ impl World {
                 let (seq, epoch) = (delivered.seq, delivered.epoch);
                 self.note(format!("      {} lease {epoch} on {:?}", seq.0, delivered.link));
                 self.witness.delivered(&delivered)?;
-                let process = self.processes.iter_mut().find(|it| it.link == Some(delivered.link));
+                let process = self.processes.iter_mut().find(|it| it.has(delivered.link));
                 if let Some(process) = process {
                     process.deliver(&delivered);
                 }
@@ -574,7 +340,11 @@ impl World {
                 must!(is_first, "I-35", "{seq:?} is closed twice");
                 self.witness.closed(seq, state_of(&terminal))?;
             }
-            Effect::Opened { seq, .. } => self.asked.push(seq),
+            Effect::Opened { seq, .. } => {
+                // A dead letter that lives again has a stream again.
+                self.brokers[at].closed.remove(&seq);
+                self.asked.push(seq);
+            }
             Effect::AttemptBegins { seq, .. } => {
                 let is_closed = self.brokers[at].closed.contains(&seq);
                 must!(!is_closed, "I-35", "{seq:?} goes on after its last frame");
@@ -600,38 +370,6 @@ impl World {
         Ok(())
     }
 
-    fn hear(&mut self) -> Checked {
-        let mut at = 0;
-        while at < self.calls.len() {
-            let Some(heard) = poll(self.calls[at].future.as_mut()) else {
-                at += 1;
-                continue;
-            };
-            let call = self.calls.remove(at);
-            let broker = self.brokers.iter().find(|it| it.number == call.broker);
-            let has_failed = broker.is_some_and(|it| it.has_failed);
-            // Who is no longer the owner, and has not noticed, knows only what was before.
-            let is_owner = self.brokers.last().is_some_and(|it| it.number == call.broker);
-            let rest = &call.what;
-            match heard {
-                Heard::Sent { key, variant, answer } => {
-                    self.trace.push(format!("      {rest}: {}", brief(&answer)));
-                    let is_late = has_failed && matches!(answer, Answer::Ok(_));
-                    must!(!is_late, "I-31", "{key:?} is OK after the journal failed");
-                    self.witness.sent(key, variant, &answer)?;
-                }
-                Heard::Settled { seq, epoch, again, answer } => {
-                    self.trace.push(format!("      {rest}: {}", brief(&answer)));
-                    let is_late = has_failed && matches!(answer, Answer::Ok(_));
-                    must!(!is_late, "I-31", "{seq:?} is settled after the journal failed");
-                    self.witness.settled(seq, epoch, again && is_owner, &answer)?;
-                }
-                Heard::Greeted | Heard::Other => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Shows the witness what is durable by now.
     fn read_store(&mut self) -> Checked {
         let journal = MemoryJournal::open(&self.store);
@@ -643,180 +381,15 @@ impl World {
             .unwrap();
         for frame in frames {
             self.read = frame.number.next();
-            let find = |accepted: &Accepted| find(&journal, accepted);
+            let find = |accepted: &Accepted| said_in(&journal, accepted);
             self.witness.stored(&frame, find, &mut self.trace)?;
         }
         Ok(())
     }
-
-    /// Nothing goes wrong any more, everybody is there and answers: then everything comes to its end.
-    pub(super) async fn come_to_rest(&mut self) -> Checked {
-        self.note("-- rest");
-        let mut is_new = true;
-        for round in 0..REST_ROUNDS {
-            self.owner().arm.set_room(u64::MAX);
-            for process in 0..self.processes.len() {
-                self.processes[process].is_stalled = false;
-                if is_new || self.processes[process].link.is_none() {
-                    self.greet(process, is_new, true, 50);
-                }
-                let agent = self.processes[process].agent();
-                let held = std::mem::take(&mut self.processes[process].held);
-                self.ways.extend(held.into_iter().map(|token| Way::Settle {
-                    agent,
-                    token,
-                    how: 0,
-                }));
-            }
-            is_new = false;
-            let open: BTreeSet<Key> = self.witness.unknown().collect();
-            let again = self.offers.iter().enumerate().filter(|(_, it)| open.contains(&it.key));
-            let again: Vec<usize> = again.map(|(at, _)| at).collect();
-            if self.calls.is_empty() {
-                again.into_iter().for_each(|offer| self.offer(offer, 0));
-            }
-            for way in std::mem::take(&mut self.ways) {
-                self.arrive(way, 1);
-            }
-            for _ in 0..4 {
-                self.sync()?;
-                self.fold().await;
-            }
-            let span = [3, 60, 24 * 3600][round * 3 / REST_ROUNDS];
-            self.sleep(Duration::from_secs(span)).await;
-            self.turn()?;
-            if self.owner().is_over() {
-                self.restart().await;
-            }
-            let is_quiet = self.calls.is_empty() && !self.owner().arm.is_waiting();
-            if is_quiet && open.is_empty() && self.witness.living().next().is_none() {
-                break;
-            }
-        }
-        self.witness.at_rest()?;
-        self.compare_rows().await
-    }
-
-    /// I-6, I-33: everybody can learn how each message ended, and the figures agree.
-    async fn compare_rows(&mut self) -> Checked {
-        self.fold().await;
-        let (projection, head) = (self.owner().projection.clone(), self.owner().handle.head());
-        let mut counts: BTreeMap<MessageState, u64> = BTreeMap::new();
-        for (key, end) in self.witness.ends() {
-            let (sender, id) = (Sender::parse(key.0).unwrap(), MessageId::from_u128(key.1));
-            let row = projection.find(sender, id, head).now_or_never().unwrap().unwrap();
-            let said = row.map(|row| row.state);
-            must!(said == end, "I-6", "{key:?} ended as {end:?}, its sender learns {said:?}");
-            *counts.entry(end.unwrap_or(MessageState::Queued)).or_default() += 1;
-        }
-        for state in MessageState::ALL {
-            let filter = Filter { states: vec![state], limit: 1000, ..Filter::default() };
-            let page = projection.list(filter, head).now_or_never().unwrap().unwrap();
-            let want = counts.get(&state).copied().unwrap_or(0);
-            let listed = page.rows.len() as u64;
-            must!(listed == want, "I-33", "{listed} of {want} messages are {}", state.as_str());
-        }
-        Ok(())
-    }
 }
 
-fn pick(of: u16, count: usize) -> Option<usize> {
+pub(super) fn pick(of: u16, count: usize) -> Option<usize> {
     (count > 0).then(|| usize::from(of) % count)
-}
-
-fn text(key: Key, variant: u8) -> String {
-    format!("{} {} {variant}", key.0, key.1)
-}
-
-/// Whose message a stored one is, by its own bytes.
-fn find(journal: &MemoryJournal, accepted: &Accepted) -> Option<(Key, u8)> {
-    let mut bytes = BytesMut::new();
-    for key in &*accepted.body.keys {
-        let piece = journal.get(ContentKey::from_bytes(&key.0)?).now_or_never()?.ok()?;
-        bytes.extend_from_slice(&piece);
-    }
-    let message = Message::decode(Bytes::from(bytes)).ok()?;
-    let Some(Part::Text(text)) = message.payload.request.first() else { return None };
-    let mut words = text.split(' ');
-    let sender = words.next()?;
-    let sender = SENDERS.into_iter().find(|known| *known == sender)?;
-    let (number, variant) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let is_own = accepted.subject.id == MessageId::from_u128(number)
-        && accepted.sender.as_str() == sender
-        && message.id == accepted.subject.id;
-    is_own.then_some(((sender, number), variant))
-}
-
-fn other(engine: engine::EngineHandle, command: Command) -> Pin<Box<dyn Future<Output = Heard>>> {
-    Box::pin(async move {
-        let _ = engine.command(command).await;
-        Heard::Other
-    })
-}
-
-fn settlement(name: &str, token: Token, how: u8, wall: u64) -> Command {
-    let failure = |class| broker_proto::Failure::new(class, "provider", "");
-    let shown = token.seq.0.is_multiple_of(5);
-    let outcome = match how {
-        0..=4 => Outcome::Done { reply: Body::default(), stop_reason: None },
-        5 => Outcome::Failed { failure: failure(FailureClass::Overloaded), partial: None, shown },
-        6 => {
-            let retry_at = Some(WallTime(wall).after(Duration::from_secs(4)));
-            let failure = broker_proto::Failure { retry_at, ..failure(FailureClass::RateLimited) };
-            Outcome::Failed { failure, partial: None, shown }
-        }
-        7 => Outcome::Retry { after: Duration::from_secs(2), shown },
-        8 => Outcome::Reject { reason: "no".into() },
-        _ => Outcome::Release { shown },
-    };
-    Command::Settle(Box::new(SettleCommand {
-        agent: agent(name),
-        seq: token.seq,
-        epoch: token.epoch,
-        id: token.id,
-        outcome,
-        usage: Usage::default(),
-        limits: Vec::new(),
-        first_token: None,
-        earlier: None,
-    }))
-}
-
-fn of_engine(answer: Result<Reply, engine::Error>) -> Answer<Reply> {
-    match answer {
-        Ok(reply) => Answer::Ok(reply),
-        Err(engine::Error::Refused(refusal)) => Answer::Refused(name(&refusal)),
-        Err(error @ (engine::Error::StoreFull | engine::Error::StoreUnavailable)) => {
-            Answer::Refused(name(&error))
-        }
-        Err(_) => Answer::Unknown,
-    }
-}
-
-fn of_intake(answer: Result<Receipt, intake::Error>) -> Answer<Receipt> {
-    match answer {
-        Ok(receipt) => Answer::Ok(receipt),
-        Err(intake::Error::Engine(error)) => match of_engine(Err(error)) {
-            Answer::Refused(why) => Answer::Refused(why),
-            Answer::Ok(_) | Answer::Unknown => Answer::Unknown,
-        },
-        Err(intake::Error::Content(_) | intake::Error::Lookup(_)) => Answer::Unknown,
-        Err(refused) => Answer::Refused(name(&refused)),
-    }
-}
-
-/// The variant alone.
-fn name(refusal: &impl std::fmt::Debug) -> String {
-    let whole = format!("{refusal:?}");
-    whole.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
-}
-
-fn brief<T>(answer: &Answer<T>) -> String {
-    match answer {
-        Answer::Ok(_) => "OK".into(),
-        Answer::Refused(why) => why.clone(),
-        Answer::Unknown => "unknown".into(),
-    }
 }
 
 fn state_of(terminal: &Terminal) -> MessageState {
