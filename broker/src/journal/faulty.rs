@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -97,6 +97,7 @@ struct State {
     appends: AtomicU64,
     syncs: AtomicU64,
     puts: AtomicU64,
+    frames: AtomicU64,
 }
 
 impl Default for State {
@@ -112,6 +113,7 @@ impl Default for State {
             appends: AtomicU64::default(),
             syncs: AtomicU64::default(),
             puts: AtomicU64::default(),
+            frames: AtomicU64::default(),
         }
     }
 }
@@ -170,6 +172,12 @@ impl Script {
         self.state.puts.load(Ordering::SeqCst)
     }
 
+    /// Frames that were read.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.state.frames.load(Ordering::SeqCst)
+    }
+
     async fn next(&self) -> Option<Fault> {
         if !self.state.holds_all.load(Ordering::SeqCst) {
             return lock(&self.state.faults).pop_front();
@@ -220,7 +228,11 @@ impl Journal for Faulty {
     }
 
     fn read(&self, from: BatchNo, until: Until) -> BoxStream<'static, Result<Frame, ReadError>> {
-        self.inner.read(from, until)
+        let state = Arc::clone(&self.script.state);
+        let count = move |_: &_| {
+            state.frames.fetch_add(1, Ordering::SeqCst);
+        };
+        self.inner.read(from, until).inspect(count).boxed()
     }
 
     fn put(&self, content: Content) -> Answer<'_, ContentKey, PutError> {
@@ -329,8 +341,6 @@ impl Writer for FaultyWriter {
 
 #[cfg(test)]
 mod tests {
-    use futures::stream::StreamExt;
-
     use super::*;
     use crate::journal::memory::{MemoryJournal, Store};
     use crate::journal::{Record, Until};

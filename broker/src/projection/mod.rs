@@ -269,4 +269,6 @@ impl Projection {
 }
 
 #[cfg(test)]
+mod start;
+#[cfg(test)]
 mod tests;

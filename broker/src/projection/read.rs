@@ -542,8 +542,9 @@ pub(super) struct Piece {
 /// What is known of models, tokens and roles.
 fn facts(connection: &Connection) -> Result<Piece, Error> {
     let mut facts = connection.prepare(
-        "SELECT kind, version, body, subject FROM facts WHERE subject NOT LIKE 'content/%'
-         ORDER BY subject",
+        // Around the contents, of which there may be as many as were ever stored (I-34): `0` follows `/`.
+        "SELECT kind, version, body, subject FROM facts WHERE subject < 'content/'
+         UNION ALL SELECT kind, version, body, subject FROM facts WHERE subject >= 'content0'",
     )?;
     let mut piece = Piece { events: Vec::new(), sum: 0, next: Some(Seq(0)) };
     let mut rows = facts.query([])?;

@@ -22,34 +22,34 @@ use crate::{
     },
 };
 
-const AT: WallTime = WallTime(1_767_225_600_000);
+pub(super) const AT: WallTime = WallTime(1_767_225_600_000);
 
 /// A journal, and whoever writes it.
-struct Log {
-    journal: Arc<dyn Journal>,
-    writer: Box<dyn Writer>,
+pub(super) struct Log {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) writer: Box<dyn Writer>,
     folder: tempfile::TempDir,
 }
 
 impl Log {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::open(&Store::new().unwrap()));
         let writer = journal.claim(Claim::new(1, 1).unwrap()).await.unwrap();
         Self { journal, writer, folder: tempfile::tempdir().unwrap() }
     }
 
-    async fn append(&mut self, events: &[Event]) -> BatchNo {
+    pub(super) async fn append(&mut self, events: &[Event]) -> BatchNo {
         let events = events.iter().map(record::encode).collect();
         self.writer.append(Batch { events, contents: vec![] }).await.unwrap()
     }
 
-    async fn open(&self) -> (Projection, FoldTask) {
+    pub(super) async fn open(&self) -> (Projection, FoldTask) {
         let place = Place::Directory(self.folder.path().to_owned());
         open(Arc::clone(&self.journal), place).await.unwrap()
     }
 
     /// Rows that have come to the end of the journal. What folds them stops.
-    async fn folded(&self) -> Projection {
+    pub(super) async fn folded(&self) -> Projection {
         let (projection, fold) = self.open().await;
         let stop = CancellationToken::new();
         let folding = fold.run(stop.clone());
@@ -72,11 +72,11 @@ impl Log {
     }
 }
 
-fn subject(seq: u64) -> Subject {
+pub(super) fn subject(seq: u64) -> Subject {
     Subject { seq: Seq(seq), id: MessageId::from_u128(u128::from(seq)) }
 }
 
-fn accepted(seq: u64, to: Recipient) -> Event {
+pub(super) fn accepted(seq: u64, to: Recipient) -> Event {
     Event::Accepted(Box::new(Accepted {
         subject: subject(seq),
         at: WallTime(AT.0 + seq),
@@ -99,11 +99,11 @@ fn accepted(seq: u64, to: Recipient) -> Event {
     }))
 }
 
-fn mailbox() -> Recipient {
+pub(super) fn mailbox() -> Recipient {
     Recipient::Agent(agent("reviewer"))
 }
 
-fn routed(seq: u64, wait_until: Option<WallTime>) -> Event {
+pub(super) fn routed(seq: u64, wait_until: Option<WallTime>) -> Event {
     Event::Routed {
         subject: subject(seq),
         at: AT,
@@ -115,12 +115,12 @@ fn routed(seq: u64, wait_until: Option<WallTime>) -> Event {
     }
 }
 
-fn leased(seq: u64) -> Event {
+pub(super) fn leased(seq: u64) -> Event {
     let (agent, instance) = (agent("reviewer"), "i".into());
     Event::Leased { subject: subject(seq), at: AT, epoch: 1, agent, instance, pulled: None }
 }
 
-fn finished(seq: u64, state: MessageState) -> Event {
+pub(super) fn finished(seq: u64, state: MessageState) -> Event {
     Event::Finished(Box::new(Finished {
         subject: subject(seq),
         at: WallTime(AT.0 + 100),
