@@ -153,27 +153,23 @@ impl Link {
     ) -> anyhow::Result<()> {
         let (mut sent, mut answered) = (0, 0);
         loop {
-            while sent < many && sent - answered < window && !stop.is_cancelled() {
-                let Ok(place) = counts.room.try_acquire() else { break };
-                place.forget();
-                let message = Message { id: next_id(), ..letter(sent) };
-                self.say(Up::Send(Box::new(message))).await?;
-                sent += 1;
-            }
             let is_over = sent == many || stop.is_cancelled();
             if is_over && sent == answered {
                 return Ok(());
             }
-            let next = tokio::select! {
-                down = self.hear(), if sent > answered => Some(down?),
+            let mut next = tokio::select! {
+                biased;
+                // A place that was waited for is used: given back, it would go through the hands of all who wait.
                 place = counts.room.acquire(), if !is_over && sent - answered < window => {
-                    // It is taken again above.
-                    drop(place?);
+                    place?.forget();
+                    let message = Message { id: next_id(), ..letter(sent) };
+                    self.say(Up::Send(Box::new(message))).await?;
+                    sent += 1;
                     None
                 }
+                down = self.hear(), if sent > answered => Some(down?),
                 () = stop.cancelled(), if !is_over => None,
             };
-            let mut next = next;
             while let Some(down) = next {
                 if let Down::Sent { result, .. } = down {
                     result.map_err(|refused| anyhow::anyhow!("{}", refused.reason))?;
