@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, Bytes};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use broker_proto::{MessageState, MessageType, Recipient, TaskState, WallTime};
+use broker_proto::{MessageId, MessageState, MessageType, Recipient, TaskState, WallTime};
 
 use super::{Error, sum};
 use crate::{
@@ -90,6 +90,14 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
             *counters.entry((recipient.clone(), *state)).or_default() += count;
         }
     }
+    for (sender, newest) in newest_ids(&messages) {
+        transaction
+            .prepare_cached(
+                "INSERT INTO senders VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET newest = max(newest, excluded.newest)",
+            )?
+            .execute(params![sender, &newest.as_u128().to_be_bytes()[..]])?;
+    }
     for ((recipient, state), change) in counters {
         transaction
             .prepare_cached(
@@ -126,6 +134,16 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// The highest id of each sender among those accepted.
+fn newest_ids(messages: &BTreeMap<u64, Change>) -> BTreeMap<&str, MessageId> {
+    let mut newest = BTreeMap::new();
+    for (accepted, _) in messages.values().filter_map(|change| change.accepted.as_ref()) {
+        let id = accepted.subject.id;
+        newest.entry(accepted.sender.as_str()).and_modify(|it| *it = id.max(*it)).or_insert(id);
+    }
+    newest
 }
 
 fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {

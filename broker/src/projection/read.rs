@@ -313,11 +313,8 @@ impl Projection {
         let found: Option<Vec<u8>> = self
             .reader
             .call(move |connection| {
-                // Down the index of ids: the newest messages are most likely this sender's.
-                let mut statement = connection.prepare_cached(
-                    "SELECT id FROM messages INDEXED BY messages_by_id WHERE sender = ?1
-                     ORDER BY id DESC LIMIT 1",
-                )?;
+                let mut statement =
+                    connection.prepare_cached("SELECT newest FROM senders WHERE sender = ?1")?;
                 Ok(statement.query_row([sender.as_str()], |row| row.get(0)).optional()?)
             })
             .await?;

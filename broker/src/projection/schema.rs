@@ -6,7 +6,7 @@ use super::{Error, sum};
 use crate::journal::{BatchNo, JournalId};
 
 /// Rises when the tables change; rows of another version are folded anew.
-const VERSION: i64 = 7;
+const VERSION: i64 = 8;
 
 const TABLES: &str = "
     -- One row: whose rows these are, how far they go, the highest broker time and number among them, and what proves
@@ -45,6 +45,11 @@ const TABLES: &str = "
     -- Dead letters live again when they are redriven.
     CREATE INDEX messages_alive ON messages (seq) WHERE finished IS NULL OR state = 8;
     CREATE INDEX messages_dead ON messages (recipient, seq) WHERE state = 8;
+    -- The highest id that each sender has used.
+    CREATE TABLE senders (
+        sender TEXT PRIMARY KEY,
+        newest BLOB NOT NULL
+    ) WITHOUT ROWID;
     -- How many messages were sent to each recipient (state 0), and how many of them have ended in which state.
     CREATE TABLE counters (
         recipient TEXT NOT NULL,
@@ -109,7 +114,7 @@ pub(super) fn prepare(connection: &mut Connection, journal: JournalId) -> Result
         return if sum::is_sealed(connection)? { Ok(()) } else { Err(Error::Damaged) };
     }
     let transaction = connection.transaction()?;
-    for table in ["mark", "messages", "counters", "events", "numbers", "facts"] {
+    for table in ["mark", "messages", "senders", "counters", "events", "numbers", "facts"] {
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
     }
     transaction.execute_batch(TABLES)?;

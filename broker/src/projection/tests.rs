@@ -325,6 +325,29 @@ async fn the_newest_message_of_an_id_is_found() {
     assert!(projection.find(local(), subject(9).id, head).await.unwrap().is_none());
 }
 
+/// In whatever order its ids come, in one fold or in several.
+#[tokio::test]
+async fn the_highest_id_of_each_sender_is_known() {
+    let mut log = Log::new().await;
+    let sent = |seq, id, from: &str| match accepted(seq, mailbox()) {
+        Event::Accepted(accepted) => {
+            let subject = Subject { seq: Seq(seq), id: MessageId::from_u128(id) };
+            let sender = Sender::parse(from).unwrap();
+            Event::Accepted(Box::new(Accepted { subject, sender, ..*accepted }))
+        }
+        other => other,
+    };
+    log.append(&[sent(1, 7, "ann"), sent(2, 300, "ann"), sent(3, 8, "ann")]).await;
+    log.folded().await;
+    log.append(&[sent(4, 299, "ann"), sent(5, 1 << 90, "bea")]).await;
+    let projection = log.folded().await;
+
+    for (sender, newest) in [("ann", Some(300)), ("bea", Some(1 << 90)), ("cleo", None)] {
+        let found = projection.newest(Sender::parse(sender).unwrap()).await.unwrap();
+        assert_eq!(found, newest.map(MessageId::from_u128), "{sender}");
+    }
+}
+
 /// Each step of an event over a set is folded as if it had been written alone.
 #[tokio::test]
 async fn copies_of_a_message_to_all_have_rows_and_lives_of_their_own() {
