@@ -127,13 +127,25 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
         transaction
             .prepare_cached(
                 "UPDATE mark SET applied = ?1, broker_time = max(broker_time, ?2),
-                 last_seq = max(last_seq, ?3)",
+                 last_seq = max(last_seq, ?3), sum = (sum + ?4) % 1099511627776",
             )?
-            .execute(params![number(last.number.0), number(newest.0), number(last_seq)])?;
+            .execute(params![
+                number(last.number.0),
+                number(newest.0),
+                number(last_seq),
+                sum_of_came(&messages)
+            ])?;
         sum::seal(&transaction)?;
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// The sum of the rows that come and that a restart would load: of what lives, and of the dead.
+fn sum_of_came(messages: &BTreeMap<u64, Change>) -> i64 {
+    let came = messages.values().filter(|change| change.accepted.is_some());
+    let loaded = came.filter(|it| it.finished.is_none() || it.state == Some(MessageState::Dead));
+    loaded.fold(0, |sum, change| sum::plus(sum, change.sum))
 }
 
 /// The highest id of each sender among those accepted.
@@ -323,9 +335,10 @@ fn write(transaction: &Transaction<'_>, change: &Change) -> Result<Option<String
         return Ok(Some(recipient));
     }
     let deadline = deadline.map(|deadline| number(deadline.0));
+    // Rolled back whole on a failure, as the fold ends with it: so no copy of the pages is kept for this statement alone.
     let recipient = transaction
         .prepare_cached(
-            "UPDATE messages SET state = coalesce(?2, state),
+            "UPDATE OR ROLLBACK messages SET state = coalesce(?2, state),
              queue = coalesce(?3, iif(?7 IS NULL, queue, recipient)),
              ended_epoch = coalesce(?4, iif(?7 IS NULL, ended_epoch, NULL)),
              life = CAST(life || ?5 AS BLOB),

@@ -77,10 +77,7 @@ const TABLES: &str = "
         body BLOB NOT NULL,
         sum INTEGER NOT NULL
     ) WITHOUT ROWID;
-    -- A restart loads what lives, and the dead, who may live again.
-    CREATE TRIGGER message_came AFTER INSERT ON messages WHEN NEW.finished IS NULL OR NEW.state = 8 BEGIN
-        UPDATE mark SET sum = (sum + NEW.sum) % 1099511627776;
-    END;
+    -- A restart loads what lives, and the dead, who may live again. What comes is summed by the fold.
     CREATE TRIGGER message_changed AFTER UPDATE ON messages BEGIN
         UPDATE mark SET sum = (sum + 1099511627776
             + iif(NEW.finished IS NULL OR NEW.state = 8, NEW.sum, 0)
