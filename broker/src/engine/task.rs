@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -73,29 +74,37 @@ struct Pending {
     contents: Vec<Content>,
     effects: Vec<Effect>,
     waiting: Vec<Waiting>,
+    /// Commands that were taken from the channel for it.
+    taken: usize,
     /// A frame of it is stored.
     is_begun: bool,
 }
 
 /// Owns the state and the right to write.
 pub struct EngineTask {
-    state: State,
+    decider: Decider,
     writer: Box<dyn Writer>,
     projection: Projection,
-    clock: Arc<dyn Clock>,
     outlet: Box<dyn Outlet>,
     commands: mpsc::Receiver<Envelope>,
     /// What effects came back as; decided before anything new.
     returned: VecDeque<Returned>,
     /// Finish numbers by the batch that holds them and the time they may be forgotten.
     remembered: VecDeque<(BatchNo, core::BootTime, u64)>,
-    /// While the store is full: when to look for room again.
-    full: Option<core::BootTime>,
     /// A jump of the wall clock was told and is not over.
     has_jumped: bool,
     /// For the handles.
     head: Arc<AtomicU64>,
     is_full: Arc<AtomicBool>,
+}
+
+/// The part of it that decides, which it also does while a batch is being appended.
+struct Decider {
+    state: State,
+    clock: Arc<dyn Clock>,
+    /// While the store is full: when to look for room again.
+    full: Option<core::BootTime>,
+    /// For the handles.
     loads: Arc<AtomicU64>,
 }
 
@@ -119,18 +128,15 @@ pub fn engine(
     let is_full = Arc::new(AtomicBool::new(false));
     let loads = Arc::<AtomicU64>::default();
     let task = EngineTask {
+        decider: Decider { state, clock, full: None, loads: Arc::clone(&loads) },
         head: Arc::clone(&head),
         is_full: Arc::clone(&is_full),
-        loads: Arc::clone(&loads),
-        state,
         writer,
         projection,
-        clock,
         outlet,
         commands,
         returned: VecDeque::from([Command::Recovered.into()]),
         remembered: VecDeque::new(),
-        full: None,
         has_jumped: false,
     };
     (EngineHandle { commands: tx, head, is_full, loads }, task)
@@ -147,48 +153,48 @@ impl EngineTask {
             batch = self.writer.head().0,
             "engine owns the journal"
         );
+        let mut pending = Pending::default();
         loop {
-            let mut pending = Pending::default();
             self.take_returned(&mut pending);
-            if pending.is_empty() && !self.next(&mut pending, &stop).await {
+            if !self.next(&mut pending, &stop).await {
                 break;
             }
             self.take_waiting(&mut pending);
-            self.commit(pending).await?;
+            pending = self.commit(pending).await?;
         }
         self.commands.close();
         loop {
-            let mut last = Pending::default();
-            self.take_returned(&mut last);
-            self.take_waiting(&mut last);
-            if last.is_empty() && self.commands.is_empty() {
+            self.take_returned(&mut pending);
+            self.take_waiting(&mut pending);
+            if pending.is_empty() && self.commands.is_empty() {
                 return Ok(());
             }
-            self.commit(last).await?;
+            pending = self.commit(pending).await?;
         }
     }
 
-    /// Waits for the next command or the next deadline; `false` when the engine is to stop.
+    /// Waits for the next command or the next deadline, unless something is decided already; `false` when the engine is
+    /// to stop.
     async fn next(&mut self, pending: &mut Pending, stop: &CancellationToken) -> bool {
         if stop.is_cancelled() {
             return false;
         }
-        let now = self.clock.now();
+        let now = self.decider.clock.now();
         self.forget(now);
         self.look_for_room(now);
         if let Some(news) = self.clock_news() {
-            self.decide(pending, news, None);
+            self.decider.decide(pending, news, None);
+        }
+        let decider = &mut self.decider;
+        // Time comes first: a stream of commands must not keep a lease or a message alive.
+        if core::next_deadline(&decider.state, now).is_some_and(|due| due <= now.boot) {
+            decider.decide(pending, Command::Tick, None);
+        }
+        if !pending.is_empty() {
             return true;
         }
-        // Time comes first: a stream of commands must not keep a lease or a message alive.
-        if core::next_deadline(&self.state, now).is_some_and(|due| due <= now.boot) {
-            self.decide(pending, Command::Tick, None);
-            if !pending.is_empty() {
-                return true;
-            }
-        }
-        let look = self.clock.looks_every().map(|every| now.boot.after(every));
-        let due = [core::next_deadline(&self.state, now), self.full, look];
+        let look = decider.clock.looks_every().map(|every| now.boot.after(every));
+        let due = [core::next_deadline(&decider.state, now), decider.full, look];
         let due = due.into_iter().flatten().min();
         let tick = async {
             match due.map(|due| due.0.saturating_sub(now.boot.0)) {
@@ -200,7 +206,7 @@ impl EngineTask {
             biased;
             () = stop.cancelled() => return false,
             envelope = self.commands.recv() => match envelope {
-                Some(envelope) => self.take(pending, envelope),
+                Some(envelope) => decider.take(pending, envelope),
                 None => return false,
             },
             // What is due is decided when it is looked for again.
@@ -213,7 +219,7 @@ impl EngineTask {
         while pending.bytes < SEAL_BYTES {
             let Some(Returned { command, content }) = self.returned.pop_front() else { return };
             let before = pending.records.len();
-            self.decide(pending, command, None);
+            self.decider.decide(pending, command, None);
             if let Some(content) = content.filter(|_| pending.records.len() > before) {
                 pending.bytes += content.bytes().len();
                 pending.contents.push(content);
@@ -223,17 +229,169 @@ impl EngineTask {
 
     /// What has arrived meanwhile joins the batch, up to its seal.
     fn take_waiting(&mut self, pending: &mut Pending) {
-        for _ in 0..TAKEN {
-            if pending.records.len() >= SEAL_EVENTS || pending.bytes >= SEAL_BYTES {
-                return;
-            }
+        while pending.has_room() {
             let Ok(envelope) = self.commands.try_recv() else { return };
-            self.take(pending, envelope);
+            self.decider.take(pending, envelope);
         }
     }
 
+    /// Appends what was decided, then answers and lets out. Gives what was decided meanwhile.
+    async fn commit(&mut self, mut pending: Pending) -> Result<Pending, Fatal> {
+        planted::before_sync(&mut pending.waiting).await;
+        let finish_no = self.decider.state.queue.finish_no();
+        let mut next = Pending::default();
+        match self.append(&mut pending, &mut next).await {
+            Ok(()) => {}
+            Err(AppendError::NotStored(why)) => {
+                self.not_stored([pending, next], why).await?;
+                return Ok(Pending::default());
+            }
+            Err(source) => {
+                error!(%source, "the journal cannot be trusted any more");
+                for (done, _) in pending.waiting.into_iter().chain(next.waiting) {
+                    let _ = done.send(Err(Error::Unknown));
+                }
+                return Err(Fatal::Append { source });
+            }
+        }
+        self.remember(finish_no);
+        // Effects first: a caller that is answered finds its reply slot open.
+        for effect in pending.effects {
+            self.returned.extend(self.outlet.carry_out(effect));
+        }
+        for (done, answer) in pending.waiting {
+            // A caller who has left is normal.
+            let _ = done.send(answer);
+        }
+        Ok(next)
+    }
+
+    /// Appends `pending`, and decides what arrives meanwhile into `next`: nobody hears of that before it is appended too.
+    async fn append(
+        &mut self,
+        pending: &mut Pending,
+        next: &mut Pending,
+    ) -> Result<(), AppendError> {
+        let Self { writer, decider, commands, .. } = self;
+        let mut appending = pin!(append(writer.as_mut(), pending));
+        loop {
+            tokio::select! {
+                biased;
+                appended = &mut appending => return appended,
+                Some(envelope) = commands.recv(), if next.has_room() => {
+                    decider.take(next, envelope);
+                }
+            }
+        }
+    }
+
+    /// Surely not stored: the state has gone further than the journal, so it is loaded again.
+    async fn not_stored(&mut self, decided: [Pending; 2], why: Why) -> Result<(), Fatal> {
+        warn!(%why, "a batch was not stored; loading the state again");
+        for pending in decided {
+            let answer = || match why {
+                // Not all of it; whose command was in the frame that is stored, the state will tell.
+                _ if pending.is_begun => Error::Unknown,
+                Why::Full => Error::StoreFull,
+                Why::TooLarge | Why::Unavailable | Why::Reserved => Error::StoreUnavailable,
+            };
+            for (done, _) in pending.waiting {
+                let _ = done.send(Err(answer()));
+            }
+        }
+        if why == Why::Full {
+            self.fill();
+        }
+        let policy = self.decider.state.policy.clone();
+        self.decider.state = recover::load(&self.projection, self.writer.head(), policy).await?;
+        self.remembered.clear();
+        self.decider.loads.fetch_add(1, Ordering::Release);
+        self.returned.clear();
+        self.returned.push_back(Command::Recovered.into());
+        self.returned.extend(self.outlet.reset().into_iter().map(Returned::from));
+        Ok(())
+    }
+
+    /// The batch that was appended goes up to this finish number.
+    fn remember(&mut self, finish_no: u64) {
+        self.head.store(self.writer.head().0, Ordering::Release);
+        if self.decider.full.is_none() && !self.has_room() {
+            self.fill();
+        }
+        if self.remembered.back().is_none_or(|(_, _, no)| *no < finish_no) && finish_no > 0 {
+            let until = self.decider.clock.now().boot.after(REMEMBER);
+            self.remembered.push_back((self.writer.head(), until, finish_no));
+        }
+    }
+
+    /// What is to be told of the wall clock, once for each jump and once for its end (I-23).
+    fn clock_news(&mut self) -> Option<Command> {
+        let jump = self.decider.clock.jump();
+        if jump.is_some() == self.has_jumped {
+            return None;
+        }
+        self.has_jumped = jump.is_some();
+        match jump {
+            Some(jump) => warn!(
+                ahead = ?jump.ahead,
+                "clock_jump: the wall clock jumped ahead, expiry by it is halted; \
+                 `brokerctl clock confirm` believes it"
+            ),
+            None => info!("the wall clock is believed again"),
+        }
+        Some(Command::ClockJumped { ahead: jump.map(|jump| jump.ahead) })
+    }
+
+    /// Below its reserve the store takes nothing new; settling and expiry go on (I-28, I-31).
+    fn has_room(&self) -> bool {
+        let room = self.writer.room();
+        room.bytes >= self.decider.state.policy.store_reserve.of(room.whole)
+    }
+
+    /// Nothing new is accepted until there is room again.
+    fn fill(&mut self) {
+        if self.decider.full.is_none() {
+            warn!("the store is full: free space on its disk; only settling goes on");
+        }
+        self.decider.full = Some(self.decider.clock.now().boot.after(LOOK_FOR_ROOM));
+        self.is_full.store(true, Ordering::Release);
+    }
+
+    fn look_for_room(&mut self, now: core::Now) {
+        if self.decider.full.is_none_or(|at| at > now.boot) {
+            return;
+        }
+        if self.has_room() {
+            info!("the store has room again");
+            self.decider.full = None;
+            self.is_full.store(false, Ordering::Release);
+        } else {
+            self.decider.full = Some(now.boot.after(LOOK_FOR_ROOM));
+        }
+    }
+
+    /// Lets go of ended messages that the projection has known for long enough.
+    fn forget(&mut self, now: core::Now) {
+        let applied = self.projection.applied();
+        let mut last = None;
+        while let Some((_, _, finish_no)) = self
+            .remembered
+            .front()
+            .filter(|(batch, until, _)| *batch <= applied && *until <= now.boot)
+        {
+            last = Some(*finish_no);
+            self.remembered.pop_front();
+        }
+        if let Some(finish_no) = last {
+            self.returned.push_back(Command::Projected { finish_no }.into());
+        }
+    }
+}
+
+impl Decider {
     fn take(&mut self, pending: &mut Pending, envelope: Envelope) {
         let Envelope { command, contents, span, as_of, done } = envelope;
+        pending.taken += 1;
         let _within = span.entered();
         if as_of.is_some_and(|as_of| !self.is_good(as_of)) {
             if let Some(done) = done {
@@ -304,157 +462,30 @@ impl EngineTask {
             }
         }
     }
+}
 
-    /// Appends what was decided, then answers and lets out.
-    async fn commit(&mut self, mut pending: Pending) -> Result<(), Fatal> {
-        planted::before_sync(&mut pending.waiting).await;
-        match self.append(&mut pending).await {
-            Ok(()) => {}
-            Err(AppendError::NotStored(why)) => return self.not_stored(pending, why).await,
-            Err(source) => {
-                error!(%source, "the journal cannot be trusted any more");
-                for (done, _) in pending.waiting {
-                    let _ = done.send(Err(Error::Unknown));
-                }
-                return Err(Fatal::Append { source });
+/// One frame, or several where a single decision is larger than one.
+async fn append(writer: &mut dyn Writer, pending: &mut Pending) -> Result<(), AppendError> {
+    let contents = std::mem::take(&mut pending.contents);
+    let mut records = std::mem::take(&mut pending.records).into_iter().peekable();
+    let mut contents = Some(contents);
+    while records.peek().is_some() {
+        let mut events = Vec::new();
+        let mut bytes: usize = contents.iter().flatten().map(|content| content.bytes().len()).sum();
+        while let Some(record) = records.peek() {
+            let is_full = events.len() >= MAX_EVENTS
+                || bytes + record.framed_len() > MAX_BATCH_BYTES - FRAME_BYTES;
+            if is_full && !events.is_empty() {
+                break;
             }
+            bytes += record.framed_len();
+            events.extend(records.next());
         }
-        self.remember();
-        // Effects first: a caller that is answered finds its reply slot open.
-        for effect in pending.effects {
-            self.returned.extend(self.outlet.carry_out(effect));
-        }
-        for (done, answer) in pending.waiting {
-            // A caller who has left is normal.
-            let _ = done.send(answer);
-        }
-        Ok(())
+        let contents = contents.take().unwrap_or_default();
+        writer.append(Batch { events, contents }).await?;
+        pending.is_begun = true;
     }
-
-    /// One frame, or several where a single decision is larger than one.
-    async fn append(&mut self, pending: &mut Pending) -> Result<(), AppendError> {
-        let contents = std::mem::take(&mut pending.contents);
-        let mut records = std::mem::take(&mut pending.records).into_iter().peekable();
-        let mut contents = Some(contents);
-        while records.peek().is_some() {
-            let mut events = Vec::new();
-            let mut bytes: usize =
-                contents.iter().flatten().map(|content| content.bytes().len()).sum();
-            while let Some(record) = records.peek() {
-                let is_full = events.len() >= MAX_EVENTS
-                    || bytes + record.framed_len() > MAX_BATCH_BYTES - FRAME_BYTES;
-                if is_full && !events.is_empty() {
-                    break;
-                }
-                bytes += record.framed_len();
-                events.extend(records.next());
-            }
-            let contents = contents.take().unwrap_or_default();
-            self.writer.append(Batch { events, contents }).await?;
-            pending.is_begun = true;
-        }
-        Ok(())
-    }
-
-    /// Surely not stored: the state has gone further than the journal, so it is loaded again.
-    async fn not_stored(&mut self, pending: Pending, why: Why) -> Result<(), Fatal> {
-        warn!(%why, "a batch was not stored; loading the state again");
-        let answer = || match why {
-            // Not all of it; whose command was in the frame that is stored, the state will tell.
-            _ if pending.is_begun => Error::Unknown,
-            Why::Full => Error::StoreFull,
-            Why::TooLarge | Why::Unavailable | Why::Reserved => Error::StoreUnavailable,
-        };
-        for (done, _) in pending.waiting {
-            let _ = done.send(Err(answer()));
-        }
-        if why == Why::Full {
-            self.fill();
-        }
-        let policy = self.state.policy.clone();
-        self.state = recover::load(&self.projection, self.writer.head(), policy).await?;
-        self.remembered.clear();
-        self.loads.fetch_add(1, Ordering::Release);
-        self.returned.clear();
-        self.returned.push_back(Command::Recovered.into());
-        self.returned.extend(self.outlet.reset().into_iter().map(Returned::from));
-        Ok(())
-    }
-
-    fn remember(&mut self) {
-        self.head.store(self.writer.head().0, Ordering::Release);
-        if self.full.is_none() && !self.has_room() {
-            self.fill();
-        }
-        let finish_no = self.state.queue.finish_no();
-        if self.remembered.back().is_none_or(|(_, _, no)| *no < finish_no) && finish_no > 0 {
-            let until = self.clock.now().boot.after(REMEMBER);
-            self.remembered.push_back((self.writer.head(), until, finish_no));
-        }
-    }
-
-    /// Below its reserve the store takes nothing new; settling and expiry go on (I-28, I-31).
-    /// What is to be told of the wall clock, once for each jump and once for its end (I-23).
-    fn clock_news(&mut self) -> Option<Command> {
-        let jump = self.clock.jump();
-        if jump.is_some() == self.has_jumped {
-            return None;
-        }
-        self.has_jumped = jump.is_some();
-        match jump {
-            Some(jump) => warn!(
-                ahead = ?jump.ahead,
-                "clock_jump: the wall clock jumped ahead, expiry by it is halted; \
-                 `brokerctl clock confirm` believes it"
-            ),
-            None => info!("the wall clock is believed again"),
-        }
-        Some(Command::ClockJumped { ahead: jump.map(|jump| jump.ahead) })
-    }
-
-    fn has_room(&self) -> bool {
-        let room = self.writer.room();
-        room.bytes >= self.state.policy.store_reserve.of(room.whole)
-    }
-
-    /// Nothing new is accepted until there is room again.
-    fn fill(&mut self) {
-        if self.full.is_none() {
-            warn!("the store is full: free space on its disk; only settling goes on");
-        }
-        self.full = Some(self.clock.now().boot.after(LOOK_FOR_ROOM));
-        self.is_full.store(true, Ordering::Release);
-    }
-
-    fn look_for_room(&mut self, now: core::Now) {
-        if self.full.is_none_or(|at| at > now.boot) {
-            return;
-        }
-        if self.has_room() {
-            info!("the store has room again");
-            self.full = None;
-            self.is_full.store(false, Ordering::Release);
-        } else {
-            self.full = Some(now.boot.after(LOOK_FOR_ROOM));
-        }
-    }
-
-    /// Lets go of ended messages that the projection has known for long enough.
-    fn forget(&mut self, now: core::Now) {
-        let applied = self.projection.applied();
-        let mut last = None;
-        while let Some((_, _, finish_no)) = self
-            .remembered
-            .front()
-            .filter(|(batch, until, _)| *batch <= applied && *until <= now.boot)
-        {
-            last = Some(*finish_no);
-            self.remembered.pop_front();
-        }
-        if let Some(finish_no) = last {
-            self.returned.push_back(Command::Projected { finish_no }.into());
-        }
-    }
+    Ok(())
 }
 
 /// What a frame holds beside its records and contents, generously.
@@ -463,6 +494,11 @@ const FRAME_BYTES: usize = 1024;
 impl Pending {
     fn is_empty(&self) -> bool {
         self.records.is_empty() && self.effects.is_empty() && self.waiting.is_empty()
+    }
+
+    /// For another command.
+    fn has_room(&self) -> bool {
+        self.taken < TAKEN && self.records.len() < SEAL_EVENTS && self.bytes < SEAL_BYTES
     }
 }
 

@@ -174,15 +174,8 @@ impl Bench {
         (gate, first)
     }
 
-    /// Returns once `count` commands wait in the engine's channel.
-    async fn queued(&self, count: usize) {
-        soon(async {
-            while self.handle.commands.max_capacity() - self.handle.commands.capacity() < count {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-        // A place is taken a moment before it is filled.
+    /// Returns once everybody has gone as far as they can: what was sent is decided, or waits in the engine's channel.
+    async fn idle(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -274,7 +267,7 @@ async fn what_arrives_while_an_append_runs_is_one_batch() {
     let mut bench = Bench::new().await;
     let (gate, first) = bench.held().await;
     let more = bench.sends(2..62);
-    bench.queued(60).await;
+    bench.idle().await;
     let second = Gate::new();
     bench.script.then(Fault::HoldBefore(second.clone()));
 
@@ -400,7 +393,7 @@ async fn callers_behind_a_broken_append_learn_that_nothing_is_known() {
     let (gate, first) = bench.held().await;
     bench.script.then(Fault::Broken);
     let more = bench.sends(2..10);
-    bench.queued(8).await;
+    bench.idle().await;
 
     gate.release();
 
@@ -434,7 +427,7 @@ async fn what_is_refused_leaves_no_content() {
             handle.with_contents(send(nobody), body().1)
         )
     });
-    bench.queued(3).await;
+    bench.idle().await;
     gate.release();
 
     let (stored, again, refused) = soon(all).await.unwrap();
@@ -459,7 +452,7 @@ async fn held_with_two_frames(bench: &Bench) -> (Gate, JoinHandle<(Sent, Sent)>)
     let both = spawn(async move {
         tokio::join!(handle.command(send(small)), handle.command(send(large(3))))
     });
-    bench.queued(2).await;
+    bench.idle().await;
     (gate, both)
 }
 
@@ -512,7 +505,7 @@ async fn a_stopping_engine_answers_what_had_arrived() {
     let bench = Bench::new().await;
     let (gate, first) = bench.held().await;
     let more = bench.sends(2..400);
-    bench.queued(398).await;
+    bench.idle().await;
 
     bench.stop.cancel();
     gate.release();
@@ -534,7 +527,7 @@ async fn commands_that_keep_coming_do_not_put_off_what_is_due() {
     bench.send(NewMessage { expires_at, ..letter(1_000) }).await.unwrap();
     let (gate, first) = bench.held().await;
     let more = bench.sends(2..602);
-    bench.queued(600).await;
+    bench.idle().await;
     bench.clock.advance(Duration::from_secs(61));
 
     gate.release();
