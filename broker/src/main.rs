@@ -14,6 +14,11 @@ use tracing::info;
 
 use broker_config::{Config, Loader, Paths, Runtime};
 
+/// What one thread takes, another gives back: messages pass from a connection to the engine and to the journal. The
+/// system's allocator spent a seventh of the broker's time on that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The broker: durable queues between model agents, routing and streamed consultations.
 ///
 /// Usually started by `brokerctl up`. It listens on a unix socket that only you may open, keeps everything in its
