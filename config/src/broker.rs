@@ -12,7 +12,7 @@ use crate::section::section;
 /// Which tokio runtime `brokerd` runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
-    /// One thread: least overhead for few clients.
+    /// One thread: nothing passes from core to core but what goes to the store.
     Current,
     /// One worker thread per core.
     Multi,
@@ -31,8 +31,9 @@ section! {
         data_dir: Option<PathBuf> = None, path();
         /// The unix socket. Unset: in the runtime folder, or in `data_dir` when that is set.
         socket: Option<PathBuf> = None, path();
-        /// The runtime's layout: `"multi"` (a thread per core) or `"current"` (one thread).
-        runtime: Runtime = Runtime::Multi, choice();
+        /// The runtime's layout: `"current"` (one thread for connections and rules, beside those of the store) or `"multi"`
+        /// (a thread per core, for more connections than one core can serve).
+        runtime: Runtime = Runtime::Current, choice();
         /// How long shutdown waits for work in flight before it names what is left and exits.
         shutdown_grace: Duration = secs(10), duration(millis(0)..=hours(1));
         /// The largest message, all its parts together, in bytes. At most `queue_bytes`.

@@ -127,7 +127,7 @@ fn every_kind_of_value_can_come_from_a_variable() {
     let config = Loader::new()
         .env([
             ("BROKER_BROKER_DATA_DIR", "/d"),
-            ("BROKER_BROKER_RUNTIME", "current"),
+            ("BROKER_BROKER_RUNTIME", "multi"),
             ("BROKER_BROKER_MAX_FRAME", "2 MiB"),
             ("BROKER_LINKS_MAX_LOST_LEASES", "20"),
             ("BROKER_THRESHOLDS_WARNING", "60"),
@@ -137,7 +137,7 @@ fn every_kind_of_value_can_come_from_a_variable() {
         .unwrap();
 
     assert_eq!(config.broker.data_dir.as_deref(), Some("/d".as_ref()));
-    assert_eq!(config.broker.runtime, Runtime::Current);
+    assert_eq!(config.broker.runtime, Runtime::Multi);
     assert_eq!(config.broker.max_frame, 2 << 20);
     assert_eq!((config.links.max_lost_leases, config.thresholds.warning), (20, 60));
     assert!(config.simulator.enabled);
@@ -172,7 +172,7 @@ fn the_effective_file_loads_back_to_the_same_configuration() {
     let text = r#"
         [broker]
         data_dir = "/d/with \"quotes\" and \\ and ü"
-        runtime = "current"
+        runtime = "multi"
         max_frame = "65537 B"
         [routing]
         patience = "9m 2ms"

@@ -118,8 +118,8 @@ fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(socket) = &arguments.serve_echo {
         let mut runtime = match arguments.runtime {
-            Some(Layout::Current) => tokio::runtime::Builder::new_current_thread(),
-            Some(Layout::Multi) | None => tokio::runtime::Builder::new_multi_thread(),
+            Some(Layout::Current) | None => tokio::runtime::Builder::new_current_thread(),
+            Some(Layout::Multi) => tokio::runtime::Builder::new_multi_thread(),
         };
         return runtime.enable_all().build()?.block_on(echo::serve(socket));
     }
