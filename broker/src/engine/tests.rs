@@ -21,51 +21,13 @@ use crate::{
         queue::{Body, BodyKey, Seq},
     },
     journal::{
-        self, AppendError, Batch, BatchNo, ContentKey, Epoch, Journal, PutError, Room, Until, Why,
-        Writer,
+        self, BatchNo, Journal, Until, Why,
         faulty::{Fault, Faulty, Gate, Script},
         memory::{MemoryJournal, Store},
         record,
     },
     projection::{self, Projection},
 };
-
-/// A writer whose room the test decides.
-#[derive(Debug)]
-struct Roomy {
-    inner: Box<dyn Writer>,
-    room: Arc<AtomicU64>,
-}
-
-impl Writer for Roomy {
-    fn epoch(&self) -> Epoch {
-        self.inner.epoch()
-    }
-
-    fn head(&self) -> BatchNo {
-        self.inner.head()
-    }
-
-    fn append(&mut self, batch: Batch) -> journal::Answer<'_, BatchNo, AppendError> {
-        self.inner.append(batch)
-    }
-
-    fn forget(
-        &mut self,
-        decided: BatchNo,
-        keys: Vec<ContentKey>,
-    ) -> journal::Answer<'_, (), PutError> {
-        self.inner.forget(decided, keys)
-    }
-
-    fn truncate(&mut self, first: BatchNo) -> journal::Answer<'_, (), PutError> {
-        self.inner.truncate(first)
-    }
-
-    fn room(&self) -> Room {
-        Room { bytes: self.room.load(Ordering::SeqCst), whole: 0 }
-    }
-}
 
 /// Writes down what it is told to do.
 struct Recorder {
@@ -98,7 +60,6 @@ struct Bench {
     projection: Projection,
     handle: EngineHandle,
     clock: Arc<TestClock>,
-    room: Arc<AtomicU64>,
     effects: mpsc::UnboundedReceiver<Effect>,
     resets: Arc<AtomicU64>,
     stop: CancellationToken,
@@ -122,9 +83,7 @@ impl Bench {
         let place = projection::Place::Memory;
         let (projection, fold) = projection::open(Arc::clone(&journal), place).await.unwrap();
         spawn(fold.run(CancellationToken::new()));
-        let (inner, state) = recover(&journal, &projection, policy()).await.unwrap();
-        let room = Arc::new(AtomicU64::new(u64::MAX));
-        let writer = Box::new(Roomy { inner, room: Arc::clone(&room) });
+        let (writer, state) = recover(&journal, &projection, policy()).await.unwrap();
         let clock = Arc::new(TestClock::new());
         let (tx, effects) = mpsc::unbounded_channel();
         let resets = Arc::new(AtomicU64::new(0));
@@ -133,19 +92,7 @@ impl Bench {
         let (handle, task) = engine(state, writer, projection.clone(), as_clock, outlet);
         let stop = CancellationToken::new();
         let running = spawn(task.run(stop.clone()));
-        Self {
-            store,
-            script,
-            journal,
-            projection,
-            handle,
-            clock,
-            room,
-            effects,
-            resets,
-            stop,
-            running,
-        }
+        Self { store, script, journal, projection, handle, clock, effects, resets, stop, running }
     }
 
     async fn send(&self, new: NewMessage) -> Result<Receipt, Error> {
@@ -331,7 +278,7 @@ async fn a_full_store_takes_settlements_and_nothing_new_until_there_is_room() {
     bench.link(1).await;
     bench.send(letter(1)).await.unwrap();
     bench.send(letter(2)).await.unwrap();
-    bench.room.store(1024, Ordering::SeqCst);
+    bench.script.set_room(1024);
     soon(bench.handle.command(cancel(2))).await.unwrap();
     assert!(bench.handle.is_full());
 
@@ -345,7 +292,7 @@ async fn a_full_store_takes_settlements_and_nothing_new_until_there_is_room() {
     soon(bench.handle.command(settle(1, 1))).await.unwrap();
     assert_eq!(bench.view(1).await, None);
 
-    bench.room.store(u64::MAX, Ordering::SeqCst);
+    bench.script.set_room(u64::MAX);
     bench.clock.advance(Duration::from_secs(2));
     soon(bench.handle.command(Command::Tick)).await.unwrap();
     bench.send(letter(3)).await.unwrap();
@@ -356,10 +303,10 @@ async fn a_full_store_takes_settlements_and_nothing_new_until_there_is_room() {
 #[tokio::test(start_paused = true)]
 async fn a_full_store_recovers_without_a_command() {
     let bench = Bench::new().await;
-    bench.room.store(0, Ordering::SeqCst);
+    bench.script.set_room(0);
     bench.send(letter(1)).await.unwrap();
     assert!(bench.handle.is_full());
-    bench.room.store(u64::MAX, Ordering::SeqCst);
+    bench.script.set_room(u64::MAX);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!bench.handle.is_full());
 }
@@ -404,6 +351,32 @@ async fn callers_behind_a_broken_append_learn_that_nothing_is_known() {
 }
 
 /// I-4.
+/// I-7: what was looked up may not be true any more.
+#[tokio::test]
+async fn a_send_rests_on_a_look_up_that_is_still_good() {
+    let bench = Bench::new().await;
+    let as_of = || bench.handle.as_of(bench.clock.now().boot);
+    let offer = async |number, as_of| {
+        soon(bench.handle.send(send(letter(number)), Vec::new(), as_of)).await
+    };
+    let refused = |answer: Result<Reply, Error>| matches!(answer, Err(Error::StoreUnavailable));
+
+    // It has waited for longer than memory surely remembers.
+    let old = as_of();
+    bench.clock.advance(Duration::from_secs(11));
+    assert!(refused(offer(1, old).await));
+
+    // The state was loaded anew meanwhile, without what was only in memory.
+    let before = as_of();
+    bench.script.then(Fault::NotStored(Why::Unavailable));
+    assert!(bench.send(letter(2)).await.is_err());
+    assert!(refused(offer(1, before).await));
+
+    assert_eq!(bench.view(1).await, None);
+    bench.clock.advance(Duration::from_secs(9));
+    assert!(matches!(offer(1, as_of()).await, Ok(Reply::Receipt(_))));
+}
+
 #[tokio::test]
 async fn what_is_refused_leaves_no_content() {
     let bench = Bench::new().await;

@@ -81,6 +81,7 @@ cases! {
     an_append_given_up_kills_the_writer_and_the_claim_tells
     contents_are_there_before_their_frame_is
     a_content_that_is_not_there_is_missing
+    contents_asked_for_together_are_answered_one_by_one
     the_same_content_twice_is_harmless
     puts_and_claims_that_wait_together_are_all_done
     forgetting_late_or_twice_is_harmless
@@ -380,6 +381,28 @@ async fn a_content_that_is_not_there_is_missing(place: &dyn Place) {
     journal.put(known).await.unwrap();
 
     assert!(matches!(journal.get(other_copy.key()).await, Err(ReadError::Missing)));
+}
+
+async fn contents_asked_for_together_are_answered_one_by_one(place: &dyn Place) {
+    let journal = place.open().await;
+    let [first, second, absent] = ["one", "two", "three"].map(|bytes| Content::new(bytes).unwrap());
+    for content in [&first, &second] {
+        journal.put(content.clone()).await.unwrap();
+    }
+
+    let keys = [&second, &absent, &first, &second].map(Content::key);
+    let all = journal.get_all(keys.to_vec()).await;
+
+    let all: Vec<Option<&[u8]>> = all
+        .iter()
+        .map(|one| match one {
+            Ok(bytes) => Some(bytes.as_ref()),
+            Err(ReadError::Missing) => None,
+            Err(other) => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(all, [Some(&b"two"[..]), None, Some(b"one"), Some(b"two")]);
+    assert!(journal.get_all(Vec::new()).await.is_empty());
 }
 
 async fn the_same_content_twice_is_harmless(place: &dyn Place) {

@@ -318,4 +318,6 @@ impl Reader {
 }
 
 #[cfg(test)]
+mod start;
+#[cfg(test)]
 mod tests;

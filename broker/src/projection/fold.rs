@@ -417,6 +417,18 @@ pub(super) fn steps(
     Ok(steps)
 }
 
+/// As a fold writes them whose row keeps the bytes of the first step and of the end.
+#[cfg(test)]
+pub(super) fn life_of(steps: &[(BatchNo, u32, Record)]) -> Vec<u8> {
+    let mut change = Change::default();
+    let kept = [record::accepted(Vec::new()).kind, record::finished(Vec::new()).kind];
+    for (batch, place, record) in steps {
+        let step = Place { batch: *batch, place: *place, record };
+        if kept.contains(&record.kind) { change.add_kept(&step) } else { change.add(&step) }
+    }
+    change.life
+}
+
 fn time_of(event: &Event) -> WallTime {
     match event {
         Event::Accepted(accepted) => accepted.at,

@@ -269,6 +269,8 @@ impl Projection {
 }
 
 #[cfg(test)]
+mod lives;
+#[cfg(test)]
 mod start;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_proto::{ContentHash, MessageState};
+use broker_proto::{ContentHash, MessageState, Sender};
 
 use super::{
     Projection,
@@ -74,6 +74,22 @@ async fn a_start_reads_what_lives_and_not_what_has_ended() {
     assert_eq!((short.events, long.events), (200, 200));
     // Pages on the way down trees that are higher, and nothing for each message.
     assert!(long.bytes <= short.bytes + 64 * 1024, "{long:?} against {short:?}");
+}
+
+/// The first send of each sender asks which of its ids is the newest.
+#[tokio::test]
+async fn a_sender_is_looked_up_without_a_walk() {
+    let log = log(4_000, 0).await;
+    let projection = log.folded().await;
+    assert_eq!(projection.newest(local()).await.unwrap(), Some(subject(4_000).id));
+    projection.close().await;
+    let (projection, _) = log.open().await;
+    let bytes = async || projection.reader.call(|_| Ok(bytes_read())).await.unwrap();
+    let before = bytes().await;
+    let stranger = Sender::parse("stranger").unwrap();
+    assert_eq!(projection.newest(stranger).await.unwrap(), None);
+    let read = bytes().await - before;
+    assert!(read <= 64 * 1024, "{read}");
 }
 
 #[tokio::test]

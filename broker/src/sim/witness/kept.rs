@@ -242,6 +242,11 @@ impl Kept {
             let is_settled = finished.epoch == self.epoch;
             self.over.insert(self.epoch, if is_settled { Over::Settled } else { Over::Taken });
         }
+        let class = finished.failure.as_ref().map(|failure| failure.class);
+        let wears_out =
+            matches!(class, Some(FailureClass::AgentLost | FailureClass::InvalidRequest));
+        let is_dead = finished.state == MessageState::Dead;
+        must!(wears_out || !is_dead, "I-21", "message {seq} is dead of {class:?}");
         let is_worn_out = finished.state == MessageState::Dead
             && finished.failure.as_ref().is_some_and(|f| f.class == FailureClass::AgentLost);
         let is_enough = !is_worn_out || self.lost >= max_lost;

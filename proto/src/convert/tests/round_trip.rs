@@ -1,18 +1,20 @@
 //! What goes out comes back the same.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use proptest::prelude::*;
 
 use super::sample;
 use crate::{
-    AgentInfo, AnswerFrame, AnswerSummary, AskOptions, Attempt, Correlation, Delivery, Down, Entry,
-    EventFilter, EventInfo, FailureClass, FailureScope, Generation, Hello, Message, MessageChange,
-    MessageInfo, MessageState, MessageType, ModelInfo, ModelUsage, Part, PassedOver, Payload,
-    PingText, PingTrip, Pong, Priority, Provenance, RateLimit, Receipt, Recipient, RefusedFrame,
-    ResultType, Role, RouteExplanation, Routed, SettleOutcome, SettledFrame, Settlement, Stamp,
-    StatusNotice, StopReason, TaskChange, TaskDetail, TaskExchange, TaskInfo, TaskSpec, TaskState,
-    TokenInfo, ToolChoice, TraceStep, Up, Usage, WallTime, Welcome, pb,
+    AgentInfo, AnswerFrame, AnswerSummary, AskOptions, Attempt, Correlation, Counters, DeadLetter,
+    Delivery, Down, Drain, Draining, Entry, EventFilter, EventInfo, Extension, FailureClass,
+    FailureScope, Generation, Hello, LettersHandled, Message, MessageChange, MessageId,
+    MessageInfo, MessageName, MessageState, MessageType, ModelInfo, ModelUsage, Part, PassedOver,
+    Payload, PingText, PingTrip, Pong, Priority, Provenance, Pull, QueueInfo, RateLimit, Receipt,
+    Recipient, RefusedFrame, ResultType, Role, RouteExplanation, Routed, Sender, SettleOutcome,
+    SettledFrame, Settlement, Stamp, StatusNotice, StopReason, TaskChange, TaskDetail,
+    TaskExchange, TaskInfo, TaskSpec, TaskState, TokenInfo, ToolChoice, TraceStep, Trial, Up,
+    Usage, WallTime, Welcome, pb,
 };
 
 #[track_caller]
@@ -279,6 +281,100 @@ fn every_enum_keeps_its_numbers_and_knows_no_others() {
     }
 }
 
+fn any_name() -> impl Strategy<Value = String> {
+    "[a-z0-9_-][a-z0-9._-]{0,63}"
+}
+
+fn any_recipient() -> impl Strategy<Value = Recipient> {
+    prop_oneof![
+        any_name().prop_map(|name| Recipient::Model(sample::model(&name))),
+        any_name().prop_map(|name| Recipient::Agent(sample::agent(&name))),
+        "[a-z0-9_-]{1,64}".prop_map(|name| Recipient::Role(sample::role(&name))),
+        any_name().prop_map(|name| Recipient::AgentsOf(sample::model(&name))),
+    ]
+}
+
+fn any_counters() -> impl Strategy<Value = Counters> {
+    any::<[u64; 10]>().prop_map(
+        |[accepted, queued, waiting, leased, done, failed, cancelled, expired, dead, purged]| {
+            Counters {
+                accepted,
+                queued,
+                waiting,
+                leased,
+                done,
+                failed,
+                cancelled,
+                expired,
+                dead,
+                purged,
+            }
+        },
+    )
+}
+
+fn any_queue() -> impl Strategy<Value = QueueInfo> {
+    (any_recipient(), any::<[bool; 2]>(), ".*", any::<[u64; 6]>(), any_counters()).prop_map(
+        |(queue, [is_paused, is_degraded], reason, figures, counters)| {
+            let [ready, leased, size_bytes, links, dead_bytes, parked] = figures;
+            QueueInfo {
+                queue,
+                is_paused,
+                is_degraded,
+                reason,
+                ready,
+                leased,
+                size_bytes,
+                links,
+                dead_bytes,
+                parked,
+                counters,
+            }
+        },
+    )
+}
+
+/// What the wire can say of a time.
+fn any_time() -> impl Strategy<Value = WallTime> {
+    (0u64..=253_402_300_799_999).prop_map(WallTime)
+}
+
+fn any_trial() -> impl Strategy<Value = Trial> {
+    let names = (prop::option::of(any_name()), prop::option::of(any_name()));
+    let times = (prop::option::of(any_time()), any_time());
+    let class = prop::sample::select(FailureClass::ALL.to_vec());
+    (any::<[u32; 2]>(), names, times, class, ".*").prop_map(
+        |([generation, number], (agent, model), (began_at, ended_at), class, detail)| Trial {
+            generation,
+            number,
+            agent: agent.map(|name| sample::agent(&name)),
+            model: model.map(|name| sample::model(&name)),
+            began_at,
+            ended_at,
+            class,
+            detail,
+        },
+    )
+}
+
+fn any_span(seconds: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+    (seconds, 0u32..1_000_000_000).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+fn any_pull() -> impl Strategy<Value = Pull> {
+    let models = prop::collection::vec(any_name().prop_map(|name| sample::model(&name)), 0..4);
+    let lease = prop::option::of(any_span(5..1_800));
+    (models, 1u32..=100, 1u64..=3 * 1024 * 1024, lease, any_span(0..60)).prop_map(
+        |(models, messages, size_bytes, lease, wait)| Pull {
+            models,
+            messages,
+            size_bytes,
+            lease,
+            wait,
+        },
+    )
+}
+
 fn any_part() -> impl Strategy<Value = Part> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..40).prop_map(bytes::Bytes::from);
     let leaf = prop_oneof![
@@ -311,6 +407,59 @@ proptest! {
     fn any_part_survives_the_wire(part in any_part()) {
         let wire = pb::Part::from(part.clone());
         prop_assert_eq!(Part::try_from(wire), Ok(part));
+    }
+
+    #[test]
+    fn any_queue_survives_the_wire(queue in any_queue()) {
+        prop_assert_eq!(Counters::from(pb::Counters::from(queue.counters)), queue.counters);
+        prop_assert_eq!(QueueInfo::try_from(pb::QueueInfo::from(queue.clone())), Ok(queue));
+    }
+
+    #[test]
+    fn any_dead_letter_survives_the_wire(
+        deliveries in any::<u32>(),
+        trials in prop::collection::vec(any_trial(), 0..4),
+        done in any::<u64>(),
+        skipped in prop::collection::vec((any::<u128>(), prop::option::of(any_name()), ".*"), 0..4),
+    ) {
+        let letter = DeadLetter { info: sample::info(), deliveries, trials };
+        prop_assert_eq!(DeadLetter::try_from(pb::DeadLetter::from(letter.clone())), Ok(letter));
+        let skipped = skipped.into_iter().map(|(id, sender, reason)| {
+            let sender = sender.map(|name| Sender::parse(&name).unwrap());
+            (MessageName { sender, id: MessageId::from_u128(id) }, reason)
+        });
+        let handled = LettersHandled { done, skipped: skipped.collect() };
+        let wire = pb::RedriveDeadLettersResponse::from(handled.clone());
+        prop_assert_eq!(LettersHandled::try_from(wire), Ok(handled));
+    }
+
+    #[test]
+    fn any_pull_and_extension_survive_the_wire(
+        pull in any_pull(),
+        lease in ".*",
+        by in any_span(5..1_800),
+    ) {
+        prop_assert_eq!(Pull::try_from(pb::PullMessagesRequest::from(pull.clone())), Ok(pull));
+        let extension = Extension { lease, by };
+        let wire = pb::ExtendLeaseRequest::from(extension.clone());
+        prop_assert_eq!(Extension::try_from(wire), Ok(extension));
+    }
+
+    #[test]
+    fn any_drain_survives_the_wire(
+        agent in prop::option::of(any_name()),
+        [is_undone, stops] in any::<[bool; 2]>(),
+        deadline in any_span(0..86_400),
+        wait in any_span(0..86_400),
+        running in any::<u64>(),
+    ) {
+        let agent = agent.map(|name| sample::agent(&name));
+        let is_legal = !stops || (agent.is_none() && !is_undone);
+        let drain = Drain { agent, deadline, is_undone, stops, wait };
+        let read = Drain::try_from(pb::DrainRequest::from(drain.clone()));
+        prop_assert_eq!(read.ok(), is_legal.then_some(drain));
+        let draining = Draining { is_draining: stops, running };
+        prop_assert_eq!(Draining::from(pb::DrainResponse::from(draining)), draining);
     }
 
     #[test]
