@@ -507,8 +507,9 @@ impl State {
         counters.accepted += 1;
         *counters.of(message.state()) += 1;
         if let Some(numbered) = &accepted.numbered {
-            self.producers.accept(&accepted.sender, numbered, accepted.subject.id);
-            message.timers.get_or_insert_default().numbered = Some(numbered.clone());
+            let numbered =
+                self.producers.accept(&accepted.sender, numbered, accepted.subject.id);
+            message.timers.get_or_insert_default().numbered = Some(numbered);
         }
         self.deadlines.insert(accepted.deadline, seq);
         self.messages.insert(message);

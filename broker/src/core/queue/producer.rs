@@ -1,7 +1,7 @@
 //! Bulk senders, which number their messages (I-8).
 //!
-//! Only the highest number of each producer and those of living messages are here; what else is in the window is
-//! looked up in the projection, as older ids are.
+//! Only the highest number of each producer is here, and those in the window whose messages live or ended a moment ago;
+//! what else is in the window is looked up in the projection, as older ids are.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,8 +26,23 @@ pub enum Counted {
 #[derive(Debug, Default)]
 struct Producer {
     highest: u64,
-    /// Numbers whose messages the projection may not know.
+    /// Numbers of the window whose messages the projection may not know.
     recent: BTreeMap<u64, MessageId>,
+}
+
+impl Producer {
+    /// Its oldest number that may still be used.
+    fn oldest(&self) -> u64 {
+        self.highest.saturating_sub(WINDOW - 1).max(1)
+    }
+
+    /// Numbers up to this one are taken: what the window leaves behind is refused, whoever's it was.
+    fn skip_to(&mut self, number: u64) {
+        self.highest = self.highest.max(number);
+        while self.recent.first_key_value().is_some_and(|(first, _)| *first < self.oldest()) {
+            self.recent.pop_first();
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +60,7 @@ impl Producers {
             let is_full = of_sender.len() >= MOST;
             return if is_full { Err(Counted::TooMany { limit: MOST }) } else { Ok(None) };
         };
-        let oldest = producer.highest.saturating_sub(WINDOW - 1).max(1);
+        let oldest = producer.oldest();
         if numbered.number < oldest {
             return Err(Counted::TooOld { oldest });
         }
@@ -55,16 +70,23 @@ impl Producers {
     /// Numbers of this producer up to `highest` are taken, even if their messages are no longer here.
     pub(super) fn skip_to(&mut self, sender: &Sender, name: &ProducerName, highest: u64) {
         let of_sender = self.0.entry(sender.clone()).or_default();
-        let producer = of_sender.entry(name.clone()).or_default();
-        producer.highest = producer.highest.max(highest);
+        of_sender.entry(name.clone()).or_default().skip_to(highest);
     }
 
-    pub(super) fn accept(&mut self, sender: &Sender, numbered: &Numbered, id: MessageId) {
-        self.skip_to(sender, &numbered.producer, numbered.number);
-        let producer = self.0.get_mut(sender).and_then(|of| of.get_mut(&numbered.producer));
-        if let Some(producer) = producer {
-            producer.recent.insert(numbered.number, id);
-        }
+    /// Gives the number back under the one copy of the producer's name that all its messages share.
+    pub(super) fn accept(
+        &mut self,
+        sender: &Sender,
+        numbered: &Numbered,
+        id: MessageId,
+    ) -> Numbered {
+        let of_sender = self.0.entry(sender.clone()).or_default();
+        let known = of_sender.get_key_value(&numbered.producer).map(|(name, _)| name.clone());
+        let name = known.unwrap_or_else(|| numbered.producer.clone());
+        let producer = of_sender.entry(name.clone()).or_default();
+        producer.recent.insert(numbered.number, id);
+        producer.skip_to(numbered.number);
+        Numbered { producer: name, number: numbered.number }
     }
 
     /// The projection knows this number from now on.
@@ -73,5 +95,26 @@ impl Producers {
         if let Some(producer) = producer {
             producer.recent.remove(&numbered.number);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_window_has_left_is_not_kept() {
+        let sender = Sender::parse("opus").unwrap();
+        let producer = ProducerName::parse("loader").unwrap();
+        let mut producers = Producers::default();
+        for number in 1..=3 * WINDOW {
+            let numbered = Numbered { producer: producer.clone(), number };
+            producers.accept(&sender, &numbered, MessageId::from_u128(number.into()));
+        }
+
+        let kept = &producers.0[&sender][&producer].recent;
+        let (first, last) = (2 * WINDOW + 1, 3 * WINDOW);
+        assert_eq!(kept.len() as u64, WINDOW);
+        assert_eq!(kept.keys().next().zip(kept.keys().last()), Some((&first, &last)));
     }
 }
