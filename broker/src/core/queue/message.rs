@@ -7,7 +7,7 @@ use broker_proto::{
     ModelName, Numbered, PassedOver, Priority, Recipient, Sender, StopReason, Usage, WallTime,
 };
 
-use super::{Body, Digest, Line, Seq};
+use super::{Body, Digest, Keyed, Known, Line, Seq};
 use crate::core::{
     Accepted, BootTime, Subject,
     tree::{Branch, Parent},
@@ -190,6 +190,21 @@ impl Message {
     #[must_use]
     pub fn subject(&self) -> Subject {
         Subject { seq: self.seq, id: self.id }
+    }
+
+    /// What it is known by once it has ended, by this lease.
+    pub(super) fn known(&mut self, epoch: u32) -> Known {
+        let numbered = self.timers.as_mut().and_then(|timers| timers.numbered.take());
+        Known {
+            seq: self.seq,
+            id: self.id,
+            sender: Arc::clone(&self.sender),
+            digest: self.digest,
+            accepted_at: self.accepted_at,
+            deadline: self.deadline,
+            ended_by: epoch,
+            numbered: numbered.map(Box::new),
+        }
     }
 
     /// The first message of its request.
@@ -396,6 +411,16 @@ impl Message {
         consultation.tries_here += 1;
         consultation.shown |= shown;
         consultation.attempts.push(attempt.clone());
+    }
+}
+
+impl Keyed for Message {
+    fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    fn key(&self) -> (&Sender, MessageId) {
+        (&self.sender, self.id)
     }
 }
 

@@ -14,7 +14,7 @@ mod strict;
 mod table;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     sync::Arc,
 };
@@ -33,7 +33,7 @@ use producer::Producers;
 pub use producer::{Counted, WINDOW};
 pub use ready::{Line, Load, Ready};
 use strict::Strict;
-use table::Messages;
+use table::{Keyed, Table};
 
 use super::{
     BootTime, Event, Note, Now,
@@ -54,35 +54,41 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A finished message that the projection may not know yet.
-#[derive(Debug, Clone)]
-struct Ended {
-    no: u64,
-    seq: Seq,
-    key: (Sender, MessageId),
-}
-
 /// What a message that has ended is still known by.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Known {
     seq: Seq,
+    id: MessageId,
+    sender: Arc<Sender>,
     digest: Digest,
     accepted_at: WallTime,
     deadline: WallTime,
+    /// The lease that finished it last.
+    ended_by: u32,
     numbered: Option<Box<Numbered>>,
+}
+
+impl Keyed for Known {
+    fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    fn key(&self) -> (&Sender, MessageId) {
+        (&self.sender, self.id)
+    }
 }
 
 #[derive(Debug, Default)]
 pub struct State {
     last_seq: Seq,
-    messages: Messages,
-    /// Those ended that the projection may not know. Looked up, never walked.
-    known: HashMap<(Sender, MessageId), Known>,
+    messages: Table<Message>,
+    /// Those ended that the projection may not know, and the dead.
+    known: Table<Known>,
     /// One of each name, which all messages share.
     senders: BTreeSet<Arc<Sender>>,
     recipients: BTreeSet<Arc<Recipient>>,
-    ended_epochs: HashMap<Seq, u32>,
-    ended: VecDeque<Ended>,
+    /// Those that may be forgotten, in the order of their ends; the last one's is `finish_no`.
+    ended: VecDeque<Seq>,
     finish_no: u64,
     queues: BTreeMap<Recipient, Ready>,
     strict: Strict,
@@ -116,7 +122,7 @@ impl State {
     /// The digest and first receipt of a message that this sender sent before.
     #[must_use]
     pub fn known(&self, sender: &Sender, id: MessageId) -> Option<(Digest, Receipt)> {
-        let (digest, accepted_at, deadline) = match self.known.get(&(sender.clone(), id)) {
+        let (digest, accepted_at, deadline) = match self.known.find(sender, id) {
             Some(known) => (known.digest, known.accepted_at, known.deadline),
             None => {
                 let message = self.messages.find(sender, id)?;
@@ -143,10 +149,10 @@ impl State {
         self.producers.skip_to(sender, producer, highest);
     }
 
-    /// The lease that finished this message, if it is finished and still remembered here.
+    /// The lease that finished this message last, if one did and is still remembered here.
     #[must_use]
     pub fn ended_by(&self, seq: Seq) -> Option<u32> {
-        self.ended_epochs.get(&seq).copied()
+        Some(self.known.get(seq)?.ended_by)
     }
 
     /// How many messages have finished; the shell pairs it with a batch, and says when that batch is projected.
@@ -174,7 +180,7 @@ impl State {
     /// The number of the newest message of this sender and id that is still remembered here.
     #[must_use]
     pub fn seq_of(&self, sender: &Sender, id: MessageId) -> Option<Seq> {
-        let known = || self.known.get(&(sender.clone(), id)).map(|known| known.seq);
+        let known = || self.known.find(sender, id).map(|known| known.seq);
         self.messages.find(sender, id).map(|message| message.seq).or_else(known)
     }
 
@@ -507,8 +513,7 @@ impl State {
         counters.accepted += 1;
         *counters.of(message.state()) += 1;
         if let Some(numbered) = &accepted.numbered {
-            let numbered =
-                self.producers.accept(&accepted.sender, numbered, accepted.subject.id);
+            let numbered = self.producers.accept(&accepted.sender, numbered, accepted.subject.id);
             message.timers.get_or_insert_default().numbered = Some(numbered);
         }
         self.deadlines.insert(accepted.deadline, seq);
@@ -623,30 +628,23 @@ impl State {
         if let Some(until) = message.orphaned() {
             self.orphans.remove(&(until, seq));
         }
-        let key = (Sender::clone(&message.sender), message.id);
-        let Message { digest, accepted_at, deadline, .. } = *message;
-        let numbered = message.timers.as_mut().and_then(|timers| timers.numbered.take());
-        // One that lives again is still known by its first receipt.
-        self.known.entry(key.clone()).or_insert_with(|| Known {
-            seq,
-            digest,
-            accepted_at,
-            deadline,
-            numbered: numbered.map(Box::new),
-        });
-        self.ended_epochs.insert(seq, finished.epoch);
+        match self.known.get_mut(seq) {
+            // One that lived again is still known by its first receipt.
+            Some(known) => known.ended_by = finished.epoch,
+            None => self.known.insert(message.known(finished.epoch)),
+        }
         if finished.state == MessageState::Dead {
             message.die(finished.epoch);
             self.dead.insert(*message);
         } else {
-            self.let_go(seq, key);
+            self.let_go(seq);
         }
     }
 
     /// It is forgotten here once the projection knows of its end.
-    fn let_go(&mut self, seq: Seq, key: (Sender, MessageId)) {
+    fn let_go(&mut self, seq: Seq) {
         self.finish_no += 1;
-        self.ended.push_back(Ended { no: self.finish_no, seq, key });
+        self.ended.push_back(seq);
     }
 
     fn park(&mut self, seq: Seq, queue: &Recipient, failure: &Failure, reply: Option<&Body>) {
@@ -667,7 +665,6 @@ impl State {
     fn redrive(&mut self, seq: Seq, at: WallTime, deadline: WallTime, generation: u32) {
         let Some(mut message) = self.dead.remove(seq) else { return };
         message.revive(at, deadline, generation);
-        self.ended_epochs.remove(&seq);
         count(&mut self.counters, &message.to, MessageState::Dead, message.state());
         self.deadlines.insert(deadline, seq);
         self.messages.insert(message);
@@ -676,17 +673,16 @@ impl State {
     fn purge(&mut self, seq: Seq) {
         let Some(message) = self.dead.remove(seq) else { return };
         count(&mut self.counters, &message.to, MessageState::Dead, MessageState::Purged);
-        self.let_go(seq, (Sender::clone(&message.sender), message.id));
+        self.let_go(seq);
     }
 
     fn forget(&mut self, finish_no: u64) {
-        while self.ended.front().is_some_and(|ended| ended.no <= finish_no) {
-            let Some(ended) = self.ended.pop_front() else { return };
-            self.ended_epochs.remove(&ended.seq);
-            if self.known.get(&ended.key).is_some_and(|known| known.seq == ended.seq)
-                && let Some(Known { numbered: Some(numbered), .. }) = self.known.remove(&ended.key)
+        while self.finish_no - (self.ended.len() as u64) < finish_no {
+            let Some(seq) = self.ended.pop_front() else { return };
+            if let Some(known) = self.known.remove(seq)
+                && let Some(numbered) = &known.numbered
             {
-                self.producers.forget(&ended.key.0, &numbered);
+                self.producers.forget(&known.sender, numbered);
             }
         }
     }
@@ -702,7 +698,7 @@ fn shared<T: Clone + Ord>(names: &mut BTreeSet<Arc<T>>, name: &T) -> Arc<T> {
     name
 }
 
-fn is_held_back(messages: &Messages, strict: &Strict, seq: Seq) -> bool {
+fn is_held_back(messages: &Table<Message>, strict: &Strict, seq: Seq) -> bool {
     let line = messages.get(seq).and_then(Message::strict_line);
     line.is_some_and(|line| strict.holds_back(line, seq)) && !planted::is(Bug::StrictKeyIgnored)
 }
