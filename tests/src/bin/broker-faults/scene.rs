@@ -13,6 +13,9 @@ use crate::{
 /// What a queue of an overload may hold: little, so that it is full at once.
 pub(crate) const SMALL_CAP: u64 = 100;
 
+/// More than five leases of planted cases, one after the other.
+const WORN_OUT: Duration = Duration::from_millis(4_200);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scene {
     /// Everything at once, and nothing is hurt.
@@ -51,9 +54,7 @@ impl Scene {
         setup: Setup,
         lines: usize,
     ) -> anyhow::Result<Report> {
-        let setup = self.setup(setup);
-        let worn_out = setup.settings.lease_ms * u64::from(setup.settings.max_lost_leases + 2);
-        let mut world = World::start(context, setup).await?;
+        let mut world = World::start(context, self.setup(setup)).await?;
         match self {
             Self::Calm => {
                 usual_agents(&mut world, "mixed").await?;
@@ -83,7 +84,7 @@ impl Scene {
                 let to = ["--mailboxes", "ann,dora", "--models", "opus"];
                 world.sender("sender", &to).await?;
                 world.noted("sender", lines).await?;
-                tokio::time::sleep(Duration::from_millis(worn_out)).await;
+                tokio::time::sleep(WORN_OUT).await;
             }
             Self::Overload => {
                 world.introduce(&AGENTS).await?;

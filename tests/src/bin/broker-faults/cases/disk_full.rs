@@ -21,7 +21,7 @@ pub(super) fn run(context: Context) -> BoxFuture<'static, anyhow::Result<Outcome
         let setup = Setup { data: Some(disk.data()), ..Setup::default() };
         let mut world = World::start(&context, setup).await?;
         usual_agents(&mut world, "mixed").await?;
-        for time in 1..=context.times(2, 20) {
+        for time in 1..=context.times(2, 8) {
             // To the last byte at once, then into the reserve only; or the other way round.
             for left in if time % 2 == 0 { [150, 0] } else { [0, 150] } {
                 // The last byte is met in the middle of something.
