@@ -12,7 +12,8 @@ use crate::{Answer, AnswerStream, Assembly, Client, Error};
 /// How long a broker that went away is waited for: `streams.return_window` as shipped. Later it has cancelled the work.
 pub const RETURN_WINDOW: Duration = Duration::from_secs(30);
 /// The first and the longest wait between two attempts to come back; each is spread over its second half.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+pub(crate) const BACK_OFF: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Which answer is read, and how one gets to it.
 #[derive(Debug)]
@@ -138,13 +139,13 @@ impl Follow {
 }
 
 /// Whether the broker may be back in a moment.
-fn is_passing(error: &Error) -> bool {
+pub(crate) fn is_passing(error: &Error) -> bool {
     let is_gone = |code: &Code| *code == Code::Unavailable;
     error.is_connection() || matches!(error, Error::Refused { code, .. } if is_gone(code))
 }
 
 /// Askers whose streams broke together do not all come back at once.
-fn spread(wait: Duration) -> Duration {
+pub(crate) fn spread(wait: Duration) -> Duration {
     // Without a source of randomness only the spread is missing.
     let share = getrandom::u32().unwrap_or(u32::MAX);
     wait / 2 + (wait / 2).mul_f64(f64::from(share) / f64::from(u32::MAX))

@@ -14,6 +14,7 @@ pub mod link;
 mod queue;
 mod task;
 pub mod transcript;
+mod watch;
 
 #[cfg(test)]
 mod fake;
@@ -40,6 +41,7 @@ pub use follow::{Follow, RETURN_WINDOW, Source, Step};
 pub use queue::LetterSelection;
 pub use task::{TaskFilter, TaskItem, TaskStream};
 pub use tonic::Code;
+pub use watch::{Watch, Watched};
 
 /// The longest a unary call may take, waiting aside.
 const UNARY: Duration = Duration::from_secs(30);

@@ -30,3 +30,4 @@ mod secrets;
 mod streams;
 mod tasks;
 mod transcripts;
+mod watches;

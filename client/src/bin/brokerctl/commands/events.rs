@@ -1,10 +1,9 @@
 //! `events tail`: what happens.
 
-use broker_client::EventItem;
+use broker_client::{EventItem, Watched};
 use broker_proto::types::{AgentName, EventFilter, EventInfo, EventStart, MessageName};
-use tokio_stream::StreamExt as _;
 
-use super::{connect, consult};
+use super::{Interrupts, connect, connection, consult};
 use crate::{
     cli::{EventsCommand, Global},
     exit_code::Exit,
@@ -19,14 +18,28 @@ pub(crate) async fn run(global: &Global, command: EventsCommand) -> anyhow::Resu
         "start" => EventStart::First,
         _ => EventStart::Behind(from),
     };
-    let mut events = connect(global).await?.subscribe(start, wanted(filter)?).await?;
-    while let Some(item) = events.next().await {
-        match item? {
-            EventItem::Event { cursor, event } => told(global, &cursor, &event)?,
-            EventItem::Gap { cursor } => gap(global, &cursor)?,
+    let mut interrupts = Interrupts::listen()?;
+    let mut events = connect(global).await?.follow_events(start, wanted(filter)?);
+    let mut behind = None;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            () = interrupts.next() => break,
+        };
+        match event {
+            Some(Watched::Item(EventItem::Event { cursor, event })) => {
+                told(global, &cursor, &event)?;
+                behind = Some(cursor);
+            }
+            Some(Watched::Item(EventItem::Gap { cursor })) => gap(global, &cursor)?,
+            Some(news) => connection(&news),
+            None => return Ok(Exit::Done),
         }
     }
-    Ok(Exit::Done)
+    if let (Some(cursor), Format::Text) = (behind, global.output) {
+        output::note(&format!("`brokerctl events tail --from {cursor}` goes on from here"));
+    }
+    Ok(Exit::Interrupted)
 }
 
 fn wanted(pairs: Vec<(String, String)>) -> anyhow::Result<EventFilter> {

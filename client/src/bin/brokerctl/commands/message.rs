@@ -1,13 +1,12 @@
 //! `message send|get|list|cancel|trace|watch`: sending messages, and what became of them.
 
-use broker_client::{ListFilter, WatchItem};
+use broker_client::{ListFilter, WatchItem, Watched};
 use broker_proto::types::{
     Entry, Message, MessageInfo, MessageType, Part, Payload, Priority, Recipient, Role, Severity,
     StatusKind, StatusNotice, TaskSpec, TraceStep,
 };
-use tokio_stream::StreamExt as _;
 
-use super::{connect, consult};
+use super::{Interrupts, connect, connection, consult};
 use crate::{
     cli::{Concern, Global, Kind, Level, MessageCommand, SendArgs},
     exit_code::Exit,
@@ -48,9 +47,18 @@ pub(crate) async fn run(global: &Global, command: MessageCommand) -> anyhow::Res
             }
         }
         MessageCommand::Watch { message, cursor } => {
-            let mut changes = client.watch(cursor, message).await?;
-            while let Some(item) = changes.next().await {
-                watched(global, item?)?;
+            let mut interrupts = Interrupts::listen()?;
+            let mut changes = client.follow_messages(cursor, message);
+            loop {
+                let change = tokio::select! {
+                    change = changes.next() => change?,
+                    () = interrupts.next() => return Ok(Exit::Interrupted),
+                };
+                match change {
+                    Some(Watched::Item(item)) => watched(global, item)?,
+                    Some(news) => connection(&news),
+                    None => break,
+                }
             }
         }
     }

@@ -18,7 +18,7 @@ mod token;
 pub(crate) mod up;
 mod usage;
 
-use broker_client::{Client, Endpoint};
+use broker_client::{Client, Endpoint, Watched};
 use clap::CommandFactory as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -92,6 +92,20 @@ impl Interrupts {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Says on stderr that a watch lost its broker, and that it is back.
+fn connection<I>(news: &Watched<I>) {
+    match news {
+        Watched::Item(_) => {}
+        Watched::Broken(error) => {
+            output::note(&format!("the connection broke ({error}); waiting for the broker"));
+        }
+        Watched::Back { is_whole: true } => output::note("the broker is back"),
+        Watched::Back { is_whole: false } => {
+            output::note("the broker is back; what happened meanwhile is not shown");
         }
     }
 }

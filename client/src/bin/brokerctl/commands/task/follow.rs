@@ -1,24 +1,16 @@
 //! Waiting for a task: its steps on stderr, its questions to whoever sits there, its result on stdout.
 
-use std::{
-    io::{BufRead as _, IsTerminal as _},
-    time::Duration,
-};
+use std::io::{BufRead as _, IsTerminal as _};
 
-use broker_client::{Client, Code, Error, RETURN_WINDOW, TaskItem, TaskStream};
+use broker_client::{Client, Watched};
 use broker_proto::types::{MessageName, Part, TaskDetail, TaskState};
-use tokio::time::Instant;
-use tokio_stream::StreamExt as _;
 
-use super::{Interrupts, consult, leads_to, show};
+use super::{Interrupts, connection, consult, leads_to, show};
 use crate::{
     cli::Global,
     exit_code::{self, Exit},
     output::{self, Format},
 };
-
-/// The first and the longest wait between two attempts to come back to a broker that went away.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Follows a task to its end and prints its result. Leaving does not end it.
 pub(super) async fn to_the_end(
@@ -28,13 +20,20 @@ pub(super) async fn to_the_end(
     is_stdin_free: bool,
 ) -> anyhow::Result<Exit> {
     let mut interrupts = Interrupts::listen()?;
-    let mut steps = Steps::new(client.clone(), id.clone());
+    let mut steps = client.follow_task(id.clone(), None);
     loop {
         let step = tokio::select! {
             step = steps.next() => step?,
             () = interrupts.next() => return Ok(left(&id)),
         };
-        let Some(step) = step else { break };
+        let step = match step {
+            None => break,
+            Some(Watched::Item(step)) => step,
+            Some(news) => {
+                connection(&news);
+                continue;
+            }
+        };
         show::progress(global, &step);
         if !leads_to(&step, TaskState::InputRequired) {
             continue;
@@ -106,77 +105,4 @@ fn exit_of(task: &TaskDetail) -> Exit {
         (TaskState::Failed, Some(failure), None) => exit_code::of_class(failure.class),
         _ => Exit::Failed,
     }
-}
-
-/// A task's steps, over breaks of the connection and restarts of the broker.
-struct Steps {
-    client: Client,
-    id: MessageName,
-    stream: Option<TaskStream>,
-    cursor: Option<String>,
-    is_over: bool,
-    /// Since when there is no stream, and the next wait.
-    broken: Option<(Instant, Duration)>,
-}
-
-impl Steps {
-    fn new(client: Client, id: MessageName) -> Self {
-        Self { client, id, stream: None, cursor: None, is_over: false, broken: None }
-    }
-
-    /// The next step; `None` behind the last. Dropping it in the middle loses nothing.
-    async fn next(&mut self) -> Result<Option<TaskItem>, Error> {
-        loop {
-            if self.is_over {
-                return Ok(None);
-            }
-            let Some(stream) = &mut self.stream else {
-                self.open().await?;
-                continue;
-            };
-            match stream.next().await {
-                Some(Ok(item)) => {
-                    let (TaskItem::Change { cursor, .. } | TaskItem::Gap { cursor, .. }) = &item;
-                    self.cursor = Some(cursor.clone());
-                    self.is_over = matches!(
-                        &item,
-                        TaskItem::Change { change, .. } if change.state.is_terminal()
-                    );
-                    return Ok(Some(item));
-                }
-                Some(Err(error)) if !is_passing(&error) => return Err(error),
-                Some(Err(_)) | None => {
-                    self.stream = None;
-                    self.broken = Some((Instant::now(), BACK_OFF.0));
-                }
-            }
-        }
-    }
-
-    async fn open(&mut self) -> Result<(), Error> {
-        if let Some((_, wait)) = &mut self.broken {
-            let now = *wait;
-            tokio::time::sleep(now).await;
-            *wait = (now * 2).min(BACK_OFF.1);
-        }
-        match (self.client.watch_task(self.id.clone(), self.cursor.clone()).await, self.broken) {
-            (Ok(stream), _) => {
-                self.stream = Some(stream);
-                self.broken = None;
-                Ok(())
-            }
-            (Err(error), Some((since, _)))
-                if is_passing(&error) && since.elapsed() < RETURN_WINDOW =>
-            {
-                Ok(())
-            }
-            (Err(error), _) => Err(error),
-        }
-    }
-}
-
-/// Whether the broker may be back in a moment.
-fn is_passing(error: &Error) -> bool {
-    error.is_connection()
-        || matches!(error, Error::Refused { code, .. } if *code == Code::Unavailable)
 }

@@ -4,11 +4,10 @@ mod follow;
 mod input;
 mod show;
 
-use broker_client::{Client, TaskFilter, TaskItem};
+use broker_client::{Client, TaskFilter, TaskItem, Watched};
 use broker_proto::types::{MessageName, Part, TaskState};
-use tokio_stream::StreamExt as _;
 
-use super::{Interrupts, connect, consult};
+use super::{Interrupts, connect, connection, consult};
 use crate::{
     cli::{DelegateArgs, Global, Misused, TaskCommand},
     exit_code::Exit,
@@ -99,14 +98,15 @@ async fn watch(
     cursor: Option<String>,
 ) -> anyhow::Result<Exit> {
     let mut interrupts = Interrupts::listen()?;
-    let mut steps = client.watch_task(id, cursor).await?;
+    let mut steps = client.follow_task(id, cursor);
     loop {
         let step = tokio::select! {
-            step = steps.next() => step,
+            step = steps.next() => step?,
             () = interrupts.next() => return Ok(Exit::Interrupted),
         };
         match step {
-            Some(step) => show::step(global, &step?)?,
+            Some(Watched::Item(step)) => show::step(global, &step)?,
+            Some(news) => connection(&news),
             None => return Ok(Exit::Done),
         }
     }
