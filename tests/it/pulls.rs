@@ -174,7 +174,7 @@ async fn a_pulled_lease_outlives_the_broker() {
 /// I-16
 #[tokio::test]
 async fn a_drain_lets_what_runs_settle_and_then_the_broker_stops() {
-    use broker_proto::{Down, Drain};
+    use broker_proto::{Down, Drain, DrainStep};
     let broker = TestBroker::start().await;
     let client = broker.client();
     let mut link = RawLink::greeted(&broker.endpoint(), "a").await;
@@ -184,7 +184,7 @@ async fn a_drain_lets_what_runs_settle_and_then_the_broker_stops() {
     let drain = Drain {
         agent: None,
         deadline: Duration::from_secs(20),
-        is_undone: false,
+        step: DrainStep::Begin,
         stops: true,
         wait: Duration::ZERO,
     };

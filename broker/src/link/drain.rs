@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use broker_proto::{AgentName, Down};
+use broker_proto::{AgentName, Down, DrainStep};
 
 use super::{LeaseKey, Links};
 use crate::{
@@ -38,18 +38,19 @@ impl Drain {
         drain: broker_proto::Drain,
         most: Duration,
     ) -> Result<broker_proto::Draining, Error> {
-        let broker_proto::Drain { agent, deadline, is_undone, stops, wait } = drain;
-        let draining = if is_undone {
-            self.undo(agent).await?
-        } else {
-            let begun = self.begin(agent.clone(), deadline).await?;
-            if stops {
-                self.stop_after(deadline);
-            }
-            if wait.is_zero() { begun } else { self.wait(agent, wait.min(most)).await? }
+        let broker_proto::Drain { agent, deadline, step, stops, wait } = drain;
+        let mut draining = match step {
+            DrainStep::Undo => return self.undo(agent).await.map(Into::into),
+            DrainStep::Look => self.state(agent.clone()).await?,
+            DrainStep::Begin => self.begin(agent.clone(), deadline).await?,
         };
-        let running = draining.running as u64;
-        Ok(broker_proto::Draining { is_draining: draining.is_draining, running })
+        if stops {
+            self.stop_after(deadline);
+        }
+        if !wait.is_zero() {
+            draining = self.wait(agent, wait.min(most)).await?;
+        }
+        Ok(draining.into())
     }
 
     /// Gives nothing new to `agent`, or to nobody, and tells the links, once.
@@ -124,6 +125,12 @@ impl Drain {
 
     async fn state(&self, agent: Option<AgentName>) -> Result<Draining, Error> {
         draining(&self.engine.query(Query::Drain(agent)).await?)
+    }
+}
+
+impl From<Draining> for broker_proto::Draining {
+    fn from(draining: Draining) -> Self {
+        Self { is_draining: draining.is_draining, running: draining.running as u64 }
     }
 }
 

@@ -8,8 +8,8 @@ use super::{
     required,
 };
 use crate::{
-    AgentInfo, ClockInfo, ClockJump, Drain, Draining, ModelInfo, ModelName, PeerPing, PingHop,
-    PingTrip, Pong, TokenInfo, pb,
+    AgentInfo, ClockInfo, ClockJump, Drain, DrainStep, Draining, ModelInfo, ModelName, PeerPing,
+    PingHop, PingTrip, Pong, TokenInfo, pb,
 };
 
 fn models(names: &[String], field: &'static str) -> Result<Vec<ModelName>, InvalidField> {
@@ -80,6 +80,7 @@ impl TryFrom<pb::AgentInfo> for AgentInfo {
             since: required(time(wire.since, "agent.since")?, "agent.since")?,
             instance: wire.instance,
             roles: roles.collect::<Result<_, _>>()?,
+            is_draining: wire.draining,
         })
     }
 }
@@ -97,6 +98,7 @@ impl From<AgentInfo> for pb::AgentInfo {
             since: Some(info.since.into()),
             instance: info.instance,
             roles: info.roles.iter().map(ToString::to_string).collect(),
+            draining: info.is_draining,
         }
     }
 }
@@ -153,10 +155,16 @@ impl TryFrom<pb::DrainRequest> for Drain {
         if wire.stop && (agent.is_some() || wire.undo) {
             return Err(InvalidField::new("stop", "goes neither with `agent` nor with `undo`"));
         }
+        let step = match (wire.undo, wire.look) {
+            (false, false) => DrainStep::Begin,
+            (true, false) => DrainStep::Undo,
+            (false, true) if !wire.stop => DrainStep::Look,
+            _ => return Err(InvalidField::new("look", "goes neither with `undo` nor with `stop`")),
+        };
         Ok(Self {
             agent,
             deadline: span(wire.deadline, "deadline")?.unwrap_or(DRAIN),
-            is_undone: wire.undo,
+            step,
             stops: wire.stop,
             wait: span(wire.wait, "wait")?.unwrap_or_default(),
         })
@@ -168,7 +176,8 @@ impl From<Drain> for pb::DrainRequest {
         Self {
             agent: text_of(drain.agent),
             deadline: Some(wire_span(drain.deadline)),
-            undo: drain.is_undone,
+            undo: drain.step == DrainStep::Undo,
+            look: drain.step == DrainStep::Look,
             stop: drain.stops,
             wait: Some(wire_span(drain.wait)),
         }

@@ -40,7 +40,9 @@ pub use names::{
 };
 pub use ping::{PeerPing, PingHop, PingText, PingTrip};
 pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};
-pub use registry::{AgentInfo, ClockInfo, ClockJump, Drain, Draining, ModelInfo, Pong, TokenInfo};
+pub use registry::{
+    AgentInfo, ClockInfo, ClockJump, Drain, DrainStep, Draining, ModelInfo, Pong, TokenInfo,
+};
 pub use status::{Severity, StatusKind, StatusNotice};
 pub use task::{
     ResultType, TaskChange, TaskDetail, TaskExchange, TaskInfo, TaskInput, TaskSpec, TaskState,

@@ -39,6 +39,8 @@ pub struct AgentInfo {
     pub since: WallTime,
     pub instance: String,
     pub roles: Vec<RoleName>,
+    /// Nothing new is given to it.
+    pub is_draining: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,12 +66,21 @@ pub struct Drain {
     /// `None`: every agent.
     pub agent: Option<AgentName>,
     pub deadline: Duration,
-    /// It is to end instead.
-    pub is_undone: bool,
+    pub step: DrainStep,
     /// The broker stops once it is drained, at the latest at the deadline.
     pub stops: bool,
     /// How long the answer may wait for the end.
     pub wait: Duration,
+}
+
+/// What is to become of a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainStep {
+    Begin,
+    /// Deliveries go on.
+    Undo,
+    /// Nothing: it is only asked how far it is.
+    Look,
 }
 
 /// How far a drain has come.

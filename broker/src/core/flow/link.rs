@@ -153,7 +153,17 @@ impl Run<'_> {
     }
 
     /// Begins or ends a drain; running attempts go on (I-16).
-    pub(super) fn drain(&mut self, agent: Option<&AgentName>, is_over: bool) -> Reply {
+    pub(super) fn drain(
+        &mut self,
+        agent: Option<&AgentName>,
+        is_over: bool,
+    ) -> Result<Reply, Refusal> {
+        if let Some(name) = agent
+            && self.state.agent.token(name).is_none()
+            && self.state.agent.links_of(name).next().is_none()
+        {
+            return Err(Refusal::UnknownAgent(name.to_string()));
+        }
         let queues: Vec<Recipient> = match agent {
             None => self.state.queue.waiting_queues().cloned().collect(),
             Some(name) => {
@@ -166,7 +176,7 @@ impl Run<'_> {
             self.route_absent();
             queues.iter().for_each(|queue| self.dispatch(queue));
         }
-        Reply::Drain(self.draining(agent))
+        Ok(Reply::Drain(self.draining(agent)))
     }
 
     pub(super) fn draining(&self, agent: Option<&AgentName>) -> Draining {

@@ -58,7 +58,7 @@ impl<'a> Run<'a> {
                 Ok(Reply::None)
             }
             Command::Extend { agent, seq, epoch, by } => self.extend(&agent, seq, epoch, by),
-            Command::Drain { agent, is_over } => Ok(self.drain(agent.as_ref(), is_over)),
+            Command::Drain { agent, is_over } => self.drain(agent.as_ref(), is_over),
             Command::LinkUp { link, up, resume } => self.link_up(link, *up, &resume),
             Command::LinkDown { link } => {
                 self.note(&Note::LinkDown { link, at: self.now.boot });

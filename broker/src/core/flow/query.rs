@@ -80,6 +80,9 @@ impl Run<'_> {
         let (ready, leased, _) = self.state.queue.load(&queue);
         let agents = self.state.agent.serving(&queue);
         let (level, mut reason, unavailable_until) = self.level(model);
+        if reason.is_empty() {
+            reason = self.standstill(&queue).unwrap_or_default().into();
+        }
         if reason.is_empty() && agents == 0 {
             reason = "no agent serves it".into();
         }
@@ -99,6 +102,14 @@ impl Run<'_> {
             leased,
             fallback: model.chain.iter().skip(1).cloned().collect(),
         }
+    }
+
+    /// Why nothing of a queue is given to anybody, whoever has credit for it.
+    fn standstill(&self, queue: &Recipient) -> Option<&'static str> {
+        if self.state.agent.is_draining(None) {
+            return Some("the broker is being drained");
+        }
+        self.state.queue.is_paused(queue).then_some("its queue is paused")
     }
 
     fn usage(&self, model: &Model) -> ModelUsage {
@@ -131,6 +142,7 @@ impl Run<'_> {
             free_credit: link.credit_messages,
             since: link.since,
             instance: link.instance.clone(),
+            is_draining: self.state.agent.is_draining(Some(&link.agent)),
         };
         self.state.agent.links().filter(|(_, link)| link.pull.is_none()).map(info).collect()
     }
@@ -208,13 +220,18 @@ impl Run<'_> {
                 format!("{} is called, to see whether it is back", name(candidate))
             }
             Choice::Call { candidate, .. } => {
-                let model = name(candidate);
-                let presence = chain.get(*candidate as usize).map(|model| self.presence(model));
-                match presence {
-                    Some(Presence::Absent | Presence::Expected) => {
+                let Some(model) = chain.get(*candidate as usize) else { return String::new() };
+                let stands = self.standstill(&Recipient::Model(model.clone()));
+                match (stands, self.presence(model)) {
+                    (Some(why), _) => format!("it waits in {model}'s queue: {why}"),
+                    (None, Presence::Expected) if chain.len() > 1 => format!(
+                        "it waits in {model}'s queue for an agent, at most {:.0} s, then it goes on along the chain",
+                        self.state.policy.routing.agent_grace.as_secs_f64()
+                    ),
+                    (None, Presence::Absent | Presence::Expected) => {
                         format!("it waits in {model}'s queue until an agent serves it")
                     }
-                    _ => format!("{model} is called"),
+                    (None, Presence::Idle | Presence::Busy) => format!("{model} is called"),
                 }
             }
             Choice::Wait { candidate, until } => {

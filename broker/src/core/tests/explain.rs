@@ -1,8 +1,8 @@
-use broker_proto::{Failure, FailureClass};
+use broker_proto::{Failure, FailureClass, Recipient};
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::core::{Command, NewConsultation, Query, Reply};
+use crate::core::{Command, NewConsultation, Query, Refusal, Reply};
 
 fn shut(world: &mut World, name: &str, class: FailureClass, after: Option<u64>) {
     let retry_at = after.map(|after| world.wall().after(secs(after)));
@@ -32,6 +32,43 @@ fn an_explanation_names_every_candidate_and_sends_nothing() {
     assert_eq!(brief.len(), 4);
     assert_eq!(explained.decision, "sonnet is called");
     assert_eq!(before, format!("{:?}", world.state));
+}
+
+#[test]
+fn an_explanation_tells_why_nothing_is_given_out() {
+    let mut world = World::new();
+    world.run(Command::Drain { agent: None, is_over: false });
+    let drained = "it waits in opus's queue: the broker is being drained";
+    assert_eq!(world.explain(consultation("opus")).decision, drained);
+    assert_eq!(told_of(&mut world, "opus"), ("the broker is being drained".into(), true));
+
+    world.run(Command::Drain { agent: None, is_over: true });
+    let queue = Recipient::Model(model("opus"));
+    world.run(Command::Pause { queue, is_paused: true });
+    let paused = "it waits in opus's queue: its queue is paused";
+    assert_eq!(world.explain(consultation("opus")).decision, paused);
+    assert_eq!(told_of(&mut world, "opus"), ("its queue is paused".into(), false));
+
+    world.run(Command::Drain { agent: Some(agent("sonnet")), is_over: false });
+    let decision = world.explain(consultation("sonnet")).decision;
+    assert!(decision.starts_with("it waits in sonnet's queue for an agent, at most"), "{decision}");
+    assert_eq!(told_of(&mut world, "sonnet"), ("no agent serves it".into(), true));
+}
+
+/// Why a model is not called now, and whether its agent is being drained.
+fn told_of(world: &mut World, name: &str) -> (String, bool) {
+    let Reply::Models(models) = world.run(Command::Query(Query::Models)) else { panic!() };
+    let Reply::Agents(agents) = world.run(Command::Query(Query::Agents)) else { panic!() };
+    let reason = models.into_iter().find(|it| it.name == model(name)).unwrap().reason;
+    (reason, agents.iter().find(|it| it.name == agent(name)).unwrap().is_draining)
+}
+
+#[test]
+fn nobody_unknown_is_drained() {
+    let mut world = World::new();
+    let refused =
+        world.decide(Command::Drain { agent: Some(agent("nope")), is_over: false }).unwrap_err();
+    assert_eq!(refused, Refusal::UnknownAgent("nope".into()));
 }
 
 #[test]

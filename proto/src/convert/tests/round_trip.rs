@@ -7,14 +7,14 @@ use proptest::prelude::*;
 use super::sample;
 use crate::{
     AgentInfo, AnswerFrame, AnswerSummary, AskOptions, Attempt, Correlation, Counters, DeadLetter,
-    Delivery, Down, Drain, Draining, Entry, EventFilter, EventInfo, Extension, FailureClass,
-    FailureScope, Generation, Hello, LettersHandled, Message, MessageChange, MessageId,
-    MessageInfo, MessageName, MessageState, MessageType, ModelInfo, ModelUsage, Part, PassedOver,
-    Payload, PingText, PingTrip, Pong, Priority, Provenance, Pull, QueueInfo, RateLimit, Receipt,
-    Recipient, RefusedFrame, ResultType, Role, RouteExplanation, Routed, Sender, SettleOutcome,
-    SettledFrame, Settlement, Stamp, StatusNotice, StopReason, TaskChange, TaskDetail,
-    TaskExchange, TaskInfo, TaskSpec, TaskState, TokenInfo, ToolChoice, TraceStep, Trial, Up,
-    Usage, WallTime, Welcome, pb,
+    Delivery, Down, Drain, DrainStep, Draining, Entry, EventFilter, EventInfo, Extension,
+    FailureClass, FailureScope, Generation, Hello, LettersHandled, Message, MessageChange,
+    MessageId, MessageInfo, MessageName, MessageState, MessageType, ModelInfo, ModelUsage, Part,
+    PassedOver, Payload, PingText, PingTrip, Pong, Priority, Provenance, Pull, QueueInfo,
+    RateLimit, Receipt, Recipient, RefusedFrame, ResultType, Role, RouteExplanation, Routed,
+    Sender, SettleOutcome, SettledFrame, Settlement, Stamp, StatusNotice, StopReason, TaskChange,
+    TaskDetail, TaskExchange, TaskInfo, TaskSpec, TaskState, TokenInfo, ToolChoice, TraceStep,
+    Trial, Up, Usage, WallTime, Welcome, pb,
 };
 
 #[track_caller]
@@ -448,14 +448,15 @@ proptest! {
     #[test]
     fn any_drain_survives_the_wire(
         agent in prop::option::of(any_name()),
-        [is_undone, stops] in any::<[bool; 2]>(),
+        step in prop::sample::select(&[DrainStep::Begin, DrainStep::Undo, DrainStep::Look]),
+        stops in any::<bool>(),
         deadline in any_span(0..86_400),
         wait in any_span(0..86_400),
         running in any::<u64>(),
     ) {
         let agent = agent.map(|name| sample::agent(&name));
-        let is_legal = !stops || (agent.is_none() && !is_undone);
-        let drain = Drain { agent, deadline, is_undone, stops, wait };
+        let is_legal = !stops || (agent.is_none() && step == DrainStep::Begin);
+        let drain = Drain { agent, deadline, step, stops, wait };
         let read = Drain::try_from(pb::DrainRequest::from(drain.clone()));
         prop_assert_eq!(read.ok(), is_legal.then_some(drain));
         let draining = Draining { is_draining: stops, running };

@@ -493,6 +493,7 @@ pub(super) fn agent_info() -> AgentInfo {
         since: AT,
         instance: "i".into(),
         roles: vec![role("reviewer")],
+        is_draining: true,
     }
 }
 

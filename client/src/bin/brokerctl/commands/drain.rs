@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::types::{Drain, Draining};
+use broker_proto::types::{Drain, DrainStep, Draining};
 use tokio::time::Instant;
 
 use super::connect;
@@ -19,10 +19,15 @@ const CALL: Duration = Duration::from_secs(20);
 pub(crate) async fn run(global: &Global, args: &DrainArgs) -> anyhow::Result<Exit> {
     let client = connect(global).await?;
     let end = Instant::now() + args.deadline;
+    let step = match (args.undo, args.status) {
+        (true, _) => DrainStep::Undo,
+        (_, true) => DrainStep::Look,
+        _ => DrainStep::Begin,
+    };
     let drain = Drain {
         agent: args.agent.clone(),
         deadline: args.deadline,
-        is_undone: args.undo,
+        step,
         stops: args.stop,
         wait: Duration::ZERO,
     };
@@ -43,9 +48,15 @@ pub(crate) async fn run(global: &Global, args: &DrainArgs) -> anyhow::Result<Exi
             "running": running,
             "drained": is_draining && running == 0,
         }))?,
+        Format::Text if !is_draining && step == DrainStep::Look => output::line("not draining")?,
         Format::Text if !is_draining => output::line("deliveries go on")?,
         Format::Text if running == 0 => output::line("drained")?,
         Format::Text => output::line(&format!("draining: {running} still running"))?,
+    }
+    if args.stop && running > 0 {
+        output::note(
+            "the broker stops all the same; its agents keep what runs and come back with it",
+        );
     }
     let is_late = args.wait && is_draining && running > 0;
     Ok(if is_late { Exit::Deadline } else { Exit::Done })

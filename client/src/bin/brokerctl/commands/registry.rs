@@ -99,6 +99,7 @@ pub(crate) async fn agents(global: &Global) -> anyhow::Result<Exit> {
                     "free_credit": agent.free_credit,
                     "since": output::rfc3339(agent.since),
                     "instance": agent.instance,
+                    "draining": agent.is_draining,
                 })
             })
             .collect();
@@ -110,7 +111,12 @@ pub(crate) async fn agents(global: &Global) -> anyhow::Result<Exit> {
         let models: Vec<&str> = agent.models.iter().map(|name| name.as_str()).collect();
         [
             agent.name.to_string(),
-            if agent.is_connected { "connected" } else { "gone" }.to_owned(),
+            match (agent.is_connected, agent.is_draining) {
+                (true, true) => "draining",
+                (true, false) => "connected",
+                (false, _) => "gone",
+            }
+            .to_owned(),
             models.join(", "),
             format!("{} of {}", agent.leased, agent.capacity),
             if agent.is_exclusive { "exclusive" } else { "shared" }.to_owned(),
