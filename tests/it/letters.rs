@@ -91,6 +91,8 @@ async fn a_full_shelf_degrades_the_queue_until_it_is_purged() {
     assert_eq!((&queue["degraded"], &queue["parked"]), (&json!(true), &json!(1)));
     let table = broker.run(&["queue", "list"]).await.exits(0).stdout;
     assert!(table.contains("DEGRADED"), "{table}");
+    let unasked = broker.run(&["dead-letter", "purge", "--all"]).await.exits(2);
+    assert!(unasked.stderr.contains("--yes"), "{unasked:?}");
     let purged = run(&broker, &["dead-letter", "purge", "--all", "--yes"]).await;
     assert_eq!(purged["purged"], json!(1));
 

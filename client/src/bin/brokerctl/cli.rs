@@ -54,6 +54,8 @@ pub(crate) enum Misused {
     NoTask,
     #[error("the answer is empty")]
     NoAnswer,
+    #[error("nobody can be asked here whether to purge them all: say --yes")]
+    PurgeUnasked,
 }
 
 impl Global {
@@ -241,7 +243,7 @@ pub(crate) enum Command {
     /// to the next broker with it. Under `brokerctl up` the broker is started again. Exits 7 when --wait saw the deadline
     /// pass first.
     #[command(
-        after_help = "Examples:\n  brokerctl drain --wait --stop\n  brokerctl drain --agent opus --wait --deadline 2m\n  brokerctl drain --undo"
+        after_help = "Examples:\n  brokerctl drain --wait --stop\n  brokerctl drain --agent opus --wait --deadline 2m\n  brokerctl drain --status\n  brokerctl drain --undo\n\nA drain ends with the broker's process: its next one gives out deliveries. `brokerctl queue pause` outlasts it."
     )]
     Drain(DrainArgs),
     /// Check everything the house needs, with a remedy for what is not right
@@ -721,7 +723,9 @@ pub(crate) enum DeadLetterCommand {
         #[command(flatten)]
         letters: LetterArgs,
     },
-    /// End dead letters for good; their ids stay known. Asks first on a terminal
+    /// Give dead letters up for good. Asks first on a terminal; without one, --to and --all need --yes
+    ///
+    /// Their ids stay known, and what they said stays in the store.
     Purge {
         #[command(flatten)]
         letters: LetterArgs,
@@ -783,7 +787,7 @@ pub(crate) enum TokenCommand {
 /// `brokerctl drain ...`
 #[derive(Debug, Args)]
 pub(crate) struct DrainArgs {
-    /// Only this agent; it takes work again when it is started anew
+    /// Only this agent; it takes work again when it is started anew, or with --undo
     #[arg(long, value_name = "NAME", value_parser = agent_name)]
     pub(crate) agent: Option<AgentName>,
     /// How long running work is given
@@ -798,6 +802,9 @@ pub(crate) struct DrainArgs {
     /// Give out deliveries again
     #[arg(long, conflicts_with_all = ["wait", "stop"])]
     pub(crate) undo: bool,
+    /// Only say how far it is; exits 0 whether or not anything is drained
+    #[arg(long, conflicts_with_all = ["undo", "stop"])]
+    pub(crate) status: bool,
 }
 
 /// `brokerctl agent ...`

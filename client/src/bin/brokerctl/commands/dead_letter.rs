@@ -7,7 +7,7 @@ use broker_proto::types::{DeadLetter, Trial};
 
 use super::{connect, consult, message};
 use crate::{
-    cli::{DeadLetterCommand, Global, LetterArgs},
+    cli::{DeadLetterCommand, Global, LetterArgs, Misused},
     exit_code::Exit,
     output::{self, Format},
 };
@@ -67,7 +67,11 @@ async fn purge(
     yes: bool,
 ) -> anyhow::Result<Exit> {
     let (which, dry_run) = selection(letters);
-    if !dry_run && !yes && io::stdin().is_terminal() {
+    let is_asked = !dry_run && !yes;
+    if is_asked && !io::stdin().is_terminal() && !matches!(which, LetterSelection::Named(_)) {
+        return Err(Misused::PurgeUnasked.into());
+    }
+    if is_asked && io::stdin().is_terminal() {
         let count = client.purge(&which, true).await?;
         output::mutter(&format!("purge {count} dead letters for good? [y/N] "));
         let mut answer = String::new();

@@ -125,6 +125,9 @@ pub(super) fn result(global: &Global, task: &TaskDetail) -> anyhow::Result<()> {
             if let Some(summary) = &task.info.summary
                 && let Some(model) = &summary.model
             {
+                for passed in summary.passed_over.iter().filter(|passed| passed.model != *model) {
+                    output::note(&format!("{}: passed over, {}", passed.model, passed.reason));
+                }
                 let simulated = if summary.is_simulated { " [simulated]" } else { "" };
                 let cost = output::money(summary.cost_usd);
                 output::note(&format!("done by {model}{simulated}, {cost}"));
