@@ -150,7 +150,8 @@ impl Settling {
 /// One link while it is open.
 #[derive(Debug)]
 struct LinkTask {
-    services: Services,
+    /// Shared with what waits for the engine: each settlement and each send.
+    services: Arc<Services>,
     agent: AgentName,
     link: LinkId,
     open: Open,
@@ -217,8 +218,13 @@ async fn greet(
     };
     services.links.insert(link, open.clone());
     let held = HeldTable::default();
-    let task =
-        LinkTask { services: services.clone(), agent: hello.agent.clone(), link, open, held };
+    let task = LinkTask {
+        services: Arc::new(services.clone()),
+        agent: hello.agent.clone(),
+        link,
+        open,
+        held,
+    };
     let resumed = match task.link_up(&hello, resumes, models).await {
         Ok(resumed) => resumed,
         Err(status) => {
@@ -541,11 +547,11 @@ impl LinkTask {
                 engine.tell(Command::Report { model, usage, limits, failure: None }).await;
             }
             Up::Send(message) => {
-                let (intake, agent) = (self.services.intake.clone(), self.agent.clone());
+                let (services, agent) = (Arc::clone(&self.services), self.agent.clone());
                 let id = message.id;
                 let size_bytes = message.payload.parts().map(Part::size_bytes).sum();
                 let sending = async move {
-                    let result = intake.send_as_agent(&agent, *message).await;
+                    let result = services.intake.send_as_agent(&agent, *message).await;
                     let result =
                         result.map_err(|error| reason::frame(&service::status::intake(error)));
                     Some(Down::Sent { message: id, result })

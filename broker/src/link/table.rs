@@ -59,7 +59,7 @@ impl Links {
 
     /// Hands something to a link. One whose agent does not read is closed: its leases run out, others go on.
     pub fn send(&self, link: LinkId, out: Out) {
-        let Some(open) = self.open.get(&link).map(|open| open.clone()) else { return };
+        let Some(open) = self.open.get(&link) else { return };
         if open.out.try_send(out).is_err() {
             open.shut(reason::NOT_READING.status("the agent does not read its deliveries"));
         }

@@ -36,7 +36,7 @@ use worker::Worker;
 const FRAMES: usize = 256;
 /// After a fold, frames gather this long before the next one, unless somebody waits for them: under load a transaction
 /// for each frame would cost more than the journal itself, and most messages begin and end within one gathering.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(250);
 
 /// How often a full disk is tried again.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);

@@ -39,8 +39,7 @@ impl LinkTask {
         let held = held.map(|held| held.expected);
         let outcome = close_stream(&self.services.slots, seq, epoch, outcome, held);
         let limits = bound::limits(limits);
-        let (services, agent) = (self.services.clone(), self.agent.clone());
-        let (links, link) = (services.links.clone(), self.link);
+        let (services, agent, link) = (Arc::clone(&self.services), self.agent.clone(), self.link);
         let span = debug_span!("message", %id, attempt = epoch);
         let settle = SettleCommand {
             agent,
@@ -58,7 +57,7 @@ impl LinkTask {
                 Ok(()) => None,
                 Err(status) if is_passing(&status) => {
                     // Not refused for good: the agent keeps it, greets again and settles again.
-                    links.close(link, status);
+                    services.links.close(link, status);
                     return None;
                 }
                 Err(status) => Some(reason::frame(&status)),
@@ -80,7 +79,7 @@ impl LinkTask {
     pub(super) fn give_up(&self, seq: Seq, held: &Held, detail: String) -> Answering {
         let (epoch, id) = (held.epoch, held.id);
         let shown = self.services.slots.get(seq).is_some_and(|slot| slot.seal(epoch));
-        let (services, agent) = (self.services.clone(), self.agent.clone());
+        let (services, agent) = (Arc::clone(&self.services), self.agent.clone());
         let lease = services.leases.token(seq, epoch);
         self.held().remove(&seq);
         async move {
