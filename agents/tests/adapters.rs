@@ -64,6 +64,8 @@ async fn ask(model: &Model, adapter: &dyn Provider, payload: Payload) -> Heard {
         time_left: Duration::from_secs(60),
         max_output_tokens: None,
         exchanges: Vec::new(),
+        lease_left: Duration::from_secs(60),
+        generation: 1,
     };
     let prompt = Prompt::of(&delivery, model).unwrap();
     let mut heard = Heard::default();

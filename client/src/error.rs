@@ -101,6 +101,15 @@ impl Error {
         }
     }
 
+    /// The name of the gRPC code, when the broker said no.
+    #[must_use]
+    pub fn code_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { code, .. } => Some(code_name(*code)),
+            _ => None,
+        }
+    }
+
     /// Whether the connection is to blame, so that the same call may succeed later.
     #[must_use]
     pub fn is_connection(&self) -> bool {

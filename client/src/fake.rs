@@ -45,6 +45,8 @@ pub(crate) fn delivery(lease: &str) -> Delivery {
         time_left: Duration::from_secs(60),
         max_output_tokens: None,
         exchanges: Vec::new(),
+        lease_left: Duration::from_secs(60),
+        generation: 1,
     }
 }
 
@@ -214,7 +216,12 @@ impl FakeLink {
     }
 
     pub(crate) async fn settled(&mut self, lease: &str) {
-        self.say(Down::Settled(SettledFrame { lease: lease.into(), refused: None })).await;
+        self.say(Down::Settled(SettledFrame {
+            lease: lease.into(),
+            refused: None,
+            is_repeated: false,
+        }))
+        .await;
     }
 
     /// Whether the agent closed its side.

@@ -57,7 +57,7 @@ async fn a_cost_cap_is_a_cap_on_output_tokens() {
     assert!((16..=30).contains(&cap), "{cap}");
     assert!(capped["cost_usd"].as_f64().unwrap() <= 0.0006, "{capped}");
 
-    let alone = house.ask("opus", &["--max-cost", "0.00001", "--no-fallback"]).await.exits(5);
+    let alone = house.ask("opus", &["--max-cost", "0.00001", "--no-fallback"]).await.exits(1);
     assert_eq!(alone.json()["error"]["class"], "BUDGET");
     let cheaper = house.ask("opus", &["--max-cost", "0.00001"]).await.exits(0).json();
     assert_eq!(cheaper["model"], "local", "what costs nothing still answers");

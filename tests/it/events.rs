@@ -77,7 +77,8 @@ async fn a_status_reaches_an_agent_and_never_a_model() {
     let got = house.run(&["message", "get", id, "--payload", "--output", "json"]).await.exits(0);
     let got = got.json();
     let want = json!({
-        "severity": "warning", "what": "progress", "text": "half done", "about": null,
+        "severity": "warning", "kind": "progress", "percent": 50, "step": null,
+        "text": "half done", "about": null,
     });
     assert_eq!((&got["type"], &got["status"]), (&json!("status"), &want));
     let all = house.run(&to("agents:opus")).await.exits(0).stdout;

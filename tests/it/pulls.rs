@@ -8,6 +8,7 @@ use broker_proto::{
     Settlement, Terminal, Usage,
 };
 use broker_tests::{Place, RawLink, Reader, TestBroker, brokerctl, question};
+use serde_json::json;
 
 /// Calls of the agent `name`.
 async fn script(broker: &TestBroker, name: &str) -> Client {
@@ -18,7 +19,7 @@ async fn script(broker: &TestBroker, name: &str) -> Client {
 
 fn of_opus(messages: u32, wait: Duration) -> Pull {
     let models = vec![ModelName::parse("opus").unwrap()];
-    Pull { models, messages, size_bytes: 0, lease: None, wait }
+    Pull { models, roles: Vec::new(), messages, size_bytes: 0, lease: None, wait }
 }
 
 async fn pull_one(script: &Client) -> Delivery {
@@ -203,6 +204,66 @@ async fn a_drain_lets_what_runs_settle_and_then_the_broker_stops() {
     assert_eq!(broker_tests::reason_of(&link.end().await), "STOPPING");
 }
 
+/// A shell script can be all that an agent is: it hears whatever kind it is sent, takes from a role's ring, asks back and
+/// says what its work took.
+#[tokio::test]
+async fn a_shell_script_hears_every_kind_asks_back_and_counts() {
+    let broker = TestBroker::start().await;
+    let token = broker.run(&["token", "create", "script"]).await.exits(0).stdout;
+    let token = token.trim().to_owned();
+    let run = async |args: &[&str]| {
+        let command = brokerctl(&broker.endpoint()).env("BROKER_AGENT_TOKEN", &token);
+        command.args(&["agent"]).args(args).output().await
+    };
+    let pull = async |more: &[&str]| {
+        let args = [&["pull", "--wait", "20s"], more].concat();
+        run(&args).await.exits(0).json()
+    };
+    // Its first pull makes the role known.
+    assert_eq!(run(&["pull", "--role", "reviewer"]).await.exits(0).stdout, "");
+    let about = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    let status = ["message", "send", "--to", "role:reviewer", "--severity", "warning"];
+    let status = [&status[..], &["--percent", "50", "--about", about, "half done"]].concat();
+    broker.run(&status).await.exits(0);
+
+    let job = pull(&["--role", "reviewer", "--lease", "1m"]).await;
+    assert_eq!((&job["type"], &job["text"]), (&json!("status"), &json!("half done")));
+    let want = json!({
+        "severity": "warning", "kind": "progress", "percent": 50, "step": null,
+        "text": "half done", "about": about,
+    });
+    assert_eq!(job["status"], want);
+    assert_eq!((&job["to"], &job["priority"]), (&json!("role/reviewer"), &json!("normal")));
+    assert_eq!((&job["generation"], &job["task"]), (&json!(1), &json!(null)));
+    let left = job["lease_left_ms"].as_u64().unwrap();
+    assert!(left > 0 && left <= 60_000 && job["time_left_ms"].as_u64().unwrap() > left, "{job}");
+    run(&["settle", job["lease"].as_str().unwrap(), "--text", "seen"]).await.exits(0);
+
+    let give = ["delegate", "--to", "opus", "--task", "sum", "--input", "tone=dry", "--json"];
+    let id = broker.run(&[&give[..], &["--detach"]].concat()).await.exits(0).stdout;
+    let shown = broker.run(&["message", "get", id.trim(), "--payload"]).await.exits(0).stdout;
+    assert!(shown.contains("[task]\nsum") && shown.contains("[input tone]\ndry"), "{shown}");
+    let job = pull(&["--model", "opus"]).await;
+    assert_eq!((&job["type"], &job["text"]), (&json!("delegation"), &json!("sum")));
+    assert_eq!(job["task"]["result"], json!({ "type": "json", "schema": null }));
+    assert_eq!(job["task"]["inputs"][0]["text"], "dry");
+    let lease = job["lease"].as_str().unwrap();
+    run(&["settle", lease, "--ask", "how long?", "--input-tokens", "5"]).await.exits(0);
+    broker.run(&["task", "provide", id.trim(), "ten words"]).await.exits(0);
+    let job = pull(&["--model", "opus"]).await;
+    assert_eq!(job["task"]["exchanges"][0]["answer"], "ten words");
+    let lease = job["lease"].as_str().unwrap();
+    let counted = ["--input-tokens", "7", "--output-tokens", "3"];
+    run(&[&["settle", lease, "--text", "{}"], &counted[..]].concat()).await.exits(0);
+    let usage = broker.run(&["usage", "status", "--output", "json"]).await.exits(0).json();
+    let models = usage["models"].as_array().unwrap();
+    let opus = models.iter().find(|model| model["name"] == "opus").unwrap();
+    assert_eq!(opus["usage"]["input_tokens"], 12);
+    assert_eq!(opus["usage"]["output_tokens"], 3);
+    let many: Vec<&str> = ["--role", "r"].repeat(17);
+    run(&[&["pull"], &many[..]].concat()).await.exits(2);
+}
+
 #[tokio::test]
 async fn a_shell_script_pulls_settles_and_extends() {
     let broker = TestBroker::start().await;
@@ -235,7 +296,27 @@ async fn a_shell_script_pulls_settles_and_extends() {
     );
     let refused = run(&["settle", "-"], &lines).await.exits(1);
     assert!(refused.stdout.contains("LEASE_LOST"), "{refused:?}");
-    run(&["settle", leases[1]], "").await.exits(1);
+    // I-19: the first word stands, and the second is told so.
+    let again = run(&["settle", leases[1], "--release"], "").await.exits(0).json();
+    assert_eq!((&again["settled"], &again["repeated"]), (&json!(true), &json!(true)));
+    assert_eq!(settled["repeated"], false);
+    let late = run(&["extend", leases[1]], "").await.exits(1).json();
+    assert_eq!(late["error"]["reason"], "LEASE_LOST");
+    let id = ids[1].to_string();
+    let said = late["error"]["message"].as_str().unwrap();
+    assert!(
+        !said.contains("0000000000") && (said.contains(&id) || !said.contains("message")),
+        "{said}"
+    );
+    for wrong in [&["settle", leases[1]][..], &["settle", leases[1], "--failed", "NOPE"]] {
+        run(wrong, "").await.exits(2);
+    }
+    let broken = format!("{{\"lease\":\"{}\",\"text\":\"x\"}}\nnonsense\n", leases[1]);
+    let broken = run(&["settle", "-"], &broken).await.exits(2);
+    assert!(
+        broken.stderr.contains("line 2, which is not settled, nor is what follows"),
+        "{broken:?}"
+    );
 
     for (id, text) in ids.into_iter().zip(["first", "second"]) {
         let poll = client.poll(id, Duration::from_secs(20)).await.unwrap();

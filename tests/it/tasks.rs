@@ -302,7 +302,7 @@ async fn brokerctl_gives_out_tasks_and_steers_them() {
     assert_eq!(json["summary"]["model"], "opus");
 
     let asks = ["delegate", "--to", "opus", "--task", "Greet. Ask me first: whom?"];
-    let waits = house.run(&asks).await.exits(1);
+    let waits = house.run(&asks).await.exits(9);
     assert!(waits.stderr.contains("it asks: whom?"), "{waits:?}");
     let id = waits.stderr.split("task provide ").nth(1).unwrap().split(' ').next().unwrap();
     let listed = house.run(&["task", "list", "--state", "input_required"]).await.exits(0);

@@ -51,6 +51,8 @@ impl Wire {
             time_left: WITHIN,
             max_output_tokens: None,
             exchanges: Vec::new(),
+            lease_left: Duration::from_secs(60),
+            generation: 1,
         };
         let prompt = Prompt::of(&delivery, &self.model).unwrap();
         let call = async {

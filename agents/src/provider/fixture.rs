@@ -56,6 +56,8 @@ pub(crate) fn delivery() -> Delivery {
         time_left: Duration::from_secs(600),
         max_output_tokens: None,
         exchanges: Vec::new(),
+        lease_left: Duration::from_secs(60),
+        generation: 1,
     }
 }
 

@@ -130,7 +130,8 @@ pub struct SettleCommand {
     pub agent: AgentName,
     pub seq: Seq,
     pub epoch: u32,
-    pub id: MessageId,
+    /// Where the shell knows it.
+    pub id: Option<MessageId>,
     pub outcome: Outcome,
     pub usage: Usage,
     pub limits: Vec<RateLimit>,
@@ -306,6 +307,8 @@ pub struct View {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     None,
+    /// It was settled by this lease before, and stays as that left it.
+    SettledBefore,
     Receipt(Receipt),
     State(MessageState),
     Task(TaskState),
@@ -370,6 +373,8 @@ pub struct Delivered {
     pub max_output_tokens: Option<u32>,
     /// Of a task: what it asked back so far.
     pub exchanges: Vec<Exchange>,
+    /// How long the lease runs, unless it is renewed.
+    pub lease_left: Duration,
 }
 
 /// Carried out by the shell once the decision's events are durable.

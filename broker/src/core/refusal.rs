@@ -63,8 +63,8 @@ pub enum Refusal {
         "the questions and answers of task {0} are as large as they may become: shorten this one"
     )]
     TaskFull(MessageId),
-    #[error("the lease on message {0} is lost")]
-    LeaseLost(MessageId),
+    #[error("the lease{} is lost", .0.map(|id| format!(" on message {id}")).unwrap_or_default())]
+    LeaseLost(Option<MessageId>),
     #[error("there is no token for agent `{0}`")]
     UnknownToken(String),
     #[error("link {0} is not open")]

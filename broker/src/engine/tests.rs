@@ -175,7 +175,7 @@ fn settle(seq: u64, number: u128) -> Command {
         agent: agent("reviewer"),
         seq: Seq(seq),
         epoch: 1,
-        id: MessageId::from_u128(number),
+        id: Some(MessageId::from_u128(number)),
         outcome: Outcome::Done { reply: Body::default(), stop_reason: None },
         usage: broker_proto::Usage::default(),
         limits: vec![],

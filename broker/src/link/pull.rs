@@ -58,7 +58,7 @@ impl Services {
         pull: Pull,
         answer: &mut oneshot::Sender<Result<Vec<Delivery>, Status>>,
     ) -> Result<Vec<Delivered>, Status> {
-        let Pull { models, messages, size_bytes, lease, wait } = pull;
+        let Pull { models, roles, messages, size_bytes, lease, wait } = pull;
         let models = models.iter().map(|name| self.intake.model(name));
         let models = models.collect::<Result<Vec<_>, _>>().map_err(service::status::intake)?;
         let link = self.number();
@@ -82,7 +82,7 @@ impl Services {
             pull: Some(lease.unwrap_or(self.settings.pull_lease)),
             is_exclusive: false,
             models,
-            roles: Vec::new(),
+            roles,
             capacity: messages,
             since: self.clock.now().wall,
             credit_messages: messages,

@@ -293,7 +293,16 @@ impl Services {
         bytes: Result<Bytes, context::Error>,
     ) -> Option<Delivery> {
         let Delivered {
-            seq, id, epoch, generation, body, model, deadline, max_output_tokens, ..
+            seq,
+            id,
+            epoch,
+            generation,
+            body,
+            model,
+            deadline,
+            max_output_tokens,
+            lease_left,
+            ..
         } = delivered;
         let loaded = async {
             let message = Message::decode(bytes?).map_err(|_| context::Error::Corrupt)?;
@@ -329,6 +338,8 @@ impl Services {
             time_left: deadline.since(self.clock.now().wall),
             max_output_tokens,
             exchanges,
+            lease_left,
+            generation,
         })
     }
 

@@ -75,7 +75,7 @@ impl Agent {
     async fn settle(&mut self, lease: &str, outcome: SettleOutcome) -> Option<String> {
         self.say(Up::Settle(vec![settlement(lease, outcome)])).await;
         match self.next().await {
-            Down::Settled(SettledFrame { lease: settled, refused }) => {
+            Down::Settled(SettledFrame { lease: settled, refused, .. }) => {
                 assert_eq!(settled, lease);
                 refused.map(|refused| refused.reason)
             }
@@ -751,7 +751,7 @@ async fn a_burst_of_settlements_over_a_stalled_store_is_answered_to_the_last() {
         let (mut settled, mut refused) = (0, 0);
         while settled + refused < BURST {
             match agent.down.recv().await.unwrap().expect("the link is not closed") {
-                Down::Settled(SettledFrame { refused: None, lease }) => {
+                Down::Settled(SettledFrame { refused: None, lease, .. }) => {
                     assert_eq!(lease, first);
                     settled += 1;
                 }

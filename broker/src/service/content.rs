@@ -125,18 +125,24 @@ fn hash(bytes: &[u8]) -> Result<ContentHash, InvalidField> {
     Ok(ContentHash(hash))
 }
 
-fn check(request: &pb::UploadChunkRequest, most: u64) -> Result<(), InvalidField> {
+fn check(request: &pb::UploadChunkRequest, most: u64) -> Result<(), Status> {
     let size = request.size_bytes;
-    if size == 0 || size > most {
-        return Err(InvalidField::new("size_bytes", format!("is not between 1 and {most}")));
+    if size > most {
+        return Err(reason::too_large(
+            format!("a part of {size} bytes is over the limit of {most}"),
+            most,
+        ));
+    }
+    if size == 0 {
+        return Err(InvalidField::new("size_bytes", "is 0").into());
     }
     let end = request.offset.checked_add(request.chunk.len() as u64);
     if request.chunk.is_empty() || request.chunk.len() > MAX_CONTENT_BYTES {
         let problem = format!("has not between 1 and {MAX_CONTENT_BYTES} bytes");
-        return Err(InvalidField::new("chunk", problem));
+        return Err(InvalidField::new("chunk", problem).into());
     }
     if end.is_none_or(|end| end > size) {
-        return Err(InvalidField::new("offset", "leads beyond size_bytes"));
+        return Err(InvalidField::new("offset", "leads beyond size_bytes").into());
     }
     Ok(())
 }

@@ -161,6 +161,12 @@ impl pb::event_service_server::EventService for EventService {
             EventStart::First => Start::FIRST,
             EventStart::Behind(cursor) => self.watches.behind(&cursor)?,
         };
+        if let Some(name) = &filter.model {
+            self.intake.model(name).map_err(status::intake)?;
+        }
+        if let Some(name) = &filter.agent {
+            find::known(&self.intake, &Recipient::Agent(name.clone())).await?;
+        }
         let message = match filter.message.clone() {
             Some(name) => Some(find::row(&self.intake, &caller, name).await?.accepted.subject.seq),
             None => None,

@@ -4,7 +4,11 @@ use broker_proto::{MessageName, Recipient, Sender, convert::InvalidField};
 use tonic::Status;
 
 use super::{Caller, reason, status};
-use crate::{core::queue::Seq, intake::Intake, projection::Row};
+use crate::{
+    core::{Query, Refusal, Reply, queue::Seq},
+    intake::Intake,
+    projection::Row,
+};
 
 /// The recipient that a list is of.
 pub(super) fn recipient(text: &str) -> Result<Option<Recipient>, InvalidField> {
@@ -15,6 +19,21 @@ pub(super) fn recipient(text: &str) -> Result<Option<Recipient>, InvalidField> {
 pub(super) fn queue(text: &str, field: &'static str) -> Result<Recipient, InvalidField> {
     let named = Recipient::parse(text).or_else(|_| Recipient::parse(&format!("model:{text}")));
     named.map_err(|invalid| InvalidField::new(field, invalid.to_string()))
+}
+
+/// Refuses a recipient that is nobody and was never sent anything: an empty list of it would look like good news.
+pub(super) async fn known(intake: &Intake, to: &Recipient) -> Result<(), Status> {
+    let queue = match to {
+        // It has no queue of its own: its copies are in those of the agents.
+        Recipient::AgentsOf(model) => Recipient::Model(model.clone()),
+        to => to.clone(),
+    };
+    match intake.engine.query(Query::Queue(queue)).await.map_err(status::engine)? {
+        Reply::Queues(queues) if queues.is_empty() => {
+            Err(status::refusal(&Refusal::UnknownQueue(to.clone())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where a page begins.

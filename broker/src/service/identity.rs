@@ -88,7 +88,9 @@ impl Verify {
         let hash = AgentToken::sent(&token).hash();
         match self.engine.query(Query::Token(hash)).await {
             Ok(Reply::Agent(Some(name))) => Ok(Caller::Agent(name)),
-            Ok(_) => Err(reason::TOKEN_REJECTED.status("this token is nobody's")),
+            Ok(_) => Err(reason::TOKEN_REJECTED.status(
+                "this token is nobody's (any more); `brokerctl token create NAME` makes one",
+            )),
             Err(error) => Err(super::status::engine(error)),
         }
     }

@@ -100,6 +100,9 @@ impl pb::message_service_server::MessageService for MessageService {
         request: Request<pb::ListMessagesRequest>,
     ) -> Result<Response<pb::ListMessagesResponse>, Status> {
         let filter = filter(&request.into_inner())?;
+        if let Some(to) = &filter.to {
+            find::known(&self.intake, to).await?;
+        }
         let head = self.intake.engine.head();
         let page = self
             .intake

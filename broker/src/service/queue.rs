@@ -46,7 +46,11 @@ impl MessageService {
         let selection = selection.unwrap_or_default();
         match (selection.message_ids.as_slice(), selection.to.as_str(), selection.all) {
             ([], "", true) => Ok(Which::All),
-            ([], to, false) if !to.is_empty() => Ok(Which::To(find::queue(to, "to")?)),
+            ([], to, false) if !to.is_empty() => {
+                let to = find::queue(to, "to")?;
+                find::known(&self.intake, &to).await?;
+                Ok(Which::To(to))
+            }
             (ids, "", false) if (1..=MOST).contains(&ids.len()) => {
                 let mut named = Vec::with_capacity(ids.len());
                 for id in ids {
@@ -205,6 +209,9 @@ impl MessageService {
         let request = request.into_inner();
         let before = find::page(&request.page_token)?;
         let to = find::recipient(&request.to)?;
+        if let Some(to) = &to {
+            find::known(&self.intake, to).await?;
+        }
         let limit = u32::try_from(limit(request.page_size)).unwrap_or(PAGE);
         let filter = LetterFilter { to, before, limit };
         let letters = self.intake.projection.letters(filter, self.intake.engine.head()).await;

@@ -154,6 +154,11 @@ pub(crate) fn no_hello() -> Status {
     NO_HELLO.status("the first frame of a link must be a hello")
 }
 
+/// Over a limit of bytes, which programs find as `limit_bytes`.
+pub(crate) fn too_large(text: impl Into<String>, limit: u64) -> Status {
+    TOO_LARGE.with(text, HashMap::from([("limit_bytes".to_owned(), limit.to_string())]))
+}
+
 pub(crate) fn lease_lost() -> Status {
     LEASE_LOST.status("this token holds no lease")
 }

@@ -66,10 +66,7 @@ pub(crate) fn intake(error: intake::Error) -> Status {
     match error {
         intake::Error::Invalid(invalid) => invalid.into(),
         intake::Error::Engine(error) => engine(error),
-        intake::Error::TooLarge { limit, .. } => {
-            let limit = HashMap::from([("limit_bytes".to_owned(), limit.to_string())]);
-            reason::TOO_LARGE.with(text, limit)
-        }
+        intake::Error::TooLarge { limit, .. } => reason::too_large(text, limit),
         intake::Error::Empty => reason::EMPTY_QUESTION.status(text),
         intake::Error::UnknownContent(_) => reason::UNKNOWN_CONTENT.status(text),
         intake::Error::Content(error) => context(&error),

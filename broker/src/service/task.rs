@@ -45,7 +45,12 @@ type Change = Result<pb::WatchTaskResponse, Status>;
 impl TaskService {
     /// A task that this caller may see: an agent sees what it gave out itself.
     async fn row(&self, caller: &Caller, name: MessageName) -> Result<(Row, TaskState), Status> {
-        let row = find::row(&self.intake, caller, name).await?;
+        let row = find::row(&self.intake, caller, name.clone()).await;
+        let row = row.map_err(|status| match reason::frame(&status).reason.as_str() {
+            // Said of what was asked for.
+            "UNKNOWN_MESSAGE" => reason::UNKNOWN_MESSAGE.status(format!("there is no task {name}")),
+            _ => status,
+        })?;
         match row.task {
             Some(state) => Ok((row, state)),
             None => {
@@ -383,6 +388,9 @@ impl pb::task_service_server::TaskService for TaskService {
     ) -> Result<Response<pb::ListTasksResponse>, Status> {
         let caller = Caller::of(&request);
         let mut filter = filter(&request.into_inner())?;
+        if let Some(to) = &filter.to {
+            find::known(&self.intake, to).await?;
+        }
         if caller != Caller::Local {
             filter.sender = Some(caller.sender()?);
         }

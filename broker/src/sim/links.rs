@@ -165,7 +165,7 @@ pub(super) fn settlement(name: &str, token: Token, how: u8, wall: u64) -> Comman
         agent: agent(name),
         seq: token.seq,
         epoch: token.epoch,
-        id: token.id,
+        id: Some(token.id),
         outcome,
         usage: Usage::default(),
         limits: Vec::new(),

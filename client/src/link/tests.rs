@@ -417,7 +417,12 @@ async fn a_settlement_refused_for_its_lease_is_a_lost_lease() {
     let broker_side = async {
         link.settlements().await;
         let refused = Some(RefusedFrame { reason: "LEASE_LOST".into(), detail: String::new() });
-        link.say(Down::Settled(SettledFrame { lease: "lease-1".into(), refused })).await;
+        link.say(Down::Settled(SettledFrame {
+            lease: "lease-1".into(),
+            refused,
+            is_repeated: false,
+        }))
+        .await;
         link
     };
     let (settled, _link) = settling(job, answer("x"), broker_side).await;

@@ -307,11 +307,15 @@ mod tests {
         let (mut work, _) = with("a");
         assert_eq!(work.settle(done("a"), None), [Item::Settle("a".into())]);
 
-        let items = work.settled(SettledFrame { lease: "a".into(), refused: None });
+        let items =
+            work.settled(SettledFrame { lease: "a".into(), refused: None, is_repeated: false });
 
         assert_eq!(items, [credit(1, 10)]);
         assert!(work.is_idle());
-        assert_eq!(work.settled(SettledFrame { lease: "a".into(), refused: None }), []);
+        assert_eq!(
+            work.settled(SettledFrame { lease: "a".into(), refused: None, is_repeated: false }),
+            []
+        );
     }
 
     #[test]
@@ -320,7 +324,10 @@ mod tests {
         work.leave();
         assert_eq!(work.reconnected(&["a".into()]), []);
         work.settle(done("a"), None);
-        assert_eq!(work.settled(SettledFrame { lease: "a".into(), refused: None }), []);
+        assert_eq!(
+            work.settled(SettledFrame { lease: "a".into(), refused: None, is_repeated: false }),
+            []
+        );
     }
 
     #[test]
@@ -366,7 +373,11 @@ mod tests {
             let (tx, mut rx) = oneshot::channel();
             work.settle(done("a"), Some(tx));
             let refused = RefusedFrame { reason: reason.into(), detail: String::new() };
-            work.settled(SettledFrame { lease: "a".into(), refused: Some(refused) });
+            work.settled(SettledFrame {
+                lease: "a".into(),
+                refused: Some(refused),
+                is_repeated: false,
+            });
             let answer = rx.try_recv().unwrap().unwrap_err();
             assert_eq!(matches!(answer, SettleError::LeaseLost), is_lost, "{reason}");
         }

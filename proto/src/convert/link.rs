@@ -240,6 +240,7 @@ impl From<Up> for pb::ConnectRequest {
 const PULL_LEASE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(5)..=Duration::from_secs(30 * 60);
 const PULL_MESSAGES: u32 = 100;
+const PULL_ROLES: usize = 16;
 /// One answer must fit what clients of gRPC read by default, 4 MiB.
 const PULL_BYTES: u64 = 3 * 1024 * 1024;
 
@@ -260,14 +261,19 @@ impl TryFrom<pb::PullMessagesRequest> for Pull {
 
     fn try_from(wire: pb::PullMessagesRequest) -> Result<Self, InvalidField> {
         let models = wire.models.iter().map(|name| model(name, "models"));
+        let roles = wire.roles.iter().map(|name| role(name, "roles"));
         if wire.max_messages > PULL_MESSAGES {
             return Err(InvalidField::new("max_messages", "is over 100"));
+        }
+        if wire.roles.len() > PULL_ROLES {
+            return Err(InvalidField::new("roles", "are more than 16"));
         }
         if wire.max_bytes > PULL_BYTES {
             return Err(InvalidField::new("max_bytes", "is over 3 MiB"));
         }
         Ok(Self {
             models: models.collect::<Result<_, _>>()?,
+            roles: roles.collect::<Result<_, _>>()?,
             messages: wire.max_messages.max(1),
             size_bytes: if wire.max_bytes == 0 { PULL_BYTES } else { wire.max_bytes },
             lease: pull_lease(wire.lease, "lease")?,
@@ -301,6 +307,7 @@ impl From<Pull> for pb::PullMessagesRequest {
     fn from(pull: Pull) -> Self {
         Self {
             models: pull.models.iter().map(ToString::to_string).collect(),
+            roles: pull.roles.iter().map(ToString::to_string).collect(),
             max_messages: pull.messages,
             max_bytes: pull.size_bytes,
             lease: pull.lease.map(wire_span),
@@ -314,14 +321,14 @@ impl From<SettledFrame> for pb::SettleResult {
         let ok = settled.refused.is_none();
         let (reason, detail) =
             settled.refused.map(|refused| (refused.reason, refused.detail)).unwrap_or_default();
-        Self { lease: settled.lease, ok, reason, detail }
+        Self { lease: settled.lease, ok, reason, detail, repeated: settled.is_repeated }
     }
 }
 
 impl From<pb::SettleResult> for SettledFrame {
     fn from(wire: pb::SettleResult) -> Self {
         let refused = (!wire.ok).then(|| refused(wire.reason, wire.detail));
-        Self { lease: wire.lease, refused }
+        Self { lease: wire.lease, refused, is_repeated: wire.repeated }
     }
 }
 
@@ -339,6 +346,8 @@ impl TryFrom<pb::Deliver> for Delivery {
             time_left: span(wire.time_left, "deliver.time_left")?.unwrap_or_default(),
             max_output_tokens: wire.max_output_tokens,
             exchanges: each(wire.exchanges)?,
+            lease_left: span(wire.lease_left, "deliver.lease_left")?.unwrap_or_default(),
+            generation: wire.generation,
         })
     }
 }
@@ -355,6 +364,8 @@ impl From<Delivery> for pb::Deliver {
             time_left: Some(wire_span(delivery.time_left)),
             max_output_tokens: delivery.max_output_tokens,
             exchanges: delivery.exchanges.into_iter().map(Into::into).collect(),
+            lease_left: Some(wire_span(delivery.lease_left)),
+            generation: delivery.generation,
         }
     }
 }

@@ -75,6 +75,10 @@ pub struct Delivery {
     pub max_output_tokens: Option<u32>,
     /// For a task: what it asked back so far, oldest first, each with its answer.
     pub exchanges: Vec<TaskExchange>,
+    /// How long the lease runs, unless it is renewed.
+    pub lease_left: Duration,
+    /// Which life of the message this is, from 1.
+    pub generation: u32,
 }
 
 /// The lease token stays out of every log.
@@ -145,6 +149,8 @@ pub struct Settlement {
 pub struct Pull {
     /// The models whose queues it takes from, besides the agent's mailbox.
     pub models: Vec<ModelName>,
+    /// The roles whose queues it takes from.
+    pub roles: Vec<RoleName>,
     pub messages: u32,
     pub size_bytes: u64,
     /// `None`: what the broker's configuration says.
@@ -214,6 +220,8 @@ pub enum Up {
 pub struct SettledFrame {
     pub lease: String,
     pub refused: Option<RefusedFrame>,
+    /// It was settled by this token before, and stays as that left it.
+    pub is_repeated: bool,
 }
 
 /// A reason of `docs/errors.md`, and its sentence.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::{AgentName, MessageId, Recipient, Routed, Sender};
+use broker_proto::{AgentName, Recipient, Routed, Sender};
 
 use super::Run;
 use crate::core::{
@@ -92,6 +92,7 @@ impl Run<'_> {
         let Some(message) = self.state.queue.get(seq) else { return };
         let Some(to) = self.state.agent.link(link) else { return };
         let (agent, instance, pulled) = (to.agent.clone(), to.instance.clone(), to.pull);
+        let lease_left = planted::lease(pulled.unwrap_or(self.state.policy.lease));
         let (subject, epoch) = (message.subject(), planted::next_epoch(message.epoch));
         let size_bytes = self.delivered_bytes(seq);
         let model = message.model().cloned();
@@ -114,13 +115,14 @@ impl Run<'_> {
             deadline: message.deadline,
             max_output_tokens: cap,
             exchanges: self.state.task.exchanges(seq).to_vec(),
+            lease_left,
         };
         let to = agent.clone();
         self.event(Event::Leased { subject, at: self.now.wall, epoch, agent, instance, pulled });
         let boot = self.now.boot;
         self.note(&Note::LeaseRuns {
             seq,
-            ends: boot.after(planted::lease(pulled.unwrap_or(self.state.policy.lease))),
+            ends: boot.after(lease_left),
             cap: Some(boot.after(self.state.policy.lease_cap)),
         });
         self.note(&Note::Spent { link, size_bytes });
@@ -172,11 +174,10 @@ impl Run<'_> {
         epoch: u32,
         by: Duration,
     ) -> Result<Reply, Refusal> {
-        let message = self.state.queue.get(seq).filter(|message| message.epoch == epoch);
-        let lease = message.and_then(Message::lease).filter(|lease| lease.agent == *agent);
-        let Some(lease) = lease else {
-            let id = message.map_or(MessageId::from_u128(0), |message| message.id);
-            return Err(Refusal::LeaseLost(id));
+        let message = self.state.queue.get(seq);
+        let current = message.filter(|message| message.epoch == epoch).and_then(Message::lease);
+        let Some(lease) = current.filter(|lease| lease.agent == *agent) else {
+            return Err(Refusal::LeaseLost(message.map(|message| message.id)));
         };
         let boot = self.now.boot;
         let ends = boot.after(by).min(lease.cap).max(lease.ends);

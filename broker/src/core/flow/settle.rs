@@ -32,7 +32,7 @@ impl Run<'_> {
             // Settled before, and the answer to that was lost on the way (I-19).
             let ended = self.state.queue.ended_by(seq).or(earlier);
             return if ended == Some(epoch) && epoch > 0 {
-                Ok(Reply::None)
+                Ok(Reply::SettledBefore)
             } else {
                 Err(Refusal::LeaseLost(id))
             };
@@ -44,9 +44,9 @@ impl Run<'_> {
                 if planted::is(Bug::SettledTwice) {
                     self.end(seq, MessageState::Done, None, None);
                 }
-                Ok(Reply::None)
+                Ok(Reply::SettledBefore)
             } else {
-                Err(Refusal::LeaseLost(id))
+                Err(Refusal::LeaseLost(Some(message.id)))
             };
         }
         self.count_usage(seq, usage);

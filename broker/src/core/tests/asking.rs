@@ -104,7 +104,7 @@ fn a_cancelled_message_ends_at_once_and_its_call_with_it() {
     let mut world = World::new();
     let seq = world.ask("opus");
     world.advance(secs(2));
-    let id = world.settlement(seq, done()).id;
+    let id = world.given_id(seq);
     let cancel = cancel(id);
 
     assert_eq!(world.run(cancel.clone()), Reply::State(MessageState::Cancelled));

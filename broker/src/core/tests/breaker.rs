@@ -18,7 +18,7 @@ fn fail_insisting(world: &mut World, times: u32) {
     for _ in 0..times {
         let seq = world.insist("opus");
         world.fail(seq, FailureClass::Unreachable);
-        let id = world.settlement(seq, done()).id;
+        let id = world.given_id(seq);
         world.run(cancel(id));
     }
 }
@@ -158,7 +158,7 @@ fn a_probe_whose_message_is_cancelled_makes_room_for_the_next() {
     let mut world = opened();
     world.advance(secs(10));
     let probe = world.ask("opus");
-    let id = world.settlement(probe, done()).id;
+    let id = world.given_id(probe);
 
     world.run(cancel(id));
 

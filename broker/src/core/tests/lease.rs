@@ -70,7 +70,7 @@ fn another_agents_token_is_refused() {
 fn a_late_answer_to_what_was_cancelled_or_expired_is_refused() {
     let mut world = World::new();
     let cancelled = world.ask("opus");
-    let id = world.settlement(cancelled, done()).id;
+    let id = world.given_id(cancelled);
     world.run(cancel(id));
     let expired = world.ask("opus");
     for _ in 0..60 {

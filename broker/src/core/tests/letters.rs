@@ -142,7 +142,7 @@ fn a_redriven_message_lives_again_under_its_id() {
     let mut world = world();
     let seq = world.rejected();
     let old = world.settlement(seq, done());
-    let id = old.id;
+    let id = old.id.unwrap();
 
     assert_eq!(world.redrive_all().done, 1);
 
@@ -283,7 +283,7 @@ fn letters_are_chosen_by_name_by_recipient_or_all_and_a_dry_run_touches_none() {
     let rest = world.handle(Command::Purge(rest));
     assert_eq!((first.done + rest.done, rest.next, world.journal.len()), (80, None, journal));
 
-    let id = world.settlement(all[3], done()).id;
+    let id = world.given_id(all[3]);
     let named = || of(Which::Named(vec![(sender(), id)]));
     assert_eq!(world.handle(Command::Purge(named())).done, 1);
     assert_eq!(world.decide(Command::Purge(named())), Err(Refusal::NotDead(id)));

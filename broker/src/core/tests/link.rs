@@ -27,7 +27,7 @@ fn a_process_that_comes_back_goes_on_with_what_it_resumes() {
     let held = world.token(seq);
     let reply = world.greet_as(link("opus", "first", 10), vec![held]);
 
-    let id = world.settlement(seq, done()).id;
+    let id = world.given_id(seq);
     assert_eq!(reply, Reply::Resumed(vec![Resumed { seq, epoch: held.1, id }]));
     world.advance(secs(14));
     assert_eq!(world.deliveries.len(), 1, "the greeting renewed its lease");
@@ -101,7 +101,7 @@ fn a_release_is_settled_once_however_often_it_is_said() {
     let release = world.settlement(seq, Outcome::Release { shown: false });
     world.settle_with(release.clone()).unwrap();
 
-    assert_eq!(world.settle_with(release), Ok(Reply::None));
+    assert_eq!(world.settle_with(release), Ok(Reply::SettledBefore));
 }
 
 // I-35

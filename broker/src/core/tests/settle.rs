@@ -24,7 +24,7 @@ fn settling_is_idempotent_for_its_token() {
         world.settle_with(settle.clone()).unwrap();
         let before = world.journal.len();
 
-        assert_eq!(world.settle_with(settle), Ok(Reply::None));
+        assert_eq!(world.settle_with(settle), Ok(Reply::SettledBefore));
         assert_eq!(world.journal.len(), before);
     }
 }
@@ -40,7 +40,7 @@ fn settling_a_mailbox_delivery_is_idempotent_too() {
         world.settle_with(settle.clone()).unwrap();
         let before = world.journal.len();
 
-        assert_eq!(world.settle_with(settle), Ok(Reply::None));
+        assert_eq!(world.settle_with(settle), Ok(Reply::SettledBefore));
         assert_eq!(world.journal.len(), before);
     }
 }
@@ -56,7 +56,7 @@ fn a_settlement_that_only_the_projection_remembers_is_answered_as_before() {
 
     let mut again = world.settlement(seq, done());
     assert_eq!(again.earlier, Some(1));
-    assert_eq!(world.settle_with(again.clone()), Ok(Reply::None));
+    assert_eq!(world.settle_with(again.clone()), Ok(Reply::SettledBefore));
     again.epoch = 2;
     assert_eq!(world.settle_with(again.clone()), Err(Refusal::LeaseLost(again.id)));
     again.epoch = 1;
@@ -143,7 +143,7 @@ fn nothing_follows_the_last_frame_of_an_answer() {
     let seq = world.ask("opus");
     world.seals_wait = true;
     world.advance(LEASE);
-    let id = world.settlement(seq, done()).id;
+    let id = world.given_id(seq);
     world.run(cancel(id));
     world.seals_wait = false;
     world.run(Command::Tick);

@@ -156,7 +156,7 @@ fn a_question_settles_its_delivery() {
     world.settle_with(settle.clone()).unwrap();
     let before = world.journal.len();
 
-    assert_eq!(world.settle_with(settle), Ok(Reply::None), "I-19");
+    assert_eq!(world.settle_with(settle), Ok(Reply::SettledBefore), "I-19");
     assert_eq!(world.journal.len(), before);
     world.advance(LEASE);
     assert_eq!(world.state_of(seq), TaskState::InputRequired, "no lease runs out");

@@ -315,6 +315,11 @@ impl World {
         (seq, self.given[&seq].epoch)
     }
 
+    /// The id of a message that was delivered.
+    pub(super) fn given_id(&self, seq: Seq) -> MessageId {
+        self.given[&seq].id
+    }
+
     /// The settlement that the agent of a message's last delivery would send.
     pub(super) fn settlement(&self, seq: Seq, outcome: Outcome) -> SettleCommand {
         let Given { agent, epoch, id } = self.given[&seq].clone();
@@ -323,7 +328,7 @@ impl World {
             agent,
             seq,
             epoch,
-            id,
+            id: Some(id),
             outcome,
             usage: Usage::default(),
             limits: vec![],

@@ -31,16 +31,16 @@ impl LinkTask {
         let Settlement { lease, outcome, usage, limits, first_token } = settlement;
         let Some((seq, epoch)) = self.services.leases.read(&lease) else {
             let refused = Some(reason::frame(&reason::lease_lost()));
-            let settled = Down::Settled(SettledFrame { lease, refused });
+            let settled = Down::Settled(SettledFrame { lease, refused, is_repeated: false });
             return async move { Some(settled) }.boxed();
         };
         let held = self.release(seq, epoch);
-        let id = held.as_ref().map_or(broker_proto::MessageId::from_u128(0), |held| held.id);
+        let id = held.as_ref().map(|held| held.id);
         let held = held.map(|held| held.expected);
         let outcome = close_stream(&self.services.slots, seq, epoch, outcome, held);
         let limits = bound::limits(limits);
         let (services, agent, link) = (Arc::clone(&self.services), self.agent.clone(), self.link);
-        let span = debug_span!("message", %id, attempt = epoch);
+        let span = debug_span!("message", id = id.map(tracing::field::display), attempt = epoch);
         let settle = SettleCommand {
             agent,
             seq,
@@ -53,8 +53,13 @@ impl LinkTask {
             earlier: None,
         };
         async move {
+            let mut is_repeated = false;
             let refused = match commit(&services, outcome, settle).await {
-                Ok(()) => None,
+                Ok(Committed::Now) => None,
+                Ok(Committed::Before) => {
+                    is_repeated = true;
+                    None
+                }
                 Err(status) if is_passing(&status) => {
                     // Not refused for good: the agent keeps it, greets again and settles again.
                     services.links.close(link, status);
@@ -62,7 +67,7 @@ impl LinkTask {
                 }
                 Err(status) => Some(reason::frame(&status)),
             };
-            Some(Down::Settled(SettledFrame { lease, refused }))
+            Some(Down::Settled(SettledFrame { lease, refused, is_repeated }))
         }
         .instrument(span)
         .boxed()
@@ -88,7 +93,7 @@ impl LinkTask {
                 agent,
                 seq,
                 epoch,
-                id,
+                id: Some(id),
                 outcome: Outcome::Failed { failure, partial: None, shown },
                 usage: Usage::default(),
                 limits: Vec::new(),
@@ -158,7 +163,7 @@ pub(in crate::link) async fn settle_pulled(
             return Err(reason::lease_lost());
         };
         let is_held = holder.as_ref().is_some_and(|h| h.epoch == epoch && h.agent == agent);
-        let id = holder.map_or(broker_proto::MessageId::from_u128(0), |holder| holder.id);
+        let id = holder.map(|holder| holder.id);
         let outcome = close_stream(&services.slots, seq, epoch, outcome, is_held.then_some(None));
         let settle = SettleCommand {
             agent,
@@ -173,8 +178,10 @@ pub(in crate::link) async fn settle_pulled(
         };
         commit(services, outcome, settle).await
     };
-    let refused = settled.await.err().map(|status| reason::frame(&status));
-    SettledFrame { lease, refused }
+    let settled = settled.await;
+    let is_repeated = matches!(settled, Ok(Committed::Before));
+    let refused = settled.err().map(|status| reason::frame(&status));
+    SettledFrame { lease, refused, is_repeated }
 }
 
 /// What may be different a moment later.
@@ -215,12 +222,20 @@ fn malformed(detail: String) -> Failure {
 /// Bytes of one question back; what is longer is no question.
 const LONGEST_QUESTION: u64 = 64 * 1024;
 
+/// When a lease was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Committed {
+    Now,
+    /// By an earlier word with the same token (I-19).
+    Before,
+}
+
 /// Stores the reply and ends the lease in one commit (I-20); the command's outcome is the one given here.
 async fn commit(
     services: &Services,
     outcome: Sealed,
     mut command: SettleCommand,
-) -> Result<(), Status> {
+) -> Result<Committed, Status> {
     let outcome = match outcome {
         Sealed::Unchecked { parts, stop_reason, slot, expected } => {
             check(services, &command, parts, stop_reason, slot, expected).await?
@@ -258,12 +273,13 @@ async fn commit(
     let (seq, epoch) = (command.seq, command.epoch);
     let settled = services.engine.with_contents(Command::Settle(Box::new(command)), contents).await;
     match settled {
-        Ok(_) => Ok(()),
+        Ok(Reply::SettledBefore) => Ok(Committed::Before),
+        Ok(_) => Ok(Committed::Now),
         // Settled so long ago that only the projection knows (I-19).
         Err(engine::Error::Refused(Refusal::LeaseLost(id))) => {
             let head = services.engine.head();
             match services.projection.ended(seq, head).await {
-                Ok(Some(ended)) if ended == epoch => Ok(()),
+                Ok(Some(ended)) if ended == epoch => Ok(Committed::Before),
                 Ok(_) => Err(service::status::engine(Refusal::LeaseLost(id).into())),
                 // It may have been settled: to say that it was not would be a lie.
                 Err(_) => Err(service::status::engine(engine::Error::Unknown)),

@@ -3,11 +3,15 @@
 use std::{path::PathBuf, time::Duration};
 
 use broker_config::{Config, Endpoint, Loader, Paths};
-use broker_proto::types::{AgentName, MessageId, MessageName, MessageState, Recipient, TaskState};
+use broker_proto::types::{
+    AgentName, FailureClass, MessageId, MessageName, MessageState, Recipient, RoleName, TaskState,
+    WallTime,
+};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::output::Format;
+use crate::{commands::consult::input, output::Format};
 
 /// The broker between model agents: ask a model, see why which one answered, run the house.
 ///
@@ -16,7 +20,8 @@ use crate::output::Format;
 /// no key, then `brokerctl consult --model opus --question "..."`.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 broker unreachable, 5 limited (the earliest time it helps
-/// to try again is printed), 6 integrity refused, 7 deadline passed, 130 interrupted.
+/// to try again is printed), 6 integrity refused, 7 deadline passed, 8 no agent is there, 9 the task asks back, 130
+/// interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "brokerctl", version, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -52,6 +57,23 @@ pub(crate) enum Misused {
     AgentName(String),
     #[error("the task is empty")]
     NoTask,
+    #[error("the message is empty")]
+    NoText,
+    #[error("--severity, --percent and --about belong to a status: --type status")]
+    NoStatus,
+    #[error("no token: set BROKER_AGENT_TOKEN to what `brokerctl token create NAME` prints")]
+    NoToken,
+    #[error("a settlement needs one of text, failed, retry, reject, release and ask")]
+    NoOutcome,
+    #[error("`{0}` is no class of a failure: {known} are", known = classes())]
+    FailureClass(String),
+    #[error(
+        "`{0}` is no message id: 26 characters, such as 01ARZ3NDEKTSV4RRFFQ69G5FAV, or SENDER/ID"
+    )]
+    MessageId(String),
+    /// What stands in it may be an answer, which no message repeats.
+    #[error("not a settlement: {problem} at column {column}")]
+    NoSettlement { problem: String, column: usize },
     #[error("the answer is empty")]
     NoAnswer,
     #[error("nobody can be asked here whether to purge them all: say --yes")]
@@ -156,10 +178,10 @@ pub(crate) enum Command {
     /// Give out a task and wait for its result
     ///
     /// The result goes to stdout, what happens on the way to stderr. When the task asks something back and stdin is a
-    /// terminal, you are asked; otherwise the command ends with 1 and says how to answer. The task goes on without you:
+    /// terminal, you are asked; otherwise the command ends with 9 and says how to answer. The task goes on without you:
     /// Ctrl-C only leaves, and `brokerctl task watch ID` comes back. The same --id again is the same task.
     #[command(
-        after_help = "Examples:\n  brokerctl delegate --to opus --task \"Summarise the log\" --input build.log\n  brokerctl delegate --to opus --task \"Extract the totals\" --input report.txt --json-schema totals.json --output json\n  brokerctl delegate --to agent/scribe --task \"Write it down\" --input tone=dry --detach"
+        after_help = "Examples:\n  brokerctl delegate --to opus --task \"Summarise the log\" --input build.log\n  brokerctl delegate --to opus --task \"Extract the totals\" --input report.txt --json-schema totals.json --output json\n  brokerctl delegate --to agent:scribe --task \"Write it down\" --input tone=dry --detach"
     )]
     Delegate(DelegateArgs),
     /// Look at tasks and steer them: list, show, watch, provide, suspend, resume, cancel
@@ -294,7 +316,7 @@ pub(crate) struct PingArgs {
     #[arg(long, value_name = "TEXT", requires = "from", default_value = "")]
     pub(crate) message: String,
     /// How long to wait for both agents, at most 25s
-    #[arg(long, value_name = "TIME", requires = "from", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", requires = "from", value_parser = short_wait)]
     pub(crate) wait: Option<Duration>,
 }
 
@@ -352,9 +374,9 @@ pub(crate) struct QuestionArgs {
 /// What is given out, to whom, and under which conditions.
 #[derive(Debug, Args)]
 pub(crate) struct DelegateArgs {
-    /// The model that is to work on it, or `agent/NAME`
-    #[arg(long, value_name = "MODEL")]
-    pub(crate) to: String,
+    /// MODEL, agent:NAME, or role:NAME (one of its agents)
+    #[arg(long, value_name = "TO", value_parser = recipient)]
+    pub(crate) to: Recipient,
     /// What is to be done; `-` reads it from stdin
     #[arg(long, value_name = "TEXT")]
     pub(crate) task: String,
@@ -401,9 +423,9 @@ pub(crate) enum TaskCommand {
         /// Only tasks in this state; may be given several times
         #[arg(long, value_parser = task_state)]
         state: Vec<TaskState>,
-        /// Only tasks to this model, or `agent/NAME`
-        #[arg(long, value_name = "MODEL")]
-        to: Option<String>,
+        /// Only tasks to this recipient: MODEL, agent:NAME or role:NAME
+        #[arg(long, value_name = "TO", value_parser = recipient)]
+        to: Option<Recipient>,
         /// How many at once
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
@@ -580,9 +602,9 @@ pub(crate) struct SendArgs {
     /// The session it belongs to
     #[arg(long)]
     pub(crate) session: Option<String>,
-    /// When it is no longer wanted, such as 10m
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) expires: Option<Duration>,
+    /// When it is no longer wanted: after a time such as 10m, or at one such as 2026-11-20T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = expiry)]
+    pub(crate) expires: Option<Expiry>,
     /// Take a recipient that nobody knows yet
     #[arg(long)]
     pub(crate) allow_future_recipient: bool,
@@ -601,6 +623,13 @@ pub(crate) struct SendArgs {
     /// What it says; `-` reads it from stdin
     #[arg(value_name = "TEXT")]
     pub(crate) text: String,
+}
+
+/// When a message is no longer wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    After(Duration),
+    At(WallTime),
 }
 
 /// What a message is for.
@@ -815,11 +844,14 @@ pub(crate) enum AgentCommand {
         /// A model whose queue to take from, besides the agent's mailbox; may be given again
         #[arg(long, short, value_name = "MODEL")]
         model: Vec<String>,
+        /// A role whose queue to take from; may be given again
+        #[arg(long, value_name = "ROLE", value_parser = role)]
+        role: Vec<RoleName>,
         /// The most deliveries
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
         max: u32,
         /// How long to wait for the first; at most 25s
-        #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "TIME", default_value = "0s", value_parser = short_wait)]
         wait: Duration,
         /// How long they are this agent's, 5s to 30m [default: the broker's, 2m]
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -827,10 +859,11 @@ pub(crate) enum AgentCommand {
     },
     /// Settle a delivery, or with - one from each line of stdin
     ///
-    /// A line is a JSON object with `lease` and one of `text`, `failed` (a class) with `detail`, `retry_ms`, `reject` or
-    /// `release`: true. Every settlement is answered by a line; exits 1 if one was refused. Saying it again is safe.
+    /// A line is a JSON object with `lease` and one of `text`, `failed` (a class) with `detail`, `retry_ms`, `reject`, `ask`
+    /// or `release`: true, and perhaps `input_tokens` and `output_tokens`. Every settlement is answered by a line; exits 1 if
+    /// one was refused. Saying it again is safe: the first outcome stands, and the answer says so.
     #[command(
-        after_help = "Examples:\n  brokerctl agent settle \"$lease\" --text \"looks good\"\n  make review | brokerctl agent settle \"$lease\" --text -\n  brokerctl agent settle \"$lease\" --failed OVERLOADED --detail \"try later\"\n  jq -c '{lease, text: .answer}' done.jsonl | brokerctl agent settle -"
+        after_help = "Examples:\n  brokerctl agent settle \"$lease\" --text \"looks good\"\n  make review | brokerctl agent settle \"$lease\" --text -\n  brokerctl agent settle \"$lease\" --failed OVERLOADED --detail \"try later\"\n  brokerctl agent settle \"$lease\" --ask \"in which language?\"\n  jq -c '{lease, text: .answer}' done.jsonl | brokerctl agent settle -"
     )]
     Settle(SettleArgs),
     /// Let a lease run on from now
@@ -844,7 +877,7 @@ pub(crate) enum AgentCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("outcome").args(["text", "failed", "retry", "reject", "release"]))]
+#[command(group = clap::ArgGroup::new("outcome").args(["text", "failed", "retry", "reject", "release", "ask"]))]
 pub(crate) struct SettleArgs {
     /// The lease, as pull printed it; `-` reads settlements from stdin
     #[arg(value_name = "LEASE|-")]
@@ -867,15 +900,47 @@ pub(crate) struct SettleArgs {
     /// Give it back unworked
     #[arg(long)]
     pub(crate) release: bool,
+    /// Of a task: ask its requester this; it comes again with the answer
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) ask: Option<String>,
+    /// The tokens that the work took in, as its provider counted them
+    #[arg(long, value_name = "N")]
+    pub(crate) input_tokens: Option<u64>,
+    /// The tokens that the work gave out
+    #[arg(long, value_name = "N")]
+    pub(crate) output_tokens: Option<u64>,
+}
+
+fn classes() -> String {
+    FailureClass::ALL.map(FailureClass::as_str).join(", ")
 }
 
 /// A recipient as people type it; a name alone is a model's.
 fn recipient(text: &str) -> Result<Recipient, String> {
-    let text = if text.contains([':', '/']) { text.to_owned() } else { format!("model:{text}") };
+    if !text.contains([':', '/']) {
+        let name = input::model_name(text).map_err(|misused| misused.to_string())?;
+        return Ok(Recipient::Model(name));
+    }
     // Models' names are lower case; people also write GPT-4o.
     let is_model = text.starts_with("model") || text.starts_with("agents");
-    let text = if is_model { text.to_lowercase() } else { text };
+    let text = if is_model { text.to_lowercase() } else { text.to_owned() };
     Recipient::parse(&text).map_err(|invalid| invalid.to_string())
+}
+
+/// What one call waits for at most.
+fn short_wait(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(25);
+    let wait = humantime::parse_duration(text).map_err(|err| err.to_string())?;
+    if wait > LONGEST { Err("is over 25s".into()) } else { Ok(wait) }
+}
+
+fn expiry(text: &str) -> Result<Expiry, String> {
+    if let Ok(span) = humantime::parse_duration(text) {
+        return Ok(Expiry::After(span));
+    }
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok();
+    let at = at.map(|at| Expiry::At(WallTime::from_system(at.into())));
+    at.ok_or_else(|| "a time such as 10m, or 2026-11-20T18:00:00Z".to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -906,6 +971,10 @@ fn message_name(text: &str) -> Result<MessageName, String> {
 
 fn agent_name(text: &str) -> Result<AgentName, String> {
     AgentName::parse(text).map_err(|err| err.to_string())
+}
+
+fn role(text: &str) -> Result<RoleName, String> {
+    RoleName::parse(text).map_err(|err| err.to_string())
 }
 
 fn usd(text: &str) -> Result<f64, String> {
@@ -960,6 +1029,35 @@ mod tests {
     }
 
     #[test]
+    fn a_recipient_has_two_spellings_and_a_model_none() {
+        for (typed, to) in [
+            ("GPT-4o", "model/gpt-4o"),
+            ("gpt 4o", "model/gpt-4o"),
+            ("model:Opus", "model/opus"),
+            ("agent:scribe", "agent/scribe"),
+            ("agent/scribe", "agent/scribe"),
+            ("role:r", "role/r"),
+        ] {
+            assert_eq!(recipient(typed).unwrap().to_string(), to, "{typed}");
+            let lines = ["brokerctl delegate --task x --to", "brokerctl task list --to"];
+            for line in lines.into_iter().chain(["brokerctl message list --to"]) {
+                let args = line.split(' ').chain([typed]);
+                assert!(Cli::try_parse_from(args).is_ok(), "{line} {typed}");
+            }
+        }
+        assert!(recipient("agent/../x").is_err());
+    }
+
+    #[test]
+    fn an_expiry_is_a_span_or_a_time() {
+        assert_eq!(expiry("10m"), Ok(Expiry::After(Duration::from_secs(600))));
+        let at = WallTime(1_795_255_200_000);
+        assert_eq!(expiry("2026-11-21T10:00:00Z"), Ok(Expiry::At(at)));
+        assert!(expiry("9999-12-31T00:00:00Z").is_ok(), "the broker judges it");
+        assert!(expiry("soon").unwrap_err().contains("10m"));
+    }
+
+    #[test]
     fn a_question_is_text_or_stdin_and_never_both() {
         assert!(parse("brokerctl consult --model opus --question hi").is_ok());
         assert!(parse("brokerctl consult --model opus -").is_ok());
@@ -985,6 +1083,9 @@ mod tests {
             "brokerctl dead-letter purge",
             "brokerctl dead-letter purge --all --to opus",
             "brokerctl queue show topic:news",
+            "brokerctl ping --from opus --to sonnet --wait 26s",
+            "brokerctl agent pull --wait 10m",
+            "brokerctl message send --to agent:a --expires soon x",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

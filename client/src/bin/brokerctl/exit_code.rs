@@ -17,6 +17,10 @@ pub(crate) enum Exit {
     Limited = 5,
     Integrity = 6,
     Deadline = 7,
+    /// The broker is well, but no agent is there that could answer now.
+    NobodyThere = 8,
+    /// The task asked something back that nobody here can answer.
+    AskedBack = 9,
     Interrupted = 130,
 }
 
@@ -30,7 +34,7 @@ impl From<Exit> for std::process::ExitCode {
 pub(crate) fn of_class(class: FailureClass) -> Exit {
     use FailureClass as C;
     match class {
-        C::RateLimited | C::QuotaExhausted | C::CreditExhausted | C::Budget => Exit::Limited,
+        C::RateLimited | C::QuotaExhausted | C::CreditExhausted => Exit::Limited,
         C::ModelNotFound => Exit::NotFound,
         C::Timeout => Exit::Deadline,
         C::Overloaded
@@ -43,6 +47,7 @@ pub(crate) fn of_class(class: FailureClass) -> Exit {
         | C::Truncated
         | C::MalformedReply
         | C::AgentLost
+        | C::Budget
         | C::Cancelled
         | C::Internal => Exit::Failed,
     }
@@ -56,17 +61,22 @@ pub(crate) fn of_failure(failure: &Failure, summary: &AnswerSummary) -> Exit {
     let is_limited = attempts.map(|met| met.class).chain(passed_over).any(C::is_limit);
     match failure.class {
         // What was asked is the reason; no other time would help.
-        C::InvalidRequest | C::ContentRefused | C::ContextTooLong | C::RequestTooLarge => {
-            of_class(failure.class)
-        }
-        C::Cancelled => Exit::Failed,
+        C::InvalidRequest
+        | C::ContentRefused
+        | C::ContextTooLong
+        | C::RequestTooLarge
+        | C::Budget
+        | C::Cancelled => of_class(failure.class),
         _ if is_limited || failure.retry_at.is_some() => Exit::Limited,
         class => of_class(class),
     }
 }
 
 /// The exit code of a call that the broker refused.
-pub(crate) fn of_refusal(code: Code) -> Exit {
+pub(crate) fn of_refusal(code: Code, reason: &str) -> Exit {
+    if matches!(reason, "NO_AGENT" | "NO_RECIPIENT") {
+        return Exit::NobodyThere;
+    }
     match code {
         Code::Ok => Exit::Done,
         Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
@@ -114,7 +124,7 @@ fn of_client(err: &broker_client::Error) -> Exit {
         broker_client::Error::Unreachable { .. } | broker_client::Error::TimedOut { .. } => {
             Exit::Unreachable
         }
-        broker_client::Error::Refused { code, .. } => of_refusal(*code),
+        broker_client::Error::Refused { code, reason, .. } => of_refusal(*code, reason),
         broker_client::Error::Corrupt { .. } => Exit::Integrity,
         broker_client::Error::Endpoint(_) => Exit::Usage,
         broker_client::Error::EndedEarly
@@ -148,7 +158,7 @@ mod tests {
             (C::Truncated, 1),
             (C::MalformedReply, 1),
             (C::AgentLost, 1),
-            (C::Budget, 5),
+            (C::Budget, 1),
             (C::Cancelled, 1),
             (C::Internal, 1),
         ];
@@ -168,8 +178,10 @@ mod tests {
             (Code::AlreadyExists, 1),
         ];
         for (code, want) in table {
-            assert_eq!(of_refusal(code) as u8, want, "{code:?}");
+            assert_eq!(of_refusal(code, "") as u8, want, "{code:?}");
         }
+        assert_eq!(of_refusal(Code::Unavailable, "NO_AGENT") as u8, 8);
+        assert_eq!(of_refusal(Code::FailedPrecondition, "NO_RECIPIENT") as u8, 8);
     }
 
     #[test]

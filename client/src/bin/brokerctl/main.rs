@@ -5,6 +5,7 @@
 
 mod cli;
 mod commands;
+mod error;
 mod exit_code;
 mod output;
 
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::{cli::Cli, exit_code::Exit};
+use crate::{cli::Cli, exit_code::Exit, output::Format};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -23,12 +24,17 @@ fn main() -> ExitCode {
             return if err.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
+    let format = cli.global.output;
     match run(cli) {
         Ok(exit) => exit.into(),
         Err(err) => {
             let exit = exit_code::of_error(&err);
             if exit != Exit::Done {
-                output::note(&format!("error: {}", commands::consult::explained(&err)));
+                output::note(&error::line(&err));
+                if format == Format::Json {
+                    // Whoever has closed stdout has read enough; the code says the rest.
+                    let _ = output::json(&error::json(&err));
+                }
             }
             exit.into()
         }

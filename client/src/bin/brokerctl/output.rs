@@ -137,6 +137,11 @@ pub(crate) fn span(span: Duration) -> String {
     }
 }
 
+/// Whole milliseconds, for programs.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// USD, with as many digits as small sums need.
 pub(crate) fn money(usd: Option<f64>) -> String {
     match usd {

@@ -189,11 +189,21 @@ fn frames_up_survive_the_wire() {
 }
 
 #[test]
+fn a_pull_is_for_so_many_roles_and_no_more() {
+    let many =
+        |count| pb::PullMessagesRequest { roles: vec!["r".into(); count], ..Default::default() };
+    assert_eq!(Pull::try_from(many(16)).unwrap().roles.len(), 16);
+    assert_eq!(Pull::try_from(many(17)).unwrap_err().field, "roles");
+}
+
+#[test]
 fn frames_down_survive_the_wire() {
     let bare = Delivery { model: None, max_output_tokens: None, ..sample::delivery() };
     check::<pb::Deliver, Delivery>([sample::delivery(), bare.clone()]);
     let refused = || RefusedFrame { reason: "LEASE_LOST".into(), detail: "gone".into() };
-    let settled = |refused| Down::Settled(SettledFrame { lease: "l".into(), refused });
+    let settled = |refused: Option<RefusedFrame>| {
+        Down::Settled(SettledFrame { lease: "l".into(), is_repeated: refused.is_none(), refused })
+    };
     let sent = |result| Down::Sent { message: sample::id(), result };
     let drain = |until, reconnect_after| Down::Drain {
         reason: "stops".into(),
@@ -364,9 +374,11 @@ fn any_span(seconds: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
 fn any_pull() -> impl Strategy<Value = Pull> {
     let models = prop::collection::vec(any_name().prop_map(|name| sample::model(&name)), 0..4);
     let lease = prop::option::of(any_span(5..1_800));
-    (models, 1u32..=100, 1u64..=3 * 1024 * 1024, lease, any_span(0..60)).prop_map(
-        |(models, messages, size_bytes, lease, wait)| Pull {
+    let roles = prop::collection::vec("[a-z]{1,9}".prop_map(|name| sample::role(&name)), 0..4);
+    (models, roles, 1u32..=100, 1u64..=3 * 1024 * 1024, lease, any_span(0..60)).prop_map(
+        |(models, roles, messages, size_bytes, lease, wait)| Pull {
             models,
+            roles,
             messages,
             size_bytes,
             lease,

@@ -412,6 +412,8 @@ pub(super) fn delivery() -> Delivery {
         time_left: SPAN,
         max_output_tokens: Some(16),
         exchanges: vec![exchange(), open_exchange()],
+        lease_left: SPAN,
+        generation: 2,
     }
 }
 

@@ -113,6 +113,8 @@ impl Ask for Direct {
             time_left: WITHIN,
             max_output_tokens: None,
             exchanges: Vec::new(),
+            lease_left: Duration::from_secs(60),
+            generation: 1,
         };
         let failed = |what: &broker_proto::Failure| anyhow!("the direct call: {}", what.detail);
         let prompt = Prompt::of(&delivery, &self.model).map_err(|failure| failed(&failure))?;

@@ -2,22 +2,23 @@
 
 use std::{
     env,
-    io::{self, BufRead as _, Read as _},
+    io::{self, BufRead as _},
     time::Duration,
 };
 
 use anyhow::Context as _;
 use broker_client::Client;
 use broker_proto::types::{
-    Delivery, Failure, FailureClass, Part, Pull, SettleOutcome, SettledFrame, Settlement, Usage,
+    Delivery, Failure, FailureClass, Part, Priority, Pull, SettleOutcome, SettledFrame, Settlement,
+    Usage,
 };
 use serde::Deserialize;
 
-use super::{connect, consult};
+use super::{connect, consult, payload, task};
 use crate::{
-    cli::{AgentCommand, Global, SettleArgs},
+    cli::{AgentCommand, Global, Misused, SettleArgs},
     exit_code::Exit,
-    output::{self, Format},
+    output::{self, Format, millis},
 };
 
 /// Settlements sent in one call.
@@ -36,22 +37,24 @@ struct Line {
     reject: Option<String>,
     #[serde(default)]
     release: bool,
+    ask: Option<String>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
 }
 
 /// Runs an agent command.
 pub(crate) async fn run(global: &Global, command: AgentCommand) -> anyhow::Result<Exit> {
     let token = env::var("BROKER_AGENT_TOKEN").unwrap_or_default();
     if token.is_empty() {
-        anyhow::bail!(
-            "no token: set BROKER_AGENT_TOKEN to what `brokerctl token create NAME` prints"
-        );
+        return Err(Misused::NoToken.into());
     }
     let client = connect(global).await?.with_token(token.into());
     match command {
-        AgentCommand::Pull { model, max, wait, lease } => {
+        AgentCommand::Pull { model, role, max, wait, lease } => {
             let models = model.iter().map(|name| consult::input::model_name(name));
             let pull = Pull {
                 models: models.collect::<Result<_, _>>()?,
+                roles: role,
                 messages: max,
                 size_bytes: 0,
                 lease,
@@ -80,43 +83,64 @@ pub(crate) async fn run(global: &Global, command: AgentCommand) -> anyhow::Resul
 
 /// What is typed, in the form of a line.
 fn line(args: SettleArgs) -> anyhow::Result<Line> {
-    let SettleArgs { lease, text, failed, detail, retry, reject, release } = args;
-    let text = match text.as_deref() {
-        Some("-") => {
-            let mut whole = String::new();
-            io::stdin().read_to_string(&mut whole).context("cannot read stdin")?;
-            Some(whole)
-        }
-        _ => text,
-    };
+    let SettleArgs {
+        lease,
+        text,
+        failed,
+        detail,
+        retry,
+        reject,
+        release,
+        ask,
+        input_tokens,
+        output_tokens,
+    } = args;
+    let text = text.map(consult::input::from_stdin).transpose()?;
     let retry_ms = retry.map(millis);
-    Ok(Line { lease, text, failed, detail, retry_ms, reject, release })
+    Ok(Line {
+        lease,
+        text,
+        failed,
+        detail,
+        retry_ms,
+        reject,
+        release,
+        ask,
+        input_tokens,
+        output_tokens,
+    })
 }
 
-fn settlement(line: Line) -> anyhow::Result<Settlement> {
-    let Line { lease, text, failed, detail, retry_ms, reject, release } = line;
-    let outcome = match (text, failed, retry_ms, reject, release) {
-        (Some(text), None, None, None, false) => {
+fn settlement(line: Line) -> Result<Settlement, Misused> {
+    let Line { lease, text, failed, detail, retry_ms, reject, release, ask, .. } = line;
+    let outcome = match (text, failed, retry_ms, reject, ask, release) {
+        (Some(text), None, None, None, None, false) => {
             SettleOutcome::Done { parts: vec![Part::Text(text)], stop_reason: None }
         }
-        (None, Some(class), None, None, false) => {
+        (None, Some(class), None, None, None, false) => {
             let known = FailureClass::ALL.into_iter().find(|known| known.as_str() == class);
-            let class =
-                known.with_context(|| format!("`{class}` is no class of docs/errors.md"))?;
+            let class = known.ok_or(Misused::FailureClass(class))?;
             SettleOutcome::Failed {
                 failure: Failure::new(class, "agent", detail),
                 partial: Vec::new(),
             }
         }
-        (None, None, Some(after), None, false) => {
+        (None, None, Some(after), None, None, false) => {
             SettleOutcome::Retry { after: Duration::from_millis(after) }
         }
-        (None, None, None, Some(reason), false) => SettleOutcome::Reject { reason },
-        (None, None, None, None, true) => SettleOutcome::Release,
-        _ => anyhow::bail!("a settlement needs one of text, failed, retry, reject and release"),
+        (None, None, None, Some(reason), None, false) => SettleOutcome::Reject { reason },
+        (None, None, None, None, Some(question), false) => {
+            SettleOutcome::Ask { question: vec![Part::Text(question)] }
+        }
+        (None, None, None, None, None, true) => SettleOutcome::Release,
+        _ => return Err(Misused::NoOutcome),
     };
-    let (usage, limits) = (Usage::default(), Vec::new());
-    Ok(Settlement { lease, outcome, usage, limits, first_token: None })
+    let usage = Usage {
+        input_tokens: line.input_tokens,
+        output_tokens: line.output_tokens,
+        ..Usage::default()
+    };
+    Ok(Settlement { lease, outcome, usage, limits: Vec::new(), first_token: None })
 }
 
 /// Settles what stdin says, a batch at a time; a line that cannot be read ends it, with what was before it settled.
@@ -127,20 +151,10 @@ async fn settle_lines(client: &Client, global: &Global) -> anyhow::Result<Exit> 
         let mut batch = Vec::new();
         let mut broken = None;
         for (number, line) in lines.by_ref().take(BATCH) {
-            let read = line.map_err(anyhow::Error::from).and_then(|line| {
-                settlement(serde_json::from_str(&line).map_err(|err| {
-                    // The line may hold an answer, which no message repeats.
-                    anyhow::anyhow!(
-                        "not a settlement: {:?} at column {}",
-                        err.classify(),
-                        err.column()
-                    )
-                })?)
-            });
-            match read.with_context(|| format!("line {}", number + 1)) {
+            match read(line) {
                 Ok(settlement) => batch.push(settlement),
                 Err(err) => {
-                    broken = Some(err);
+                    broken = Some((number + 1, err));
                     break;
                 }
             }
@@ -149,23 +163,42 @@ async fn settle_lines(client: &Client, global: &Global) -> anyhow::Result<Exit> 
         if said(global, &answers)? != Exit::Done {
             exit = Exit::Failed;
         }
-        if let Some(err) = broken {
-            return Err(err);
+        if let Some((number, err)) = broken {
+            return Err(err).with_context(|| {
+                format!("line {number}, which is not settled, nor is what follows")
+            });
         }
     }
     Ok(exit)
 }
 
+fn read(line: io::Result<String>) -> anyhow::Result<Settlement> {
+    let line = line.map_err(consult::input::Error::of_stdin)?;
+    let line = serde_json::from_str(&line).map_err(|err| Misused::NoSettlement {
+        problem: format!("{:?}", err.classify()).to_lowercase(),
+        column: err.column(),
+    })?;
+    Ok(settlement(line)?)
+}
+
 fn said(global: &Global, answers: &[SettledFrame]) -> anyhow::Result<Exit> {
     for answer in answers {
-        let reason = answer.refused.as_ref().map(|refused| &refused.reason);
-        match (global.output, &answer.refused) {
+        let SettledFrame { lease, refused, is_repeated } = answer;
+        let reason = refused.as_ref().map(|refused| &refused.reason);
+        match (global.output, refused) {
             (Format::Json, _) => output::json(&serde_json::json!({
-                "lease": answer.lease, "settled": reason.is_none(), "reason": reason,
+                "lease": lease,
+                "settled": reason.is_none(),
+                "repeated": is_repeated,
+                "reason": reason,
+                "message": refused.as_ref().map(|refused| &refused.detail),
             }))?,
-            (Format::Text, None) => output::line("settled")?,
+            (Format::Text, None) if *is_repeated => {
+                output::line(&format!("{lease} was settled before, and stays as it was"))?;
+            }
+            (Format::Text, None) => output::line(&format!("{lease} settled"))?,
             (Format::Text, Some(refused)) => {
-                output::note(&format!("{}: {}", refused.reason, refused.detail));
+                output::note(&format!("{lease} {}: {}", refused.reason, refused.detail));
             }
         }
     }
@@ -175,22 +208,37 @@ fn said(global: &Global, answers: &[SettledFrame]) -> anyhow::Result<Exit> {
 
 fn json(delivery: &Delivery) -> serde_json::Value {
     let message = &delivery.message;
+    let payload = &message.payload;
+    let priority = match message.priority {
+        Priority::Low => "low",
+        Priority::Normal => "normal",
+        Priority::High => "high",
+        Priority::Urgent => "urgent",
+    };
+    let mut task = payload.task.as_deref().map(payload::task);
+    if let Some(task) = &mut task {
+        let exchanges = delivery.exchanges.iter().map(task::show::exchange_json);
+        task["exchanges"] = exchanges.collect::<Vec<_>>().into();
+    }
     serde_json::json!({
         "lease": delivery.lease,
+        "lease_left_ms": millis(delivery.lease_left),
         "message_id": message.id.to_string(),
+        "type": message.kind.as_str(),
         "from": message.from.as_ref().map(ToString::to_string),
         "to": message.to.to_string(),
         "model": delivery.model.as_ref().map(ToString::to_string),
+        "priority": priority,
+        "session": message.session,
+        "parent": message.correlation.parent.map(|id| id.to_string()),
         "attempt": delivery.attempt,
+        "generation": delivery.generation,
         "time_left_ms": millis(delivery.time_left),
         "max_output_tokens": delivery.max_output_tokens,
-        "context": message.payload.context.iter().map(|entry| serde_json::json!({
-            "role": super::message::role(entry), "text": consult::text_of(&entry.parts),
-        })).collect::<Vec<_>>(),
-        "text": consult::text_of(&message.payload.request),
+        "context": payload::context(&payload.context),
+        "text": payload::text(payload),
+        "parts": payload::parts(&payload.request),
+        "status": payload::status(payload.status.as_ref()),
+        "task": task,
     })
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

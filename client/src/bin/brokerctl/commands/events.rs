@@ -5,7 +5,7 @@ use broker_proto::types::{AgentName, EventFilter, EventInfo, EventStart, Message
 
 use super::{Interrupts, connect, connection, consult};
 use crate::{
-    cli::{EventsCommand, Global},
+    cli::{EventsCommand, Global, Misused},
     exit_code::Exit,
     output::{self, Format},
 };
@@ -49,11 +49,13 @@ fn wanted(pairs: Vec<(String, String)>) -> anyhow::Result<EventFilter> {
             "kind" => filter.kinds.push(value),
             "message" => {
                 let name = MessageName::parse(&value);
-                filter.message =
-                    Some(name.ok_or_else(|| anyhow::anyhow!("`{value}` is no message id"))?);
+                filter.message = Some(name.ok_or(Misused::MessageId(value))?);
             }
             "model" => filter.model = Some(consult::input::model_name(&value)?),
-            "agent" => filter.agent = Some(AgentName::parse(&value)?),
+            "agent" => {
+                let name = AgentName::parse(&value);
+                filter.agent = Some(name.map_err(|_| Misused::AgentName(value))?);
+            }
             _ => filter.session = Some(value),
         }
     }

@@ -1,14 +1,14 @@
 //! `message send|get|list|cancel|trace|watch`: sending messages, and what became of them.
 
-use broker_client::{ListFilter, WatchItem, Watched};
+use broker_client::{Client, ListFilter, WatchItem, Watched};
 use broker_proto::types::{
-    Entry, Message, MessageInfo, MessageType, Part, Payload, Priority, Recipient, Role, Severity,
+    Message, MessageInfo, MessageState, MessageType, Part, Payload, Priority, Recipient, Severity,
     StatusKind, StatusNotice, TaskSpec, TraceStep,
 };
 
-use super::{Interrupts, connect, connection, consult};
+use super::{Interrupts, connect, connection, consult, mistaken, note_granted, payload};
 use crate::{
-    cli::{Concern, Global, Kind, Level, MessageCommand, SendArgs},
+    cli::{Concern, Expiry, Global, Kind, Level, MessageCommand, Misused, SendArgs},
     exit_code::Exit,
     output::{self, Format},
 };
@@ -21,7 +21,7 @@ pub(crate) async fn run(global: &Global, command: MessageCommand) -> anyhow::Res
             let (info, payload) = client.message(message, payload).await?;
             get(global, &info, payload.as_ref())?;
         }
-        MessageCommand::Send(args) => sent(global, args).await?,
+        MessageCommand::Send(args) => sent(global, &client, args).await?,
         MessageCommand::Trace { message } => {
             let (info, steps) = client.trace(message).await?;
             traced(global, &info, &steps)?;
@@ -45,6 +45,10 @@ pub(crate) async fn run(global: &Global, command: MessageCommand) -> anyhow::Res
                     "message_id": id.to_string(), "state": state.as_str(),
                 }))?,
             }
+            if state != MessageState::Cancelled {
+                output::note("it had ended before");
+                return Ok(Exit::Failed);
+            }
         }
         MessageCommand::Watch { message, cursor } => {
             let mut interrupts = Interrupts::listen()?;
@@ -65,7 +69,7 @@ pub(crate) async fn run(global: &Global, command: MessageCommand) -> anyhow::Res
     Ok(Exit::Done)
 }
 
-async fn sent(global: &Global, args: SendArgs) -> anyhow::Result<()> {
+async fn sent(global: &Global, client: &Client, args: SendArgs) -> anyhow::Result<()> {
     let kind = match (args.kind, &args.to) {
         (Some(Kind::Handoff), _) => MessageType::Handoff,
         (Some(Kind::Consultation), _) | (None, Recipient::Model(_)) => MessageType::Consultation,
@@ -73,14 +77,13 @@ async fn sent(global: &Global, args: SendArgs) -> anyhow::Result<()> {
         (Some(Kind::Status), _) | (None, _) => MessageType::Status,
     };
     let is_status = kind == MessageType::Status;
-    anyhow::ensure!(
-        is_status || (args.severity.is_none() && args.percent.is_none() && args.about.is_none()),
-        "--severity, --percent and --about belong to a status: --type status"
-    );
-    let text = match args.text.as_str() {
-        "-" => std::io::read_to_string(std::io::stdin())?,
-        _ => args.text,
-    };
+    if !is_status && (args.severity.is_some() || args.percent.is_some() || args.about.is_some()) {
+        return Err(Misused::NoStatus.into());
+    }
+    let text = consult::input::from_stdin(args.text)?;
+    if text.trim().is_empty() && args.percent.is_none() {
+        return Err(Misused::NoText.into());
+    }
     let mut payload = Payload::default();
     if is_status {
         payload.status = Some(StatusNotice {
@@ -102,6 +105,13 @@ async fn sent(global: &Global, args: SendArgs) -> anyhow::Result<()> {
         payload.request.push(Part::Text(text));
     }
     let id = args.id.map_or_else(consult::input::new_id, Ok)?;
+    let now = consult::now();
+    let (expires_at, wanted) = match args.expires {
+        None => (None, None),
+        Some(Expiry::After(span)) => (Some(now.after(span)), Some(span)),
+        Some(Expiry::At(at)) => (Some(at), Some(at.since(now))),
+    };
+    let to = args.to.clone();
     let message = Message {
         priority: match args.priority {
             Level::Low => Priority::Low,
@@ -110,14 +120,28 @@ async fn sent(global: &Global, args: SendArgs) -> anyhow::Result<()> {
             Level::Urgent => Priority::Urgent,
         },
         session: args.session,
-        expires_at: args.expires.map(|span| consult::now().after(span)),
+        expires_at,
         ..Message::new(id, args.to, kind, payload)
     };
-    let receipt = connect(global).await?.send(message, args.allow_future_recipient).await?;
+    let receipt = match client.send(message, args.allow_future_recipient).await {
+        Err(err) => return Err(mistaken(client, &to, err).await.into()),
+        Ok(receipt) => receipt,
+    };
+    note_granted(wanted, &receipt);
+    let copies = match to {
+        Recipient::AgentsOf(_) => Some(client.message(id, false).await?.0.copies),
+        _ => None,
+    };
     match global.output {
-        Format::Text => output::line(&receipt.message_id.to_string())?,
+        Format::Text => {
+            output::line(&receipt.message_id.to_string())?;
+            if let Some(copies) = copies {
+                output::note(&format!("{copies} copies"));
+            }
+        }
         Format::Json => output::json(&serde_json::json!({
             "message_id": receipt.message_id.to_string(),
+            "copies": copies,
             "duplicate": receipt.is_duplicate,
             "accepted_at": output::rfc3339(receipt.accepted_at),
             "deadline": output::rfc3339(receipt.deadline),
@@ -241,7 +265,13 @@ pub(super) fn get(
     }
     if let Some(payload) = payload {
         for entry in &payload.context {
-            shown(role(entry), &entry.parts)?;
+            shown(payload::role(entry), &entry.parts)?;
+        }
+        if let Some(task) = &payload.task {
+            output::line(&format!("\n[task]\n{}", task.description))?;
+            for input in &task.inputs {
+                shown(&format!("input {}", input.name), &input.parts)?;
+            }
         }
         shown("request", &payload.request)?;
         shown("response", &payload.response)?;
@@ -286,21 +316,11 @@ pub(super) fn json(info: &MessageInfo, payload: Option<&Payload>) -> serde_json:
         "failure": failure,
     });
     if let Some(payload) = payload {
-        let turns: Vec<_> = payload
-            .context
-            .iter()
-            .map(|entry| serde_json::json!({ "role": role(entry), "text": consult::text_of(&entry.parts) }))
-            .collect();
-        json["context"] = turns.into();
+        json["context"] = payload::context(&payload.context).into();
         json["request"] = consult::text_of(&payload.request).into();
-        json["status"] = payload.status.as_ref().map_or(serde_json::Value::Null, |status| {
-            serde_json::json!({
-                "severity": status.severity.as_str(),
-                "what": status.what.as_str(),
-                "text": status.text,
-                "about": status.subject.map(|id| id.to_string()),
-            })
-        });
+        json["parts"] = payload::parts(&payload.request).into();
+        json["status"] = payload::status(payload.status.as_ref());
+        json["task"] = payload.task.as_deref().map(payload::task).into();
         json["response"] = consult::text_of(&payload.response).into();
     }
     json
@@ -335,14 +355,5 @@ fn watched(global: &Global, item: WatchItem) -> Result<(), output::Error> {
             "detail": change.detail,
             "state": state,
         })),
-    }
-}
-
-pub(super) fn role(entry: &Entry) -> &'static str {
-    match entry.role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
     }
 }

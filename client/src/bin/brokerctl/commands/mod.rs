@@ -10,6 +10,7 @@ mod drain;
 mod events;
 mod folder;
 mod message;
+mod payload;
 mod ping;
 mod queue;
 mod registry;
@@ -18,12 +19,15 @@ mod token;
 pub(crate) mod up;
 mod usage;
 
-use broker_client::{Client, Endpoint, Watched};
+use std::time::Duration;
+
+use broker_client::{Client, Endpoint, Error, Watched};
+use broker_proto::types::{Receipt, Recipient};
 use clap::CommandFactory as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::{Cli, Command, Global},
+    cli::{AgentCommand, Cli, Command, Global},
     exit_code::Exit,
     output,
 };
@@ -39,12 +43,12 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Demo(args) => Box::pin(demo::run(&args)).await,
         Command::Consult(args) => Box::pin(consult::consult(global, args)).await,
         Command::Submit(args) => consult::submit(global, args).await,
-        Command::Poll(args) => consult::poll(global, &args).await,
+        Command::Poll(args) => until_interrupted(consult::poll(global, &args)).await,
         Command::Attach(args) => Box::pin(consult::attach(global, &args)).await,
         Command::Explain(args) => consult::explain(global, args).await,
         Command::Delegate(args) => Box::pin(task::delegate(global, args)).await,
         Command::Task(command) => Box::pin(task::run(global, command)).await,
-        Command::Ping(args) => ping::run(global, args).await,
+        Command::Ping(args) => until_interrupted(ping::run(global, args)).await,
         Command::Events(command) => events::run(global, command).await,
         Command::Models => registry::models(global).await,
         Command::Agents => registry::agents(global).await,
@@ -54,8 +58,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::DeadLetter(command) => dead_letter::run(global, command).await,
         Command::Usage(crate::cli::UsageCommand::Status) => usage::status(global).await,
         Command::Token(command) => token::run(global, command).await,
+        Command::Agent(command @ AgentCommand::Pull { .. }) => {
+            until_interrupted(agent::run(global, command)).await
+        }
         Command::Agent(command) => agent::run(global, command).await,
-        Command::Drain(args) => drain::run(global, &args).await,
+        Command::Drain(args) => until_interrupted(drain::run(global, &args)).await,
         Command::Doctor(args) => doctor::run(global, &args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -66,10 +73,45 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
+/// Leaves at SIGINT or SIGTERM what only waits; a command that reads stdin must not come here, since nothing would end it.
+async fn until_interrupted(
+    waiting: impl Future<Output = anyhow::Result<Exit>>,
+) -> anyhow::Result<Exit> {
+    let mut interrupts = Interrupts::listen()?;
+    tokio::select! {
+        done = waiting => done,
+        () = interrupts.next() => Ok(Exit::Interrupted),
+    }
+}
+
 /// The broker that the flags and the environment name.
 async fn connect(global: &Global) -> anyhow::Result<Client> {
     let endpoint = Endpoint::unix(global.endpoint()?.socket());
     Ok(Client::connect(&endpoint).await?)
+}
+
+/// Says when the broker gives less time than was asked for.
+fn note_granted(asked: Option<Duration>, receipt: &Receipt) {
+    let granted = receipt.deadline.since(receipt.accepted_at);
+    // A second time it is the first receipt, of what was asked then.
+    if !receipt.is_duplicate && asked.is_some_and(|asked| asked > granted + Duration::from_secs(1))
+    {
+        output::note(&format!("the broker keeps it for {} only", output::span(granted)));
+    }
+}
+
+/// A refusal of a model that nobody knows: who meant an agent is told how an agent is written.
+async fn mistaken(client: &Client, to: &Recipient, err: Error) -> Error {
+    let Recipient::Model(name) = to else { return err };
+    if err.reason() != Some("UNKNOWN_MODEL") {
+        return err;
+    }
+    // Without an answer there is only less to say.
+    let tokens = client.tokens().await.unwrap_or_default();
+    if tokens.iter().any(|token| token.name.as_str() == name.as_str()) {
+        output::note(&format!("there is an agent of that name: --to agent:{name}"));
+    }
+    err
 }
 
 /// SIGINT and SIGTERM, from when this is made: one that comes while something else is done is not lost.

@@ -94,6 +94,7 @@ pub(crate) async fn agents(global: &Global) -> anyhow::Result<Exit> {
                     "connected": agent.is_connected,
                     "exclusive": agent.is_exclusive,
                     "models": agent.models.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "roles": agent.roles.iter().map(ToString::to_string).collect::<Vec<_>>(),
                     "capacity": agent.capacity,
                     "leased": agent.leased,
                     "free_credit": agent.free_credit,
@@ -109,6 +110,7 @@ pub(crate) async fn agents(global: &Global) -> anyhow::Result<Exit> {
     let now = consult::now();
     let rows = agents.into_iter().map(|agent| {
         let models: Vec<&str> = agent.models.iter().map(|name| name.as_str()).collect();
+        let roles: Vec<&str> = agent.roles.iter().map(|role| role.as_str()).collect();
         [
             agent.name.to_string(),
             match (agent.is_connected, agent.is_draining) {
@@ -118,12 +120,13 @@ pub(crate) async fn agents(global: &Global) -> anyhow::Result<Exit> {
             }
             .to_owned(),
             models.join(", "),
+            roles.join(", "),
             format!("{} of {}", agent.leased, agent.capacity),
             if agent.is_exclusive { "exclusive" } else { "shared" }.to_owned(),
             output::clock(agent.since, now),
         ]
     });
-    let header = ["AGENT", "LINK", "MODELS", "WORKING ON", "NAME", "SINCE"];
+    let header = ["AGENT", "LINK", "MODELS", "ROLES", "WORKING ON", "NAME", "SINCE"];
     output::line(&output::table(header, rows))?;
     Ok(Exit::Done)
 }

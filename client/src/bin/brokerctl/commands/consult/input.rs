@@ -25,7 +25,7 @@ const MOST_IMAGE_BYTES: u64 = 20 << 20;
 pub(crate) enum Error {
     #[error("the question is empty")]
     Empty,
-    #[error("{what} is binary: a question is UTF-8 text without zero bytes")]
+    #[error("{what} is binary: only UTF-8 text without zero bytes is taken")]
     Binary { what: String },
     #[error("{what} is over the limit of {}", format_size(*.limit))]
     TooLarge { what: String, limit: u64 },
@@ -35,6 +35,19 @@ pub(crate) enum Error {
     Transcript { path: PathBuf, source: transcript::Error },
     #[error("{} is no picture: PNG, JPEG, GIF and WebP are", .path.display())]
     NoPicture { path: PathBuf },
+    #[error("{} is no JSON Schema: a JSON object is", .path.display())]
+    NoSchema { path: PathBuf },
+}
+
+impl Error {
+    /// Why a line of stdin could not be read.
+    pub(crate) fn of_stdin(source: io::Error) -> Self {
+        let what = "stdin".to_owned();
+        match source.kind() {
+            io::ErrorKind::InvalidData => Self::Binary { what },
+            _ => Self::Read { what, source },
+        }
+    }
 }
 
 /// The message and the conditions that `args` ask for.
@@ -118,6 +131,17 @@ fn payload(args: &QuestionArgs, stdin: &mut impl Read) -> Result<Payload, Error>
 pub(crate) fn conversation(path: &Path) -> Result<Vec<Entry>, Error> {
     transcript::parse(&text_file(path)?)
         .map_err(|source| Error::Transcript { path: path.to_owned(), source })
+}
+
+/// The text itself, or stdin where it is `-`.
+///
+/// # Errors
+/// When stdin cannot be read, or is no text.
+pub(crate) fn from_stdin(typed: String) -> Result<String, Error> {
+    match typed.as_str() {
+        "-" => text("stdin".to_owned(), &mut io::stdin().lock()),
+        _ => Ok(typed),
+    }
 }
 
 /// A file as one part: a picture where it is one, else text.
@@ -210,8 +234,8 @@ mod tests {
     fn a_question_on_stdin_is_bounded_text() {
         refused(b"", "the question is empty");
         refused(b" \n\t", "the question is empty");
-        refused(b"\xff\xfe", "stdin is binary: a question is UTF-8 text without zero bytes");
-        refused(b"a\0b", "stdin is binary: a question is UTF-8 text without zero bytes");
+        refused(b"\xff\xfe", "stdin is binary: only UTF-8 text without zero bytes is taken");
+        refused(b"a\0b", "stdin is binary: only UTF-8 text without zero bytes is taken");
         let long = vec![b'a'; (MOST_BYTES + 1) as usize];
         refused(&long, "stdin is over the limit of 32 MiB");
         let most = vec![b'a'; MOST_BYTES as usize];

@@ -14,13 +14,15 @@ use broker_proto::types::{MessageId, MessageState, Part, Terminal, WallTime};
 use tokio::time::Instant;
 
 use self::{
-    follow::{Follow, Source},
+    follow::{Follow, Source, Step},
+    reading::Event,
     report::Report,
     screen::Screen,
 };
-use super::{Interrupts, connect};
+use super::{Interrupts, connect, note_granted};
 use crate::{
     cli::{AttachArgs, ConsultArgs, ExplainArgs, Global, PollArgs, QuestionArgs, SubmitArgs},
+    error,
     exit_code::{self, Exit},
     output::{self, Format},
 };
@@ -37,8 +39,9 @@ pub(crate) async fn consult(global: &Global, args: ConsultArgs) -> anyhow::Resul
     let done = ask(global, args).await;
     match done {
         Err(err) if global.output == Format::Json && !is_output(&err) => {
-            let class = class_of(&err);
-            output::json(&Report::refused(&asked, id, &class, explained(&err)))?;
+            let class = error::reason(&err);
+            output::json(&Report::refused(&asked, id, &class, error::sentence(&err)))?;
+            output::note(&error::line(&err));
             Ok(exit_code::of_error(&err))
         }
         done => done,
@@ -54,7 +57,7 @@ async fn ask(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
     let screen = Screen::new(global, &args.question.model, is_shown_at_end);
     let client = connect(global).await?;
     let follow = Follow::new(client.clone(), Source::Ask(Box::new(message), options));
-    watch(&client, follow, screen, OnInterrupt::Cancel).await
+    watch(&client, follow, screen, OnInterrupt::Cancel, args.question.deadline).await
 }
 
 /// Comes back to an answer.
@@ -65,7 +68,7 @@ pub(crate) async fn attach(global: &Global, args: &AttachArgs) -> anyhow::Result
     let allow_restart = args.restart || is_shown_at_end;
     let follow =
         Follow::new(client.clone(), Source::Attach { name: args.message.clone(), allow_restart });
-    watch(&client, follow, screen, OnInterrupt::Leave).await
+    watch(&client, follow, screen, OnInterrupt::Leave, None).await
 }
 
 /// What Ctrl-C means for the work.
@@ -80,6 +83,7 @@ async fn watch(
     mut follow: Follow,
     mut screen: Screen,
     on_interrupt: OnInterrupt,
+    deadline: Option<Duration>,
 ) -> anyhow::Result<Exit> {
     let mut interrupts = Interrupts::listen()?;
     loop {
@@ -91,7 +95,15 @@ async fn watch(
             }
         };
         match step {
-            Some(step) => screen.show(step)?,
+            Some(step) => {
+                if let Step::Frame(Event::Accepted { .. }) = step
+                    && let Some(receipt) = follow.reading.receipt()
+                {
+                    screen.quiet();
+                    note_granted(deadline, receipt);
+                }
+                screen.show(step)?;
+            }
             None => break,
         }
     }
@@ -149,6 +161,7 @@ pub(crate) async fn submit(global: &Global, args: SubmitArgs) -> anyhow::Result<
     options.allow_restart = true;
     options.keep = true;
     let receipt = connect(global).await?.submit(message, options).await?;
+    note_granted(args.question.deadline, &receipt);
     match global.output {
         Format::Text => output::line(&receipt.message_id.to_string())?,
         Format::Json => output::json(&serde_json::json!({
@@ -272,45 +285,8 @@ pub(crate) async fn explain(global: &Global, args: ExplainArgs) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
-fn is_output(err: &anyhow::Error) -> bool {
+pub(crate) fn is_output(err: &anyhow::Error) -> bool {
     err.chain().any(|cause| cause.is::<output::Error>())
-}
-
-/// The word for a failure that came before any attempt.
-fn class_of(err: &anyhow::Error) -> String {
-    let client = err.chain().find_map(|cause| cause.downcast_ref::<Error>());
-    match client {
-        Some(Error::Unreachable { .. } | Error::TimedOut { .. }) => "BROKER_UNREACHABLE".to_owned(),
-        Some(err) => err.reason().unwrap_or("INTERNAL").to_owned(),
-        None if exit_code::of_error(err) == Exit::Usage => "INVALID_REQUEST".to_owned(),
-        None => "INTERNAL".to_owned(),
-    }
-}
-
-/// An error as a person reads it: with the way out where there is one.
-pub(crate) fn explained(err: &anyhow::Error) -> String {
-    let client = err.chain().find_map(|cause| cause.downcast_ref::<Error>());
-    match client {
-        Some(Error::Unreachable { endpoint, .. }) => {
-            format!("no broker answers at {endpoint}; start one with `brokerctl up`")
-        }
-        Some(Error::Refused { message, metadata, retry_after, .. }) => {
-            let mut said = message.clone();
-            if let Some(nearest) = metadata.get("nearest")
-                && !nearest.is_empty()
-                && !said.contains(nearest.as_str())
-            {
-                said.push_str(&format!("; did you mean {}?", nearest.replace(", ", " or ")));
-            }
-            if let Some(wait) = retry_after {
-                let now = now();
-                let at = output::clock(now.after(*wait), now);
-                said.push_str(&format!("; try again at {at} (in {})", output::span(*wait)));
-            }
-            said
-        }
-        _ => output::sentence(err),
-    }
 }
 
 /// The wall clock.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use broker_client::{Assembly, Error};
-use broker_proto::types::{AnswerFrame, ModelName, Part, Routed, Terminal};
+use broker_proto::types::{AnswerFrame, ModelName, Part, Receipt, Routed, Terminal};
 
 /// What a frame means for whoever reads along.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,7 +96,12 @@ impl Reading {
 
     /// Whether the broker has the question.
     pub(crate) fn is_accepted(&self) -> bool {
-        self.assembly.receipt().is_some()
+        self.receipt().is_some()
+    }
+
+    /// What the broker said when it took the question.
+    pub(crate) fn receipt(&self) -> Option<&Receipt> {
+        self.assembly.receipt()
     }
 
     /// The text of the attempt that counts.

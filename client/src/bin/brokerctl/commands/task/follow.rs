@@ -93,7 +93,7 @@ fn waits(global: &Global, task: &TaskDetail) -> anyhow::Result<Exit> {
     output::note(&format!(
         "the task waits for an answer: `brokerctl task provide {id} TEXT`, then `brokerctl task watch {id}`"
     ));
-    Ok(Exit::Failed)
+    Ok(Exit::AskedBack)
 }
 
 fn exit_of(task: &TaskDetail) -> Exit {

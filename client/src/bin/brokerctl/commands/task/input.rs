@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use broker_proto::types::{AgentName, Message, Part, Recipient, ResultType, TaskInput, TaskSpec};
+use broker_proto::types::{Message, Part, ResultType, TaskInput, TaskSpec};
 
 use crate::{
     cli::{DelegateArgs, Misused},
@@ -14,12 +14,12 @@ use crate::{
 /// # Errors
 /// What is wrong with what was typed, or with a file.
 pub(super) fn message(args: &DelegateArgs) -> anyhow::Result<Message> {
-    let description = from_stdin(&args.task)?;
+    let description = input::from_stdin(args.task.clone())?;
     if description.trim().is_empty() {
         return Err(Misused::NoTask.into());
     }
     let result = match &args.json_schema {
-        Some(path) => ResultType::Json { schema: Some(input::text_file(path)?.into()) },
+        Some(path) => ResultType::Json { schema: Some(schema(path)?.into()) },
         None if args.json => ResultType::Json { schema: None },
         None => ResultType::Text,
     };
@@ -36,31 +36,19 @@ pub(super) fn message(args: &DelegateArgs) -> anyhow::Result<Message> {
         Some(id) => id,
         None => input::new_id()?,
     };
-    let mut message = Message::delegation(id, recipient(&args.to)?, task);
+    let mut message = Message::delegation(id, args.to.clone(), task);
     if let Some(path) = &args.context {
         message.payload.context = input::conversation(path)?;
     }
     Ok(message)
 }
 
-/// The text itself, or stdin where it is `-`.
-///
-/// # Errors
-/// When stdin cannot be read, or is no text.
-pub(super) fn from_stdin(text: &str) -> Result<String, Error> {
-    match text {
-        "-" => input::text("stdin".to_owned(), &mut std::io::stdin().lock()),
-        text => Ok(text.to_owned()),
-    }
-}
-
-/// A model, or an agent written as `agent/NAME`.
-pub(super) fn recipient(text: &str) -> Result<Recipient, Misused> {
-    match text.strip_prefix("agent/") {
-        Some(name) => AgentName::parse(name)
-            .map(Recipient::Agent)
-            .map_err(|_| Misused::AgentName(name.to_owned())),
-        None => input::model_name(text).map(Recipient::Model),
+/// A JSON Schema, as far as this side judges one.
+fn schema(path: &Path) -> Result<String, Error> {
+    let text = input::text_file(path)?;
+    match serde_json::from_str::<serde_json::Value>(&text) {
+        Ok(json) if json.is_object() || json.is_boolean() => Ok(text),
+        _ => Err(Error::NoSchema { path: path.to_owned() }),
     }
 }
 
@@ -100,12 +88,5 @@ mod tests {
         assert_eq!(read(&format!("log=@{}", path.display())), ("log".to_owned(), well()));
         assert_eq!(read(&path.display().to_string()), ("build=1.log".to_owned(), well()));
         assert!(task_input("not/there").is_err());
-    }
-
-    #[test]
-    fn a_task_goes_to_a_model_or_an_agent() {
-        assert_eq!(recipient("GPT-4o").unwrap().to_string(), "model/gpt-4o");
-        assert_eq!(recipient("agent/scribe").unwrap().to_string(), "agent/scribe");
-        assert!(recipient("agent/../x").is_err());
     }
 }

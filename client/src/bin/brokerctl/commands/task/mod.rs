@@ -2,12 +2,12 @@
 
 mod follow;
 mod input;
-mod show;
+pub(super) mod show;
 
-use broker_client::{Client, TaskFilter, TaskItem, Watched};
+use broker_client::{Client, Error, TaskFilter, TaskItem, Watched};
 use broker_proto::types::{MessageName, Part, TaskState};
 
-use super::{Interrupts, connect, connection, consult};
+use super::{Interrupts, connect, connection, consult, mistaken, note_granted};
 use crate::{
     cli::{DelegateArgs, Global, Misused, TaskCommand},
     exit_code::Exit,
@@ -18,9 +18,14 @@ use crate::{
 pub(crate) async fn delegate(global: &Global, args: DelegateArgs) -> anyhow::Result<Exit> {
     // Files and stdin are read on this thread: nothing else runs until they are there.
     let message = input::message(&args)?;
-    let id = message.id;
+    let (id, to) = (message.id, message.to.clone());
     let client = connect(global).await?;
-    let receipt = client.delegate(message, false).await?;
+    let given = client.delegate(message, false).await;
+    let receipt = match given {
+        Err(err) => return Err(mistaken(&client, &to, err).await.into()),
+        Ok(receipt) => receipt,
+    };
+    note_granted(args.deadline, &receipt);
     if !args.detach {
         let is_stdin_free = args.task != "-";
         return follow::to_the_end(global, &client, id.into(), is_stdin_free).await;
@@ -39,13 +44,12 @@ pub(crate) async fn delegate(global: &Global, args: DelegateArgs) -> anyhow::Res
 /// Runs a task command.
 pub(crate) async fn run(global: &Global, command: TaskCommand) -> anyhow::Result<Exit> {
     let text = match &command {
-        TaskCommand::Provide { text, .. } => input::from_stdin(text)?,
+        TaskCommand::Provide { text, .. } => consult::input::from_stdin(text.clone())?,
         _ => String::new(),
     };
     let client = connect(global).await?;
     let (id, state) = match command {
         TaskCommand::List { state, to, limit, page } => {
-            let to = to.as_deref().map(input::recipient).transpose()?;
             let filter = TaskFilter {
                 states: state,
                 to: to.map(|to| to.to_string()),
@@ -74,10 +78,27 @@ pub(crate) async fn run(global: &Global, command: TaskCommand) -> anyhow::Result
         }
         TaskCommand::Suspend { id } => (id.clone(), client.suspend_task(id).await?),
         TaskCommand::Resume { id } => (id.clone(), client.resume_task(id).await?),
-        TaskCommand::Cancel { id } => (id.clone(), client.cancel_task(id).await?),
+        TaskCommand::Cancel { id } => {
+            let cancelled = client.cancel_task(id.clone()).await;
+            (id, cancelled.or_else(cancelled_before)?)
+        }
     };
     stepped(global, &id, state)?;
     Ok(Exit::Done)
+}
+
+/// Cancelling twice is as good as once, as it is with `message cancel`.
+fn cancelled_before(err: Error) -> Result<TaskState, Error> {
+    match &err {
+        Error::Refused { reason, metadata, .. }
+            if reason == "TASK_STATE"
+                && metadata.get("state").map(String::as_str)
+                    == Some(TaskState::Cancelled.as_str()) =>
+        {
+            Ok(TaskState::Cancelled)
+        }
+        _ => Err(err),
+    }
 }
 
 /// What a step has led to.

@@ -206,7 +206,8 @@ pub(super) fn json(task: &TaskDetail) -> Value {
     json
 }
 
-fn exchange_json(exchange: &TaskExchange) -> Value {
+/// What a task asked back, and the answer once there is one.
+pub(crate) fn exchange_json(exchange: &TaskExchange) -> Value {
     let answered = exchange.answered_at;
     json!({
         "number": exchange.number,
