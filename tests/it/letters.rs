@@ -42,6 +42,10 @@ async fn a_dead_letter_is_shown_with_its_chain_redriven_and_counted_over_a_resta
     let list = run(&broker, &["dead-letter", "list", "--to", "agent:reviewer"]).await;
     let brief = &list["dead_letters"][0];
     assert_eq!((&brief["message_id"], &brief["deliveries"]), (&json!(id), &json!(2)));
+    assert_eq!(brief.get("trials"), None, "a list knows none");
+    let some = ["dead-letter", "redrive", &id, "01JD3Q8ZK5T0V9Y2X4W6R8P1NB"];
+    let some = broker.run(&some).await.exits(3);
+    assert!(some.stderr.contains("nothing was redriven"), "{some:?}");
     let shown = run(&broker, &["dead-letter", "show", &id]).await;
     assert_eq!(shown["failure"]["message"], "cannot read this");
     let trials = shown["trials"].as_array().unwrap();

@@ -7,7 +7,10 @@ use broker_proto::types::{
     AgentName, FailureClass, MessageId, MessageName, MessageState, Recipient, RoleName, TaskState,
     WallTime,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::Shell;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -35,16 +38,23 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Where the broker listens, as unix:PATH [env: BROKER_ENDPOINT] [default: the socket that `up` makes]
-    #[arg(long, global = true, value_name = "unix:PATH", value_parser = Endpoint::parse)]
+    #[arg(long, global = true, help_heading = "Every command takes", value_name = "unix:PATH", value_parser = Endpoint::parse)]
     pub(crate) endpoint: Option<Endpoint>,
     /// The folder that holds everything, its socket DIR/broker.sock too
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = "Every command takes", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// How results are written
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Every command takes",
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     pub(crate) output: Format,
     /// Also show a model's thinking and the details of what happens, on stderr
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Every command takes")]
     pub(crate) verbose: bool,
 }
 
@@ -419,9 +429,10 @@ pub(crate) struct DelegateArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TaskCommand {
     /// List tasks, newest first
+    #[command(after_help = "Examples:\n  brokerctl task list --state working --to opus")]
     List {
         /// Only tasks in this state; may be given several times
-        #[arg(long, value_parser = task_state)]
+        #[arg(long, value_parser = task_states())]
         state: Vec<TaskState>,
         /// Only tasks to this recipient: MODEL, agent:NAME or role:NAME
         #[arg(long, value_name = "TO", value_parser = recipient)]
@@ -434,12 +445,14 @@ pub(crate) enum TaskCommand {
         page: Option<String>,
     },
     /// Show one task: its state, questions and result
+    #[command(after_help = "Examples:\n  brokerctl task show 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
     Show {
         /// The task's id
         #[arg(value_name = "ID", value_parser = message_name)]
         id: MessageName,
     },
     /// Follow one task to its end, one line for each step
+    #[command(after_help = "Examples:\n  brokerctl task watch 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
     Watch {
         /// The task's id
         #[arg(value_name = "ID", value_parser = message_name)]
@@ -449,6 +462,9 @@ pub(crate) enum TaskCommand {
         cursor: Option<String>,
     },
     /// Answer what a task asks back
+    #[command(
+        after_help = "Examples:\n  brokerctl task provide 01JD3Q8ZK5T0V9Y2X4W6R8P1NB \"in ten words\""
+    )]
     Provide {
         /// The task's id
         #[arg(value_name = "ID", value_parser = message_name)]
@@ -463,18 +479,21 @@ pub(crate) enum TaskCommand {
         input_id: Option<MessageId>,
     },
     /// Take a task back until it is resumed; what works on it is stopped
+    #[command(after_help = "Examples:\n  brokerctl task suspend 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
     Suspend {
         /// The task's id
         #[arg(value_name = "ID", value_parser = message_name)]
         id: MessageName,
     },
     /// Let a suspended task go on
+    #[command(after_help = "Examples:\n  brokerctl task resume 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
     Resume {
         /// The task's id
         #[arg(value_name = "ID", value_parser = message_name)]
         id: MessageName,
     },
     /// End a task, down to the provider's call
+    #[command(after_help = "Examples:\n  brokerctl task cancel 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
     Cancel {
         /// The task's id
         #[arg(value_name = "ID", value_parser = message_name)]
@@ -552,7 +571,7 @@ pub(crate) enum MessageCommand {
     /// List messages, newest first
     List {
         /// Only messages in this state; may be given several times
-        #[arg(long, value_parser = state)]
+        #[arg(long, value_parser = states())]
         state: Vec<MessageState>,
         /// Only messages to this recipient: MODEL, agent:NAME, role:NAME or agents:MODEL
         #[arg(long, value_name = "TO", value_parser = recipient)]
@@ -668,6 +687,9 @@ pub(crate) enum EventsCommand {
     /// delivery_failed, parked, finished, redriven, purged, queue_paused, queue_resumed, clock_jump, clock_settled,
     /// model_available, model_unavailable, usage_changed, token_created, token_revoked, role_known, content_stored. With
     /// --output json each line has a `cursor`, from which a later --from goes on.
+    #[command(
+        after_help = "Examples:\n  brokerctl events tail --from start --filter kind=finished --filter model=opus"
+    )]
     Tail {
         /// Where to begin: `now`, `start`, or behind a cursor that an earlier tail printed
         #[arg(long, value_name = "CURSOR", default_value = "now")]
@@ -691,14 +713,17 @@ pub(crate) enum ClockCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueueCommand {
     /// List the queues, and how many messages were accepted and where they stand
+    #[command(after_help = "Examples:\n  brokerctl queue list")]
     List,
     /// Show one queue
+    #[command(after_help = "Examples:\n  brokerctl queue show agent:reviewer")]
     Show {
         /// model:NAME, agent:NAME or role:NAME; a name alone is a model's
         #[arg(value_parser = recipient)]
         queue: Recipient,
     },
     /// List what is ready in a queue, without content: the most urgent first
+    #[command(after_help = "Examples:\n  brokerctl queue peek opus --limit 5")]
     Peek {
         /// model:NAME, agent:NAME or role:NAME; a name alone is a model's
         #[arg(value_parser = recipient)]
@@ -711,12 +736,14 @@ pub(crate) enum QueueCommand {
         page: Option<String>,
     },
     /// Deliver nothing more from a queue, over restarts too; sends, settlements and expiry go on
+    #[command(after_help = "Examples:\n  brokerctl queue pause opus")]
     Pause {
         /// model:NAME, agent:NAME or role:NAME; a name alone is a model's
         #[arg(value_parser = recipient)]
         queue: Recipient,
     },
     /// Deliver from a queue again
+    #[command(after_help = "Examples:\n  brokerctl queue resume opus")]
     Resume {
         /// model:NAME, agent:NAME or role:NAME; a name alone is a model's
         #[arg(value_parser = recipient)]
@@ -728,6 +755,7 @@ pub(crate) enum QueueCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLetterCommand {
     /// List dead letters, newest first
+    #[command(after_help = "Examples:\n  brokerctl dead-letter list --to agent:reviewer")]
     List {
         /// Only those sent to this recipient; a name alone is a model's
         #[arg(long, value_name = "RECIPIENT", value_parser = recipient)]
@@ -740,6 +768,7 @@ pub(crate) enum DeadLetterCommand {
         page: Option<String>,
     },
     /// Show one dead letter with every delivery that did not end well
+    #[command(after_help = "Examples:\n  brokerctl dead-letter show 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
     Show {
         /// The message's id, or SENDER/ID
         #[arg(value_name = "ID", value_parser = message_name)]
@@ -748,6 +777,9 @@ pub(crate) enum DeadLetterCommand {
     /// Give dead letters another life in the queue they were sent to, under their ids
     ///
     /// One that expired, or whose queue is full, stays where it is; then the exit code is 1.
+    #[command(
+        after_help = "Examples:\n  brokerctl dead-letter redrive 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n  brokerctl dead-letter redrive --all --dry-run"
+    )]
     Redrive {
         #[command(flatten)]
         letters: LetterArgs,
@@ -755,6 +787,9 @@ pub(crate) enum DeadLetterCommand {
     /// Give dead letters up for good. Asks first on a terminal; without one, --to and --all need --yes
     ///
     /// Their ids stay known, and what they said stays in the store.
+    #[command(
+        after_help = "Examples:\n  brokerctl dead-letter purge --to agent:reviewer --dry-run"
+    )]
     Purge {
         #[command(flatten)]
         letters: LetterArgs,
@@ -801,14 +836,16 @@ pub(crate) enum UsageCommand {
 pub(crate) enum TokenCommand {
     /// Make a token for an agent's name and print it, once; an earlier one ends
     Create {
-        #[arg(value_parser = agent_name)]
+        /// The agent's name
+        #[arg(value_name = "NAME", value_parser = agent_name)]
         name: AgentName,
     },
     /// List the names that have a token
     List,
     /// End the token of a name
     Revoke {
-        #[arg(value_parser = agent_name)]
+        /// The agent's name
+        #[arg(value_name = "NAME", value_parser = agent_name)]
         name: AgentName,
     },
 }
@@ -840,6 +877,9 @@ pub(crate) struct DrainArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentCommand {
     /// Take deliveries, one JSON object a line; nothing when none came in time
+    #[command(
+        after_help = "Examples:\n  brokerctl agent pull --model opus --role reviewer --wait 20s"
+    )]
     Pull {
         /// A model whose queue to take from, besides the agent's mailbox; may be given again
         #[arg(long, short, value_name = "MODEL")]
@@ -867,6 +907,7 @@ pub(crate) enum AgentCommand {
     )]
     Settle(SettleArgs),
     /// Let a lease run on from now
+    #[command(after_help = "Examples:\n  brokerctl agent extend \"$lease\" --for 10m")]
     Extend {
         /// The lease, as pull printed it
         lease: String,
@@ -957,10 +998,12 @@ fn message_id(text: &str) -> Result<MessageId, String> {
     })
 }
 
-fn task_state(text: &str) -> Result<TaskState, String> {
-    let words = TaskState::ALL.map(TaskState::as_str);
-    let found = TaskState::ALL.into_iter().find(|state| state.as_str() == text);
-    found.ok_or_else(|| format!("is no state; {} are", words.join(", ")))
+fn task_states() -> impl TypedValueParser<Value = TaskState> {
+    let words = PossibleValuesParser::new(TaskState::ALL.map(TaskState::as_str));
+    words.try_map(|word| {
+        let found = TaskState::ALL.into_iter().find(|state| state.as_str() == word);
+        found.ok_or("is no state")
+    })
 }
 
 fn message_name(text: &str) -> Result<MessageName, String> {
@@ -984,10 +1027,11 @@ fn usd(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "a sum above 0, such as 0.50".to_owned())
 }
 
-fn state(text: &str) -> Result<MessageState, String> {
-    MessageState::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
-        let words = MessageState::ALL.map(MessageState::as_str).join(", ");
-        format!("one of {words}")
+fn states() -> impl TypedValueParser<Value = MessageState> {
+    let words = PossibleValuesParser::new(MessageState::ALL.map(MessageState::as_str));
+    words.try_map(|word| {
+        let found = MessageState::ALL.into_iter().find(|state| state.as_str() == word);
+        found.ok_or("is no state")
     })
 }
 
@@ -1055,6 +1099,27 @@ mod tests {
         assert_eq!(expiry("2026-11-21T10:00:00Z"), Ok(Expiry::At(at)));
         assert!(expiry("9999-12-31T00:00:00Z").is_ok(), "the broker judges it");
         assert!(expiry("soon").unwrap_err().contains("10m"));
+    }
+
+    #[test]
+    fn every_leaf_of_these_has_an_example() {
+        for name in ["task", "queue", "dead-letter", "events", "agent"] {
+            let cli = Cli::command();
+            for leaf in cli.find_subcommand(name).unwrap().get_subcommands() {
+                assert!(leaf.get_after_help().is_some(), "{name} {}", leaf.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn help_lists_states_and_keeps_what_is_everywhere_apart() {
+        for (name, state) in [("task", "input_required"), ("message", "waiting")] {
+            let mut cli = Cli::command();
+            cli.build();
+            let list = cli.find_subcommand_mut(name).unwrap().find_subcommand_mut("list").unwrap();
+            let help = list.render_long_help().to_string();
+            assert!(help.contains(state) && help.contains("Every command takes:"), "{help}");
+        }
     }
 
     #[test]

@@ -41,7 +41,14 @@ fn selection(letters: LetterArgs) -> (LetterSelection, bool) {
 
 async fn redrive(global: &Global, client: &Client, letters: LetterArgs) -> anyhow::Result<Exit> {
     let (which, dry_run) = selection(letters);
-    let handled = client.redrive(&which, dry_run).await?;
+    let handled = client.redrive(&which, dry_run).await;
+    if let (Err(err), LetterSelection::Named(names)) = (&handled, &which)
+        && names.len() > 1
+        && err.reason() == Some("UNKNOWN_MESSAGE")
+    {
+        output::note("nothing was redriven");
+    }
+    let handled = handled?;
     if global.output == Format::Json {
         let skipped = handled.skipped.iter().map(|(name, reason)| {
             serde_json::json!({ "message_id": name.to_string(), "reason": reason })
@@ -96,7 +103,7 @@ async fn purge(
 
 fn list(global: &Global, letters: &[DeadLetter], next: Option<&str>) -> anyhow::Result<()> {
     if global.output == Format::Json {
-        let letters: Vec<_> = letters.iter().map(json).collect();
+        let letters: Vec<_> = letters.iter().map(row).collect();
         output::json(&serde_json::json!({ "dead_letters": letters, "next_page_token": next }))?;
         return Ok(());
     }
@@ -143,9 +150,15 @@ fn show(global: &Global, letter: &DeadLetter) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn json(letter: &DeadLetter) -> serde_json::Value {
+/// A letter of a list, which comes without its trials.
+fn row(letter: &DeadLetter) -> serde_json::Value {
     let mut json = message::json(&letter.info, None);
     json["deliveries"] = letter.deliveries.into();
+    json
+}
+
+fn json(letter: &DeadLetter) -> serde_json::Value {
+    let mut json = row(letter);
     json["trials"] = letter.trials.iter().map(trial).collect::<Vec<_>>().into();
     json
 }

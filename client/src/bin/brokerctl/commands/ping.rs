@@ -65,7 +65,8 @@ async fn between(global: &Global, ping: PeerPing) -> anyhow::Result<Exit> {
 }
 
 fn millis(span: Duration) -> f64 {
-    span.as_secs_f64() * 1_000.0
+    // A microsecond is the finest that means anything.
+    (span.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
 
 /// Sees whether the broker, or a model's agent, answers.
@@ -80,8 +81,8 @@ async fn one(global: &Global, model: Option<&str>) -> anyhow::Result<Exit> {
             "version": pong.version,
             "journal": pong.journal,
             "agent": pong.agent.as_ref().map(ToString::to_string),
-            "broker_ms": took.as_secs_f64() * 1_000.0,
-            "agent_ms": pong.round_trip.map(|span| span.as_secs_f64() * 1_000.0),
+            "broker_ms": millis(took),
+            "agent_ms": pong.round_trip.map(millis),
         }))?,
         Format::Text => {
             let millis = took.as_secs_f64() * 1_000.0;
