@@ -314,13 +314,13 @@ pub(crate) struct DemoArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PingArgs {
     /// The model whose agent is to answer
-    #[arg(conflicts_with_all = ["from", "to", "message", "wait"])]
+    #[arg(conflicts_with_all = ["from", "to", "message", "wait"], value_parser = pinged)]
     pub(crate) model: Option<String>,
     /// The model whose agent sends the ping
-    #[arg(long, value_name = "MODEL", requires = "to")]
+    #[arg(long, value_name = "MODEL", requires = "to", value_parser = pinged)]
     pub(crate) from: Option<String>,
     /// The model whose agent answers it
-    #[arg(long, value_name = "MODEL", requires = "from")]
+    #[arg(long, value_name = "MODEL", requires = "from", value_parser = pinged)]
     pub(crate) to: Option<String>,
     /// What the ping says; at most 4 KiB
     #[arg(long, value_name = "TEXT", requires = "from", default_value = "")]
@@ -968,6 +968,12 @@ fn recipient(text: &str) -> Result<Recipient, String> {
     Recipient::parse(&text).map_err(|invalid| invalid.to_string())
 }
 
+/// A ping is for whoever serves a model: no mailbox and no role answers it.
+fn pinged(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("model:").unwrap_or(text);
+    if name.contains([':', '/']) { Err("a ping goes to a model".into()) } else { Ok(name.into()) }
+}
+
 /// What one call waits for at most.
 fn short_wait(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_secs(25);
@@ -1149,6 +1155,7 @@ mod tests {
             "brokerctl dead-letter purge --all --to opus",
             "brokerctl queue show topic:news",
             "brokerctl ping --from opus --to sonnet --wait 26s",
+            "brokerctl ping --from agent:opus --to sonnet",
             "brokerctl agent pull --wait 10m",
             "brokerctl message send --to agent:a --expires soon x",
         ] {

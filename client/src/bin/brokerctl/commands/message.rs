@@ -136,7 +136,7 @@ async fn sent(global: &Global, client: &Client, args: SendArgs) -> anyhow::Resul
         Format::Text => {
             output::line(&receipt.message_id.to_string())?;
             if let Some(copies) = copies {
-                output::note(&format!("{copies} copies"));
+                output::note(&format!("copies: {copies}"));
             }
         }
         Format::Json => output::json(&serde_json::json!({
