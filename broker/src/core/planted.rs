@@ -1,6 +1,6 @@
 //! Bugs that are planted on purpose, one at a time, to see that the judge of `broker-faults` finds each by its name.
 //!
-//! Only `brokerd-planted` can have them, which is built with the feature `planted-bugs`. Without the feature [`is`] is a
+//! Only `brokerd-planted` can have them, which is built with the feature `planted-bugs`. Without the feature `is` is a
 //! constant `false`, and nothing of what follows from it is left.
 //!
 //! A reader of the code around a hook may pass over it: every hook is one call to here.
