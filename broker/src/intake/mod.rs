@@ -236,6 +236,7 @@ impl Intake {
             // Refused before large bodies eat what is kept for settling (I-28).
             return Err(Error::Engine(engine::Error::StoreFull));
         }
+        self.projection.keeps_up_with(self.engine.head()).await?;
         let parent = self.parent(from, message.correlation.parent).await?;
         let place = Correlation {
             root: parent.as_ref().map(|parent| parent.root),

@@ -21,8 +21,11 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
-use tokio::sync::{Notify, watch};
+use futures::{StreamExt as _, stream::BoxStream};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -32,11 +35,14 @@ pub use read::{Filter, LetterFilter, Living, Page, Row, Step, Window};
 use crate::journal::{BatchNo, Frame, Journal, JournalId, ReadError, Until, record::RecordError};
 use worker::Worker;
 
-/// Frames folded in one transaction at most.
-const FRAMES: usize = 256;
-/// After a fold, frames gather this long before the next one, unless somebody waits for them: under load a transaction
-/// for each frame would cost more than the journal itself, and most messages begin and end within one gathering.
+/// A transaction takes no further frame from so many records on.
+const RECORDS: usize = 16_384;
+/// After a fold, frames gather this long before the next one, unless somebody waits for them or a transaction is full:
+/// under load one for each frame would cost more than the journal itself, and most messages begin and end within one
+/// gathering.
 const GATHER: Duration = Duration::from_millis(250);
+/// Batches that the rows may be behind before what is sent waits for them: memory knows what they do not know yet.
+const BEHIND: u64 = 16_384;
 
 /// How often a full disk is tried again.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
@@ -190,31 +196,43 @@ impl FoldTask {
     /// What could not be read or written; the rows are then as old as [`Projection::applied`] says.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let from = self.applied.borrow().next();
-        let mut frames = self.journal.read(from, Until::Forever).ready_chunks(FRAMES);
+        let mut frames = self.journal.read(from, Until::Forever);
+        let mut until = Instant::now();
         loop {
-            let chunk = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                chunk = frames.next() => chunk,
-            };
-            let Some(chunk) = chunk else { return Err(Error::Stopped) };
-            let frames = chunk.into_iter().collect::<Result<Vec<_>, ReadError>>()?;
-            let Some(last) = frames.last().map(|frame| frame.number) else { continue };
-            let Some(()) = stop.run_until_cancelled(self.fold(frames.into())).await.transpose()?
-            else {
-                return Ok(());
-            };
+            let gathered = stop.run_until_cancelled(self.gather(&mut frames, until)).await;
+            let Some(gathered) = gathered.transpose()? else { return Ok(()) };
+            let Some(last) = gathered.last().map(|frame| frame.number) else { continue };
+            let folded = stop.run_until_cancelled(self.fold(gathered.into())).await;
+            let Some(()) = folded.transpose()? else { return Ok(()) };
             self.applied.send_replace(last);
-            if self.wanted.batch.load(Ordering::Acquire) > last.0 {
-                continue;
-            }
+            until = Instant::now() + GATHER;
+        }
+    }
+
+    /// The next frames, at least one; those that come until then, as long as nobody waits for what is there.
+    async fn gather(
+        &self,
+        frames: &mut BoxStream<'static, Result<Frame, ReadError>>,
+        until: Instant,
+    ) -> Result<Vec<Frame>, Error> {
+        let mut gathered: Vec<Frame> = Vec::new();
+        let mut records = 0;
+        while records < RECORDS {
+            let has_some = !gathered.is_empty();
+            let is_wanted = self.wanted.batch.load(Ordering::Acquire) > self.applied.borrow().0;
             tokio::select! {
                 biased;
-                () = self.wanted.notify.notified() => {}
-                () = tokio::time::sleep(GATHER) => {}
-                () = stop.cancelled() => return Ok(()),
+                frame = frames.next() => {
+                    let frame = frame.ok_or(Error::Stopped)??;
+                    records += frame.records.len();
+                    gathered.push(frame);
+                }
+                () = std::future::ready(()), if has_some && is_wanted => break,
+                () = self.wanted.notify.notified(), if has_some => {}
+                () = tokio::time::sleep_until(until), if has_some => break,
             }
         }
+        Ok(gathered)
     }
 }
 
@@ -254,6 +272,14 @@ impl Projection {
         for worker in [&self.reader, &self.writer] {
             worker.close().await;
         }
+    }
+
+    /// Waits until the rows are not far behind `head`.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when they come no further.
+    pub async fn keeps_up_with(&self, head: BatchNo) -> Result<(), Error> {
+        self.at_least(BatchNo(head.0.saturating_sub(BEHIND))).await
     }
 
     /// Waits until the rows of `batch` are here.

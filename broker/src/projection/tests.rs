@@ -478,6 +478,22 @@ async fn an_answer_waits_for_the_batch_it_is_asked_for() {
     assert!(found.unwrap().is_some());
 }
 
+/// I-34: nobody waits for it here, and it does not rest before it is at the end.
+#[tokio::test(start_paused = true)]
+async fn a_fold_that_is_behind_rests_only_at_the_end() {
+    let mut log = Log::new().await;
+    let events = vec![token(1); 40];
+    for _ in 0..1_200 {
+        log.append(&events).await;
+    }
+    let head = log.writer.head();
+    let begun = tokio::time::Instant::now();
+    let projection = log.following().await;
+    let mut applied = projection.applied.clone();
+    applied.wait_for(|applied| *applied >= head).await.unwrap();
+    assert!(begun.elapsed() <= super::GATHER, "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn a_journal_that_lost_batches_is_noticed() {
     let mut log = Log::new().await;
