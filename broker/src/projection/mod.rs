@@ -21,11 +21,8 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream::BoxStream};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use futures::StreamExt as _;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -195,48 +192,42 @@ impl FoldTask {
     /// # Errors
     /// What could not be read or written; the rows are then as old as [`Projection::applied`] says.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let from = self.applied.borrow().next();
-        let mut frames = self.journal.read(from, Until::Forever);
-        let mut until = Instant::now();
-        loop {
-            let gathered = stop.run_until_cancelled(self.gather(&mut frames, until)).await;
-            let Some(gathered) = gathered.transpose()? else { return Ok(()) };
-            let Some(last) = gathered.last().map(|frame| frame.number) else { continue };
-            let folded = stop.run_until_cancelled(self.fold(gathered.into())).await;
-            let Some(()) = folded.transpose()? else { return Ok(()) };
-            self.applied.send_replace(last);
-            until = Instant::now() + GATHER;
-        }
-    }
-
-    /// The next frames, at least one; those that come until then, as long as nobody waits for what is there.
-    async fn gather(
-        &self,
-        frames: &mut BoxStream<'static, Result<Frame, ReadError>>,
-        until: Instant,
-    ) -> Result<Vec<Frame>, Error> {
-        let mut gathered: Vec<Frame> = Vec::new();
-        let mut records = 0;
-        while records < RECORDS {
-            let has_some = !gathered.is_empty();
-            let is_wanted = self.wanted.batch.load(Ordering::Acquire) > self.applied.borrow().0;
-            tokio::select! {
-                biased;
-                frame = frames.next() => {
-                    let frame = frame.ok_or(Error::Stopped)??;
-                    records += frame.records.len();
-                    gathered.push(frame);
+        let folds = async {
+            loop {
+                let from = self.applied.borrow().next();
+                // Wakes when there is more, however much.
+                let mut more = self.journal.read(from, Until::Forever);
+                let first = more.next().await.ok_or(Error::Stopped)??;
+                let (frames, is_all) = self.gather(first).await?;
+                let last = frames.last().map_or(from, |frame| frame.number);
+                self.fold(frames.into()).await?;
+                self.applied.send_replace(last);
+                if is_all && self.wanted.batch.load(Ordering::Acquire) <= last.0 {
+                    tokio::select! {
+                        biased;
+                        () = self.wanted.notify.notified() => {}
+                        () = tokio::time::sleep(GATHER) => {}
+                    }
                 }
-                () = std::future::ready(()), if has_some && is_wanted => break,
-                () = self.wanted.notify.notified(), if has_some => {}
-                () = tokio::time::sleep_until(until), if has_some => break,
             }
-        }
-        Ok(gathered)
+        };
+        stop.run_until_cancelled(folds).await.unwrap_or(Ok(()))
     }
-}
 
-impl FoldTask {
+    /// This frame and those behind it that are stored now, as many as one transaction takes; and whether that is all.
+    async fn gather(&self, first: Frame) -> Result<(Vec<Frame>, bool), Error> {
+        let mut stored = self.journal.read(first.number.next(), Until::Head);
+        let mut records = first.records.len();
+        let mut frames = vec![first];
+        while records < RECORDS {
+            let Some(frame) = stored.next().await else { return Ok((frames, true)) };
+            let frame = frame?;
+            records += frame.records.len();
+            frames.push(frame);
+        }
+        Ok((frames, false))
+    }
+
     /// Folds these frames, once there is room for them: a full disk passes (I-31).
     async fn fold(&self, frames: Arc<[Frame]>) -> Result<(), Error> {
         let mut is_told = false;
