@@ -1,6 +1,7 @@
 //! Stored contents: message bodies and uploaded parts, in pieces the journal takes.
 
 mod bodies;
+pub mod choose;
 mod recent;
 
 pub use bodies::{Bodies, Error, Stored};
