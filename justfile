@@ -45,6 +45,10 @@ faults-long *ARGS:
     cargo build --workspace --features broker/planted-bugs --bin brokerd-planted
     target/debug/broker-faults --long {{ARGS}}
 
+# Whether a package keeps what the next step needs, beside what the newest turns alone would keep.
+fidelity *ARGS:
+    cargo run --quiet --package broker-tests --bin broker-fidelity -- {{ARGS}}
+
 # The whole house at work, offline.
 demo:
     cargo build --workspace
