@@ -1,19 +1,12 @@
 //! An answer read to its end, over breaks of the connection and restarts of the broker.
 
-use std::time::Duration;
-
 use broker_proto::{AnswerFrame, AskOptions, Message, MessageId, MessageName};
 use futures::StreamExt;
-use tokio::time::Instant;
-use tonic::Code;
 
-use crate::{Answer, AnswerStream, Assembly, Client, Error};
-
-/// How long a broker that went away is waited for: `streams.return_window` as shipped. Later it has cancelled the work.
-pub const RETURN_WINDOW: Duration = Duration::from_secs(30);
-/// The first and the longest wait between two attempts to come back; each is spread over its second half.
-pub(crate) const BACK_OFF: (Duration, Duration) =
-    (Duration::from_millis(50), Duration::from_secs(1));
+use crate::{
+    Answer, AnswerStream, Assembly, Client, Error,
+    way::{Way, is_passing},
+};
 
 /// Which answer is read, and how one gets to it.
 #[derive(Debug)]
@@ -42,14 +35,13 @@ pub struct Follow {
     source: Source,
     assembly: Assembly,
     stream: Option<AnswerStream>,
-    /// Since when there is no stream, and the next wait.
-    broken: Option<(Instant, Duration)>,
+    way: Way,
 }
 
 impl Follow {
     #[must_use]
     pub fn new(client: Client, source: Source) -> Self {
-        Self { client, source, assembly: Assembly::default(), stream: None, broken: None }
+        Self { client, source, assembly: Assembly::default(), stream: None, way: Way::default() }
     }
 
     /// The message whose answer this is.
@@ -64,7 +56,7 @@ impl Follow {
     /// The next step; `None` behind the terminal frame. Dropping it in the middle loses nothing.
     ///
     /// # Errors
-    /// The broker's refusal, or [`Error::Unreachable`] when it did not come back within [`RETURN_WINDOW`].
+    /// The broker's refusal, or [`Error::Unreachable`] when it did not come back within [`crate::RETURN_WINDOW`].
     pub async fn next(&mut self) -> Result<Option<Step>, Error> {
         loop {
             if self.assembly.terminal().is_some() {
@@ -101,17 +93,13 @@ impl Follow {
 
     fn break_off(&mut self, error: Error) -> Step {
         self.stream = None;
-        self.broken = Some((Instant::now(), BACK_OFF.0));
+        self.way.broke();
         Step::Broken(error)
     }
 
     /// Opens the stream; true when it was open before.
     async fn open(&mut self) -> Result<bool, Error> {
-        if let Some((_, wait)) = &mut self.broken {
-            let now = *wait;
-            tokio::time::sleep(spread(now)).await;
-            *wait = (now * 2).min(BACK_OFF.1);
-        }
+        self.way.rest().await;
         let seen = self.assembly.seen();
         let opened = match &self.source {
             Source::Ask(message, options) if self.assembly.receipt().is_none() => {
@@ -124,29 +112,8 @@ impl Follow {
                 self.client.attach(name.clone(), seen, *allow_restart).await
             }
         };
-        match (opened, self.broken) {
-            (Ok(stream), broken) => {
-                self.stream = Some(stream);
-                self.broken = None;
-                Ok(broken.is_some())
-            }
-            (Err(err), Some((since, _))) if is_passing(&err) && since.elapsed() < RETURN_WINDOW => {
-                Ok(false)
-            }
-            (Err(err), _) => Err(err),
-        }
+        let Some((stream, is_back)) = self.way.tried(opened)? else { return Ok(false) };
+        self.stream = Some(stream);
+        Ok(is_back)
     }
-}
-
-/// Whether the broker may be back in a moment.
-pub(crate) fn is_passing(error: &Error) -> bool {
-    let is_gone = |code: &Code| *code == Code::Unavailable;
-    error.is_connection() || matches!(error, Error::Refused { code, .. } if is_gone(code))
-}
-
-/// Askers whose streams broke together do not all come back at once.
-pub(crate) fn spread(wait: Duration) -> Duration {
-    // Without a source of randomness only the spread is missing.
-    let share = getrandom::u32().unwrap_or(u32::MAX);
-    wait / 2 + (wait / 2).mul_f64(f64::from(share) / f64::from(u32::MAX))
 }

@@ -15,6 +15,7 @@ mod queue;
 mod task;
 pub mod transcript;
 mod watch;
+mod way;
 
 #[cfg(test)]
 mod fake;
@@ -37,11 +38,12 @@ use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::
 pub use answer::{Answer, AnswerStream, Assembly, Seen};
 pub use endpoint::Endpoint;
 pub use error::Error;
-pub use follow::{Follow, RETURN_WINDOW, Source, Step};
+pub use follow::{Follow, Source, Step};
 pub use queue::LetterSelection;
 pub use task::{TaskFilter, TaskItem, TaskStream};
 pub use tonic::Code;
 pub use watch::{Watch, Watched};
+pub use way::RETURN_WINDOW;
 
 /// The longest a unary call may take, waiting aside.
 const UNARY: Duration = Duration::from_secs(30);

@@ -1,15 +1,14 @@
 //! Watches that outlive a restart of the broker: they come back behind the last cursor they saw.
 
-use std::{fmt, pin::Pin, time::Duration};
+use std::{fmt, pin::Pin};
 
 use broker_proto::types::{EventFilter, EventStart, MessageName};
 use futures::future::BoxFuture;
-use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt as _};
 
 use crate::{
     Client, Error, EventItem, TaskItem, WatchItem,
-    follow::{BACK_OFF, RETURN_WINDOW, is_passing, spread},
+    way::{Way, is_passing},
 };
 
 type Items<I> = Pin<Box<dyn Stream<Item = Result<I, Error>> + Send>>;
@@ -40,8 +39,7 @@ pub struct Watch<I> {
     /// It begins at a place that stays the same, cursor or not.
     is_fixed: bool,
     is_over: bool,
-    /// Since when there is no stream, and the next wait.
-    broken: Option<(Instant, Duration)>,
+    way: Way,
 }
 
 impl<I> fmt::Debug for Watch<I> {
@@ -58,14 +56,14 @@ impl<I> Watch<I> {
         cursor_of: fn(&I) -> Option<&str>,
         is_last: fn(&I) -> bool,
     ) -> Self {
-        let (items, is_over, broken) = (None, false, None);
-        Self { open, cursor_of, is_last, items, cursor, is_fixed, is_over, broken }
+        let (items, is_over, way) = (None, false, Way::default());
+        Self { open, cursor_of, is_last, items, cursor, is_fixed, is_over, way }
     }
 
     /// The next item, or news of the connection; `None` behind the last. Dropping it in the middle loses nothing.
     ///
     /// # Errors
-    /// The broker's refusal, or [`Error::Unreachable`] when it did not come back within [`RETURN_WINDOW`].
+    /// The broker's refusal, or [`Error::Unreachable`] when it did not come back within [`crate::RETURN_WINDOW`].
     pub async fn next(&mut self) -> Result<Option<Watched<I>>, Error> {
         loop {
             if self.is_over {
@@ -93,30 +91,17 @@ impl<I> Watch<I> {
 
     fn break_off(&mut self, error: Error) -> Watched<I> {
         self.items = None;
-        self.broken = Some((Instant::now(), BACK_OFF.0));
+        self.way.broke();
         Watched::Broken(error)
     }
 
     /// Opens the stream; true when it was open before.
     async fn come_back(&mut self) -> Result<bool, Error> {
-        if let Some((_, wait)) = &mut self.broken {
-            let now = *wait;
-            tokio::time::sleep(spread(now)).await;
-            *wait = (now * 2).min(BACK_OFF.1);
-        }
-        match ((self.open)(self.cursor.clone()).await, self.broken) {
-            (Ok(items), broken) => {
-                self.items = Some(items);
-                self.broken = None;
-                Ok(broken.is_some())
-            }
-            (Err(error), Some((since, _)))
-                if is_passing(&error) && since.elapsed() < RETURN_WINDOW =>
-            {
-                Ok(false)
-            }
-            (Err(error), _) => Err(error),
-        }
+        self.way.rest().await;
+        let opened = (self.open)(self.cursor.clone()).await;
+        let Some((items, is_back)) = self.way.tried(opened)? else { return Ok(false) };
+        self.items = Some(items);
+        Ok(is_back)
     }
 }
 
