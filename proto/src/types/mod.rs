@@ -14,6 +14,7 @@ mod names;
 mod ping;
 mod queue;
 mod registry;
+mod session;
 mod status;
 mod task;
 mod time;
@@ -37,11 +38,16 @@ pub use message::{
 };
 pub use names::{
     AgentName, InvalidName, MessageId, MessageName, ModelName, ProducerName, RoleName, Sender,
+    SessionId,
 };
 pub use ping::{PeerPing, PingHop, PingText, PingTrip};
 pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};
 pub use registry::{
     AgentInfo, ClockInfo, ClockJump, Drain, DrainStep, Draining, ModelInfo, Pong, TokenInfo,
+};
+pub use session::{
+    EntryHash, EntryKind, PendingSubagent, SessionEntry, SessionItem, SessionOwner, SessionTask,
+    SharedValue,
 };
 pub use status::{Severity, StatusKind, StatusNotice};
 pub use task::{

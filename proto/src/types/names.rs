@@ -55,6 +55,10 @@ name! {
 }
 
 name! {
+    /// A session, in the words of whoever began it, else a number of the broker's in lower case.
+    SessionId: is_plain
+}
+name! {
     /// A bulk sender, as it names itself among those of one sender.
     ProducerName: is_plain
 }
