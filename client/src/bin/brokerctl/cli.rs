@@ -1,5 +1,7 @@
 //! What is typed.
 
+mod handoff;
+
 use std::{path::PathBuf, time::Duration};
 
 use broker_config::{Config, Endpoint, Loader, Paths};
@@ -15,6 +17,8 @@ use clap_complete::Shell;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{commands::consult::input, output::Format};
+
+pub(crate) use self::handoff::HandoffCommand;
 
 /// The broker between model agents: ask a model, see why which one answered, run the house.
 ///
@@ -249,6 +253,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  brokerctl dead-letter list\n  brokerctl dead-letter redrive --to agent:reviewer --dry-run\n  brokerctl dead-letter purge 01JD3Q8ZK5T0V9Y2X4W6R8P1NB"
     )]
     DeadLetter(DeadLetterCommand),
+    /// Packages that carry work elsewhere, and an orchestrator's checkpoints
+    #[command(subcommand)]
+    Handoff(HandoffCommand),
     /// What the models have used and have left
     #[command(subcommand, after_help = "Examples:\n  brokerctl usage status")]
     Usage(UsageCommand),

@@ -9,6 +9,7 @@ mod doctor;
 mod drain;
 mod events;
 mod folder;
+mod handoff;
 mod message;
 mod payload;
 mod ping;
@@ -56,6 +57,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Clock(command) => clock::run(global, command).await,
         Command::Queue(command) => queue::run(global, command).await,
         Command::DeadLetter(command) => dead_letter::run(global, command).await,
+        Command::Handoff(command) => Box::pin(handoff::run(global, command)).await,
         Command::Usage(crate::cli::UsageCommand::Status) => usage::status(global).await,
         Command::Token(command) => token::run(global, command).await,
         Command::Agent(command @ AgentCommand::Pull { .. }) => {
