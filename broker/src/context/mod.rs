@@ -2,6 +2,7 @@
 
 mod bodies;
 pub mod choose;
+pub mod package;
 mod recent;
 
 pub use bodies::{Bodies, Error, Stored};

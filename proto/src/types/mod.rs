@@ -8,9 +8,11 @@ mod content;
 mod event;
 mod failure;
 mod frames;
+mod key;
 mod link;
 mod message;
 mod names;
+mod package;
 mod ping;
 mod queue;
 mod registry;
@@ -28,6 +30,7 @@ pub use content::{ContentHash, Entry, Generation, Part, PartRef, Payload, Role, 
 pub use event::{EventFilter, EventInfo, EventStart};
 pub use failure::{Failure, FailureClass, FailureScope};
 pub use frames::{FrameCounter, FrameGap, Stamp};
+pub use key::{InvalidKey, PackageKey};
 pub use link::{
     Delivery, Down, Extension, Hello, Pull, RefusedFrame, SettleOutcome, SettledFrame, Settlement,
     Up, Welcome,
@@ -39,6 +42,11 @@ pub use message::{
 pub use names::{
     AgentName, InvalidName, MessageId, MessageName, ModelName, ProducerName, RoleName, Sender,
     SessionId,
+};
+pub use package::{
+    Checkpoint, CheckpointStatus, CreditState, CurrentWork, NewPackage, OWN_KEY, PHASES,
+    PackageContents, PackageFilter, PackageHeader, PackageId, PackageInfo, PackagePart,
+    PackedConversation, Preservation, QueuedTask, TokenShare, TrustedKey, key_name, phase_order,
 };
 pub use ping::{PeerPing, PingHop, PingText, PingTrip};
 pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};

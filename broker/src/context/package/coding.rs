@@ -1,0 +1,187 @@
+//! The canonical encoding of what is signed: fields in their order, numbers big-endian, texts behind their length.
+//!
+//! Every header and manifest has one encoding, and an encoding with anything left over is none.
+
+use broker_proto::{
+    ModelName, PackageHeader, PackageId, PackagePart, Preservation, SessionId, WallTime,
+};
+
+use super::Refused;
+
+/// Parts at most; the format has fewer than twenty.
+const PARTS_MAX: u32 = 64;
+
+/// How the parts are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    /// As they are: compression would look like a bomb.
+    Stored,
+    Zstd,
+}
+
+/// What is behind the header: signed with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Manifest {
+    pub(super) parts: Vec<PackagePart>,
+    pub(super) method: Method,
+    pub(super) packed_bytes: u64,
+    /// SHA-256 of the packed bytes, so that they are known before they are unpacked.
+    pub(super) packed_sha256: [u8; 32],
+}
+
+impl Manifest {
+    /// Bytes of all parts; `None` when they are more than can be counted.
+    pub(super) fn unpacked(&self) -> Option<u64> {
+        self.parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.size_bytes))
+    }
+}
+
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_be_bytes());
+    }
+}
+
+/// Header and manifest in one piece.
+pub(super) fn encode(header: &PackageHeader, manifest: &Manifest) -> Vec<u8> {
+    let mut out = Writer::default();
+    out.0.extend_from_slice(&header.id.as_u128().to_be_bytes());
+    out.text(header.session.as_ref().map_or("", SessionId::as_str));
+    out.text(&header.project);
+    out.text(&header.sender);
+    out.text(header.recipient.as_ref().map_or("", ModelName::as_str));
+    out.text(header.level.as_str());
+    out.number(header.created_at.0);
+    out.number(header.expires_at.0);
+    out.number(header.hops.into());
+    out.0.extend_from_slice(&header.nonce);
+    out.text(&header.reason);
+    out.number(manifest.parts.len() as u64);
+    for part in &manifest.parts {
+        out.text(&part.name);
+        out.0.extend_from_slice(&part.sha256);
+        out.number(part.size_bytes);
+        out.number(part.tokens);
+    }
+    out.number(match manifest.method {
+        Method::Stored => 0,
+        Method::Zstd => 1,
+    });
+    out.number(manifest.packed_bytes);
+    out.0.extend_from_slice(&manifest.packed_sha256);
+    out.0
+}
+
+/// Takes bytes from the front; every step that finds too few is refused.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Refused> {
+        let (taken, rest) =
+            self.0.split_at_checked(count).ok_or(Refused::Malformed("it ends too early"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
+        let taken = self.take(N)?;
+        taken.try_into().map_err(|_| Refused::Malformed("it ends too early"))
+    }
+
+    pub(super) fn length(&mut self) -> Result<usize, Refused> {
+        Ok(u32::from_be_bytes(self.array()?) as usize)
+    }
+
+    fn number(&mut self) -> Result<u64, Refused> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    fn small(&mut self) -> Result<u32, Refused> {
+        u32::try_from(self.number()?).map_err(|_| Refused::Malformed("a number is too large"))
+    }
+
+    fn text(&mut self) -> Result<&'a str, Refused> {
+        let length = self.length()?;
+        std::str::from_utf8(self.take(length)?)
+            .map_err(|_| Refused::Malformed("a text is not UTF-8"))
+    }
+
+    /// A text that may be missing.
+    fn named<T>(&mut self, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Refused> {
+        match self.text()? {
+            "" => Ok(None),
+            text => read(text).map(Some).ok_or(Refused::Malformed("a name is none")),
+        }
+    }
+}
+
+/// Reads what [`encode`] wrote.
+///
+/// # Errors
+/// [`Refused::Malformed`] when it is not that, to the last byte.
+pub(super) fn decode(bytes: &[u8]) -> Result<(PackageHeader, Manifest), Refused> {
+    let mut from = Reader(bytes);
+    let header = header(&mut from)?;
+    let count = from.small()?;
+    if count > PARTS_MAX {
+        return Err(Refused::Malformed("it has too many parts"));
+    }
+    let mut parts: Vec<PackagePart> = Vec::new();
+    for _ in 0..count {
+        let name = from.text()?.to_owned();
+        // A name is the name of a part of the format, and never a path.
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
+            return Err(Refused::Malformed("the name of a part is none"));
+        }
+        if parts.iter().any(|other| other.name == name) {
+            return Err(Refused::Malformed("a part is there twice"));
+        }
+        let sha256 = from.array()?;
+        parts.push(PackagePart {
+            name,
+            sha256,
+            size_bytes: from.number()?,
+            tokens: from.number()?,
+        });
+    }
+    let method = match from.number()? {
+        0 => Method::Stored,
+        1 => Method::Zstd,
+        _ => return Err(Refused::Malformed("its compression is unknown")),
+    };
+    let (packed_bytes, packed_sha256) = (from.number()?, from.array()?);
+    if !from.0.is_empty() {
+        return Err(Refused::Malformed("something follows its manifest"));
+    }
+    Ok((header, Manifest { parts, method, packed_bytes, packed_sha256 }))
+}
+
+fn header(from: &mut Reader<'_>) -> Result<PackageHeader, Refused> {
+    let header = PackageHeader {
+        id: PackageId::from_u128(u128::from_be_bytes(from.array()?)),
+        session: from.named(|text| SessionId::parse(text).ok())?,
+        project: from.text()?.to_owned(),
+        sender: from.text()?.to_owned(),
+        recipient: from.named(|text| ModelName::parse(text).ok())?,
+        level: from.named(Preservation::parse)?.ok_or(Refused::Malformed("it has no level"))?,
+        created_at: WallTime(from.number()?),
+        expires_at: WallTime(from.number()?),
+        hops: from.small()?,
+        nonce: from.array()?,
+        reason: from.text()?.to_owned(),
+    };
+    Ok(header)
+}

@@ -1,0 +1,58 @@
+//! Packages: everything that work needs to go on elsewhere, in one file that is signed, bounded and checked before use.
+//!
+//! Pure: ids, nonces, times and keys are passed in. Invariant: nothing of a package is unpacked, or believed, before its
+//! signature by a trusted key was verified.
+
+mod build;
+mod coding;
+mod container;
+mod document;
+mod key;
+mod record;
+mod refused;
+mod report;
+mod resume;
+
+pub use build::{Built, Making, build};
+pub use container::{Guard, Opened, PackError, RawPart, open, pack};
+pub use document::{document, read};
+pub use key::{Signer, is_usable};
+pub use refused::Refused;
+pub use report::{PLACEHOLDERS, Report, report};
+pub use resume::instructions;
+
+use broker_proto::WallTime;
+
+/// Bytes of a package at most.
+pub const PACKED_MAX: u64 = 64 << 20;
+/// Bytes of its parts at most.
+pub const UNPACKED_MAX: u64 = 256 << 20;
+/// How many times its size its parts may be.
+pub const RATIO_MAX: u64 = 100;
+/// Handoffs that one piece of work may go through.
+pub const HOPS_MAX: u32 = 8;
+
+/// Tokens of so many bytes, where no tokenizer counts them: four bytes each, and always said to be estimated.
+#[must_use]
+pub fn estimated_tokens(bytes: usize) -> u64 {
+    bytes.div_ceil(4) as u64
+}
+
+/// A time as documents say it.
+pub(crate) fn rfc3339(time: WallTime) -> String {
+    let instant = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.0) * 1_000_000);
+    let text =
+        instant.ok().and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
+    text.unwrap_or_else(|| format!("{} ms after 1970", time.0))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests;
