@@ -45,7 +45,7 @@ faults-long *ARGS:
     cargo build --workspace --features broker/planted-bugs --bin brokerd-planted
     target/debug/broker-faults --long {{ARGS}}
 
-# Whether a package keeps what the next step needs, beside what the newest turns alone would keep.
+# Whether a rendering keeps what the next step needs, beside what the newest turns alone would keep.
 fidelity *ARGS:
     cargo run --quiet --package broker-tests --bin broker-fidelity -- {{ARGS}}
 

@@ -1,11 +1,18 @@
-//! Stored contents: message bodies and uploaded parts, in pieces the journal takes.
+//! Stored contents: message bodies and uploaded parts, in pieces the journal takes; and what of a conversation goes to
+//! whom, which is pure.
 
 mod bodies;
 pub mod choose;
 pub mod package;
+mod plain;
+mod receiver;
 mod recent;
+pub mod render;
+mod tokenizer;
 
 pub use bodies::{Bodies, Error, Stored};
+pub use receiver::Receiver;
+pub use tokenizer::Tokenizer;
 
 #[cfg(test)]
 mod tests;

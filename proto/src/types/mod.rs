@@ -16,6 +16,7 @@ mod package;
 mod ping;
 mod queue;
 mod registry;
+mod rendering;
 mod session;
 mod status;
 mod task;
@@ -53,6 +54,7 @@ pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};
 pub use registry::{
     AgentInfo, ClockInfo, ClockJump, Drain, DrainStep, Draining, ModelInfo, Pong, TokenInfo,
 };
+pub use rendering::Rendering;
 pub use session::{
     EntryHash, EntryKind, PendingSubagent, SessionEntry, SessionItem, SessionOwner, SessionTask,
     SharedValue,

@@ -73,6 +73,17 @@ impl Preservation {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.as_str() == text)
     }
+
+    /// The tokens of a rendering, as its receiver counts them; `None`: as many as the receiver has room for.
+    #[must_use]
+    pub fn budget(self) -> Option<u64> {
+        match self {
+            Self::Minimal => Some(500),
+            Self::Standard => Some(1_200),
+            Self::Full => Some(2_000),
+            Self::Complete => None,
+        }
+    }
 }
 
 /// What a package says of itself; signed.

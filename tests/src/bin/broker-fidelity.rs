@@ -1,5 +1,5 @@
-//! Whether a package keeps what the next step needs: questions over long conversations, each with the words that answer
-//! it, which must stand in the text that was chosen.
+//! Whether a rendering keeps what the next step needs: questions over long conversations, each with the words that
+//! answer it, which must stand in the rendered text.
 
 use std::{
     collections::BTreeMap,
@@ -10,20 +10,31 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use broker::context::choose::{Index, Turn, choose};
-use broker_proto::WallTime;
+use broker::context::{
+    Receiver, Tokenizer,
+    choose::{Index, Turn, choose},
+    render::{Ask, Missing, View, render},
+};
+use broker_config::{Model, Provider};
+use broker_proto::{Preservation, SessionTask, WallTime};
 use clap::Parser;
 use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// Tokens of a package.
+/// Tokens of a rendering: the levels', and twice the last.
 const BUDGETS: [u64; 4] = [500, 1_200, 2_000, 4_000];
 /// Answered at each budget at the least, in hundredths, of the questions over this project's own conversations.
-const LEAST: [usize; 4] = [92, 94, 95, 95];
+const LEAST_OWN: [usize; 4] = [92, 94, 95, 95];
+/// The same of all questions, where the other conversations are there too.
+const LEAST_ALL: [usize; 4] = [89, 92, 96, 96];
+/// The fewest questions that measure anything, when all conversations are there.
+const QUESTIONS: usize = 100;
+/// As the recipe was measured.
+const COUNT: Tokenizer = Tokenizer::Estimated { bytes_per_token: 4.0 };
 
-/// Measures which share of the evidence stands whole in a package, beside what the newest turns alone would keep
+/// Measures which share of the evidence stands whole in a rendering, beside what the newest turns alone would keep
 ///
-/// Tokens are estimated as characters / 4. Exits with 1 when less is kept than before.
+/// Tokens are estimated at 4 bytes each. Exits with 1 when less is kept than before.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The questions, and conversations beside them
@@ -79,50 +90,72 @@ fn main() -> anyhow::Result<ExitCode> {
         let Some(Some((index, is_own))) = indexes.get(name) else { continue };
         let scores = scores.entry((!is_own, name.clone())).or_default();
         for (score, budget) in scores.iter_mut().zip(BUDGETS) {
-            let holds =
-                |query: &str| choose(index, query, budget).text.contains(&question.evidence);
-            let is_chosen = holds(&question.next);
+            let is_chosen = rendered(index, &question.next, budget)?.contains(&question.evidence);
+            let newest = choose(index, "", budget, COUNT).text;
             score.all += 1;
             score.chosen += usize::from(is_chosen);
-            score.newest += usize::from(holds(""));
+            score.newest += usize::from(newest.contains(&question.evidence));
             if !is_chosen && arguments.missed == Some(budget) {
                 writeln!(out, "missed: {name}: {} ({})", question.next, question.evidence)?;
             }
         }
     }
-    for (name, _) in indexes.iter().filter(|(_, index)| index.is_none()) {
-        writeln!(
-            std::io::stderr(),
-            "SKIP {name}: it is not in {}",
-            arguments.transcripts.display()
-        )?;
+    let missing: Vec<&String> =
+        indexes.iter().filter(|(_, index)| index.is_none()).map(|(name, _)| name).collect();
+    for name in &missing {
+        let folder = arguments.transcripts.display();
+        writeln!(std::io::stderr(), "SKIP {name}: it is not in {folder}")?;
     }
-    let mut own = [Score::default(); 4];
+    let (mut own, mut all) = ([Score::default(); 4], [Score::default(); 4]);
     writeln!(out, "{:<24} {:>9}  {}", "conversation", "questions", budgets())?;
     for ((is_foreign, name), scores) in &scores {
         writeln!(out, "{}", row(name, scores))?;
+        all.iter_mut().zip(scores).for_each(|(sum, score)| sum.add(*score));
         if !is_foreign {
             own.iter_mut().zip(scores).for_each(|(sum, score)| sum.add(*score));
         }
     }
-    let mut all = [Score::default(); 4];
-    for scores in scores.values() {
-        all.iter_mut().zip(scores).for_each(|(sum, score)| sum.add(*score));
-    }
     writeln!(out, "{}", row("all", &all))?;
-    let mut exit = ExitCode::SUCCESS;
-    for ((score, least), budget) in own.iter().zip(LEAST).zip(BUDGETS) {
+    let mut is_kept = holds("its own conversations", &own, LEAST_OWN)?;
+    if missing.is_empty() {
+        ensure!(all[0].all >= QUESTIONS, "{} questions measure nothing", all[0].all);
+        is_kept &= holds("all conversations", &all, LEAST_ALL)?;
+    }
+    Ok(if is_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a receiver reads who is told nothing of the task.
+fn rendered(index: &Index, next: &str, budget: u64) -> anyhow::Result<String> {
+    let model = Model::new("reader", Provider::Anthropic, "reader");
+    let receiver = Receiver { tokenizer: COUNT, ..Receiver::of(&model) };
+    let task = SessionTask::default();
+    let view = View { task: &task, shared: &[], turns: index };
+    let ask = Ask {
+        receiver: &receiver,
+        level: Preservation::Full,
+        budget: Some(budget),
+        next: Some(next),
+        missing: Missing::Refused,
+    };
+    let rendering = render(&view, &ask)?;
+    ensure!(rendering.tokens <= budget, "{} tokens of {budget}", rendering.tokens);
+    Ok(rendering.text)
+}
+
+/// Whether at each budget at least so many are answered.
+fn holds(what: &str, scores: &[Score; 4], least: [usize; 4]) -> anyhow::Result<bool> {
+    let mut holds = true;
+    for ((score, least), budget) in scores.iter().zip(least).zip(BUDGETS) {
         if score.chosen * 100 < least * score.all {
+            let Score { chosen, all, .. } = score;
             writeln!(
                 std::io::stderr(),
-                "{} of {} at {budget} tokens: fewer than {least} %",
-                score.chosen,
-                score.all
+                "{what}: {chosen} of {all} at {budget} tokens: fewer than {least} %"
             )?;
-            exit = ExitCode::FAILURE;
+            holds = false;
         }
     }
-    Ok(exit)
+    Ok(holds)
 }
 
 impl Score {
@@ -155,7 +188,7 @@ fn load(arguments: &Arguments, name: &str) -> anyhow::Result<Option<(Index, bool
     if !path.exists() {
         return Ok(None);
     }
-    let mut index = Index::new(|text| text.chars().count().div_ceil(4) as u64);
+    let mut index = Index::new();
     for turn in turns(&path).with_context(|| format!("{}", path.display()))? {
         index.push(turn);
     }

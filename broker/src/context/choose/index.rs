@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::OnceLock,
 };
 
 use broker_proto::WallTime;
 
 use super::{
+    super::Tokenizer,
     unit::{blocks, stamped},
     words::terms,
 };
@@ -16,7 +19,7 @@ use super::{
 const COMMON_FROM: u32 = 4;
 
 /// One turn, as the choice sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Turn {
     /// Its role.
     pub role: String,
@@ -26,6 +29,13 @@ pub struct Turn {
     /// Which of several sittings it belongs to, where that was said.
     pub sitting: Option<String>,
     pub text: String,
+}
+
+/// Content never reaches a log.
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Turn({}, {} bytes)", self.role, self.text.len())
+    }
 }
 
 #[derive(Debug)]
@@ -44,7 +54,8 @@ pub(super) struct Unit {
     /// Of the entry's text.
     pub(super) from: usize,
     pub(super) to: usize,
-    pub(super) tokens: u64,
+    /// By the one exact table there is; counted when first asked for.
+    exact: OnceLock<u32>,
     words: Vec<(u32, u32)>,
     len: u32,
 }
@@ -56,12 +67,9 @@ enum Line {
     Common,
 }
 
-/// Counts the tokens of a text.
-pub type Count = fn(&str) -> u64;
-
-#[derive(Debug)]
+/// A conversation by its words, without regard to who will count them.
+#[derive(Default)]
 pub struct Index {
-    count: Count,
     pub(super) entries: Vec<Entry>,
     pub(super) units: Vec<Unit>,
     words: HashMap<String, u32>,
@@ -70,22 +78,24 @@ pub struct Index {
     lines: HashMap<u64, Line>,
     total_len: u64,
     stamped: usize,
+    /// The names of speakers, as fields and in stamps.
+    names: BTreeSet<String>,
+    stamped_names: BTreeSet<String>,
+    bytes: usize,
+}
+
+/// Content never reaches a log.
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Index({} turns, {} bytes)", self.entries.len(), self.bytes)
+    }
 }
 
 impl Index {
-    /// An empty one, whose sizes are counted so.
+    /// An empty one.
     #[must_use]
-    pub fn new(count: Count) -> Self {
-        Self {
-            count,
-            entries: Vec::new(),
-            units: Vec::new(),
-            words: HashMap::new(),
-            found: Vec::new(),
-            lines: HashMap::new(),
-            total_len: 0,
-            stamped: 0,
-        }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// How many turns it holds.
@@ -99,8 +109,45 @@ impl Index {
         self.entries.is_empty()
     }
 
-    pub(super) fn count(&self, text: &str) -> u64 {
-        (self.count)(text)
+    /// The bytes of all texts. What is held in memory is about six times as much.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What the newest turn of a person says.
+    #[must_use]
+    pub fn last_of_user(&self) -> Option<&str> {
+        let last = self.entries.iter().rev().find(|entry| entry.turn.role == "user")?;
+        Some(&last.turn.text)
+    }
+
+    /// A unit's text.
+    pub(super) fn text(&self, unit: usize) -> &str {
+        let Unit { entry, from, to, .. } = self.units[unit];
+        &self.entries[entry].turn.text[from..to]
+    }
+
+    /// The tokens of a unit's text and the end of its line.
+    pub(super) fn tokens(&self, unit: usize, tokenizer: Tokenizer) -> u64 {
+        let count = || tokenizer.count(self.text(unit));
+        1 + match tokenizer {
+            Tokenizer::Estimated { .. } => count(),
+            Tokenizer::O200k => {
+                let exact = self.units[unit].exact.get_or_init(|| {
+                    // A text of four thousand million tokens fits no budget, however many there are.
+                    u32::try_from(count()).unwrap_or(u32::MAX)
+                });
+                u64::from(*exact)
+            }
+        }
+    }
+
+    /// The names that speakers have.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let stamped = self.is_stamped().then_some(&self.stamped_names);
+        let in_stamps = stamped.into_iter().flatten().filter(|name| !self.names.contains(*name));
+        self.names.iter().chain(in_stamps).map(String::as_str)
     }
 
     /// Adds the next turn.
@@ -108,11 +155,19 @@ impl Index {
         let stamped = stamped(&turn.text)
             .map(|(stamp, name, begins)| (stamp.to_owned(), name.to_owned(), begins));
         self.stamped += usize::from(stamped.is_some());
+        self.bytes += turn.text.len();
+        match (&turn.name, &stamped) {
+            (Some(name), _) if !self.names.contains(name) => _ = self.names.insert(name.clone()),
+            (None, Some((_, name, _))) if !self.stamped_names.contains(name) => {
+                self.stamped_names.insert(name.clone());
+            }
+            _ => {}
+        }
         let (entry, first) = (self.entries.len(), self.units.len());
         let mut from = 0;
         for to in blocks(&turn.text) {
-            let tokens = self.count(&turn.text[from..to]) + 1;
-            self.units.push(Unit { entry, from, to, tokens, words: Vec::new(), len: 0 });
+            let exact = OnceLock::new();
+            self.units.push(Unit { entry, from, to, exact, words: Vec::new(), len: 0 });
             from = to;
         }
         let units = (first, self.units.len());
@@ -221,11 +276,11 @@ impl Index {
     }
 
     /// Who says an entry, and whether that is a name.
-    pub(super) fn speaker(&self, entry: &Entry) -> (String, bool) {
+    pub(super) fn speaker<'a>(&self, entry: &'a Entry) -> (&'a str, bool) {
         match (&entry.turn.name, &entry.stamped) {
-            (Some(name), _) => (name.clone(), true),
-            (None, Some((_, name, _))) if self.is_stamped() => (name.clone(), true),
-            _ => (entry.turn.role.clone(), false),
+            (Some(name), _) => (name, true),
+            (None, Some((_, name, _))) if self.is_stamped() => (name, true),
+            _ => (&entry.turn.role, false),
         }
     }
 }
@@ -246,7 +301,7 @@ mod tests {
     use super::*;
 
     fn index(texts: &[&str]) -> Index {
-        let mut index = Index::new(|text| text.len() as u64 / 4);
+        let mut index = Index::new();
         for text in texts {
             index.push(Turn { role: "user".into(), text: (*text).to_owned(), ..Turn::default() });
         }

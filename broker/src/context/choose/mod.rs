@@ -6,9 +6,11 @@
 mod index;
 mod pick;
 mod unit;
+mod value;
 mod words;
 
-pub use index::{Count, Index, Turn};
+pub use index::{Index, Turn};
+pub(super) use pick::GAP;
 pub use pick::{Choice, choose};
 
 #[cfg(test)]

@@ -1,32 +1,28 @@
 //! The choice itself, and the text of what was chosen.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use time::OffsetDateTime;
 
 use super::{
+    super::Tokenizer,
     index::{Entry, Index},
     unit::unnumbered,
-    words::terms,
+    value::{sittings, values},
 };
 
-/// How far a unit lends its score to its neighbours, each place half as much.
-const NEIGHBOURS: usize = 4;
-/// What a unit gets of the mean of the best of its sitting.
-const SITTING: f64 = 0.75;
-/// How many are the best of a sitting.
-const BEST: usize = 3;
-/// What the one whom the query names counts.
-const NAMED: f64 = 1.5;
 /// The newest turns get a tenth of the budget.
 const NEWEST: u64 = 10;
-/// A pause after which another sitting begins, in milliseconds: three hours.
-const PAUSE_MS: u64 = 3 * 60 * 60 * 1000;
+/// Nothing fits into fewer tokens than these.
+const LEAST: u64 = 3;
+/// How often what is left over is filled, while it is more than one part in so many.
+const FILLINGS: usize = 4;
+const WORTH: u64 = 32;
 /// Where something is left out.
-const GAP: &str = "…\n";
+pub(in crate::context) const GAP: &str = "…\n";
 
 /// What was chosen. Entries by their place.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Clone, PartialEq, Default)]
 pub struct Choice {
     pub text: String,
     /// In the text with all they say.
@@ -37,140 +33,59 @@ pub struct Choice {
     pub tokens: u64,
     /// The share of all scores that was kept, from 0 to 1; `None` when nothing scored.
     pub score: Option<f64>,
+    /// The share of all bytes that was kept, from 0 to 1; 1 of nothing.
+    pub share: f64,
+}
+
+/// Content never reaches a log.
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Choice")
+            .field("kept", &self.kept)
+            .field("partly", &self.partly)
+            .field("dropped", &self.dropped.len())
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Chooses what fits into `budget` tokens and says most of what `query` needs.
 #[must_use]
-pub fn choose(index: &Index, query: &str, budget: u64) -> Choice {
+pub fn choose(index: &Index, query: &str, budget: u64, tokenizer: Tokenizer) -> Choice {
     let sittings = sittings(index);
     let words = index.query(query);
     let values = values(index, query, &words, &sittings);
     let scores = words.len() > 1 && values.iter().any(|value| *value > 0.0);
-    let newest = || (0..index.units.len()).rev();
-    let mut picked = Picked::new(index, &sittings, budget);
-    if scores {
-        let mut tenth = Picked::new(index, &sittings, budget / NEWEST);
-        // What is newest is one stretch: it ends with the first that does not fit.
-        let _ = newest().try_for_each(|unit| tenth.take(unit).then_some(()));
-        for unit in tenth.units.iter().rev() {
-            picked.take(*unit);
+    let mut picked = Picked::new(index, &sittings, budget, tokenizer);
+    let text = match picked.whole() {
+        Some(text) => text,
+        None => {
+            let wanted = picked.wanted(scores.then_some(values.as_slice()));
+            picked.fill(&wanted)
         }
-        let mut rest: Vec<usize> = newest().collect();
-        // A stable sort: of equals the newer comes first.
-        rest.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
-        for unit in rest {
-            picked.take(unit);
-        }
-    } else {
-        for unit in newest() {
-            picked.take(unit);
-        }
-    }
-    let text = picked.shrunk();
-    let of_all: f64 = values.iter().sum();
-    let of_kept: f64 = picked.units.iter().map(|unit| values[*unit]).sum();
+    };
+    let is_taken = picked.is_taken();
+    let share = |of: &dyn Fn(usize) -> f64| -> f64 {
+        let kept: f64 = picked.units.iter().map(|unit| of(*unit)).sum();
+        let all: f64 = (0..index.units.len()).map(of).sum();
+        if all > 0.0 { (kept / all).min(1.0) } else { 1.0 }
+    };
     let mut choice = Choice {
-        tokens: index.count(&text),
+        tokens: tokenizer.count(&text),
         text,
-        score: (scores && of_all > 0.0).then(|| of_kept / of_all),
+        score: scores.then(|| share(&|unit| values[unit])),
+        share: share(&|unit| index.text(unit).len() as f64),
         ..Choice::default()
     };
     for (place, entry) in index.entries.iter().enumerate() {
         let (from, to) = entry.units;
-        match (from..to).filter(|unit| picked.units.contains(unit)).count() {
+        match is_taken[from..to].iter().filter(|taken| **taken).count() {
             0 => choice.dropped.push(place),
             taken if taken == to - from => choice.kept.push(place),
             _ => choice.partly.push(place),
         }
     }
     choice
-}
-
-/// What each unit is worth to the query.
-fn values(index: &Index, query: &str, words: &[u32], sittings: &[usize]) -> Vec<f64> {
-    let own = index.own(words);
-    let sitting = |unit: usize| sittings[index.units[unit].entry];
-    let mut best: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-    for (unit, own) in own.iter().enumerate() {
-        best.entry(sitting(unit)).or_default().push(*own);
-    }
-    let is_one = best.len() < 2;
-    let means: BTreeMap<usize, f64> = best
-        .into_iter()
-        .map(|(sitting, mut own)| {
-            own.sort_by(|a, b| b.total_cmp(a));
-            own.truncate(BEST);
-            (sitting, own.iter().sum::<f64>() / own.len().max(1) as f64)
-        })
-        .collect();
-    let named = named(index, query);
-    let value = |unit: usize| {
-        let mut value = own[unit];
-        let mut weight = 1.0;
-        for distance in 1..=NEIGHBOURS {
-            weight /= 2.0;
-            let before = unit.checked_sub(distance);
-            let after = Some(unit + distance).filter(|other| *other < own.len());
-            let near = before.into_iter().chain(after);
-            value += near
-                .filter(|other| sitting(*other) == sitting(unit))
-                .map(|other| weight * own[other])
-                .sum::<f64>();
-        }
-        if !is_one {
-            value += SITTING * means[&sitting(unit)];
-        }
-        let entry = &index.entries[index.units[unit].entry];
-        let is_named = named.as_ref().is_some_and(|name| index.speaker(entry).0 == *name);
-        if is_named { value * NAMED } else { value }
-    };
-    (0..own.len()).map(value).collect()
-}
-
-/// The one participant whom the query names; `None` when it names several.
-fn named(index: &Index, query: &str) -> Option<String> {
-    let asked: HashSet<String> = terms(query).into_iter().collect();
-    let speakers: BTreeSet<String> = index
-        .entries
-        .iter()
-        .filter_map(|entry| Some(index.speaker(entry)).filter(|(_, is_name)| *is_name))
-        .map(|(name, _)| name)
-        .collect();
-    let mut named =
-        speakers.into_iter().filter(|name| terms(name).iter().any(|word| asked.contains(word)));
-    named.next().filter(|_| named.next().is_none())
-}
-
-/// Which sitting each entry belongs to: as was said, by its stamp, or by the pauses between.
-fn sittings(index: &Index) -> Vec<usize> {
-    let changes = |differs: &dyn Fn(&Entry, &Entry) -> bool| -> Vec<bool> {
-        let pairs = index.entries.windows(2);
-        pairs.map(|pair| differs(&pair[0], &pair[1])).collect()
-    };
-    let stamp = |entry: &Entry| entry.stamped.as_ref().map(|(stamp, ..)| stamp.clone());
-    let by_stamp = changes(&|a, b| stamp(b).is_some() && stamp(a) != stamp(b));
-    // Stamps that differ nearly everywhere say when, and not which sitting.
-    let is_by_stamp = index.is_stamped()
-        && by_stamp.iter().filter(|changes| **changes).count() * 2 < index.entries.len();
-    let changes = if index.entries.iter().any(|entry| entry.turn.sitting.is_some()) {
-        changes(&|a, b| a.turn.sitting != b.turn.sitting)
-    } else if is_by_stamp {
-        by_stamp
-    } else {
-        changes(&|a, b| match (a.turn.at, b.turn.at) {
-            (Some(a), Some(b)) => b.0.saturating_sub(a.0) > PAUSE_MS,
-            _ => false,
-        })
-    };
-    let mut sitting = 0;
-    let mut sittings = Vec::with_capacity(index.entries.len());
-    for place in 0..index.entries.len() {
-        if place > 0 && changes[place - 1] {
-            sitting += 1;
-        }
-        sittings.push(sitting);
-    }
-    sittings
 }
 
 /// What has been taken so far, and what that costs.
@@ -184,19 +99,81 @@ struct Picked<'a> {
     lines: HashSet<&'a str>,
     headed: HashSet<usize>,
     budget: u64,
+    tokenizer: Tokenizer,
+    /// The tokens of a gap's mark.
+    gap: u64,
 }
 
 impl<'a> Picked<'a> {
-    fn new(index: &'a Index, sittings: &'a [usize], budget: u64) -> Self {
+    fn new(index: &'a Index, sittings: &'a [usize], budget: u64, tokenizer: Tokenizer) -> Self {
+        let gap = tokenizer.count(GAP);
         Self {
             index,
             sittings,
-            left: budget.saturating_sub(index.count(GAP)),
+            left: budget.saturating_sub(gap),
             units: BTreeSet::new(),
             order: Vec::new(),
             lines: HashSet::new(),
             headed: HashSet::new(),
             budget,
+            tokenizer,
+            gap,
+        }
+    }
+
+    /// Everything, if that fits: without gaps it takes less than the sum of what is taken one by one.
+    fn whole(&mut self) -> Option<String> {
+        let mut left = self.budget;
+        for unit in 0..self.index.units.len() {
+            left = left.checked_sub(self.index.tokens(unit, self.tokenizer) - 1)?;
+        }
+        self.units = (0..self.index.units.len()).collect();
+        let text = self.text();
+        let fits = self.tokenizer.count(&text) <= self.budget;
+        if !fits {
+            self.units.clear();
+        }
+        fits.then_some(text)
+    }
+
+    /// In which order to take: the newest turns, then what is worth most; without values the newest alone.
+    fn wanted(&self, values: Option<&[f64]>) -> Vec<usize> {
+        let mut rest: Vec<usize> = (0..self.index.units.len()).rev().collect();
+        let Some(values) = values else { return rest };
+        let mut tenth = Self::new(self.index, self.sittings, self.budget / NEWEST, self.tokenizer);
+        // What is newest is one stretch: it ends with the first that does not fit.
+        let newest = rest.iter().take_while(|unit| tenth.take(**unit)).count();
+        // A stable sort: of equals the newer comes first.
+        rest[newest..].sort_by(|a, b| values[*b].total_cmp(&values[*a]));
+        rest
+    }
+
+    /// Takes what fits of what is wanted, and gives the text. What lies side by side needs none of the gaps that were
+    /// set aside for it; what they leave is filled again.
+    fn fill(&mut self, wanted: &[usize]) -> String {
+        let mut text = String::new();
+        for _ in 0..FILLINGS {
+            let before = self.units.len();
+            self.take_all(wanted.iter().copied());
+            if self.units.len() == before {
+                break;
+            }
+            text = self.shrunk();
+            let slack = self.budget.saturating_sub(self.tokenizer.count(&text));
+            self.left = slack.saturating_sub(self.gap);
+            if slack * WORTH < self.budget {
+                break;
+            }
+        }
+        text
+    }
+
+    fn take_all(&mut self, units: impl Iterator<Item = usize>) {
+        for unit in units {
+            if self.left < LEAST {
+                return;
+            }
+            self.take(unit);
         }
     }
 
@@ -204,6 +181,10 @@ impl<'a> Picked<'a> {
     fn take(&mut self, unit: usize) -> bool {
         if self.units.contains(&unit) {
             return true;
+        }
+        let mut cost = self.index.tokens(unit, self.tokenizer) + self.gap;
+        if cost > self.left {
+            return false;
         }
         let it = &self.index.units[unit];
         let entry = &self.index.entries[it.entry];
@@ -213,15 +194,17 @@ impl<'a> Picked<'a> {
             text.lines().map(unnumbered).filter(|line| !line.is_empty())
         };
         let is_block = entry.units.1 - entry.units.0 > 1;
-        let (all, known) = lines().fold((0, 0), |(all, known), line| {
-            (all + 1, known + usize::from(self.lines.contains(line)))
-        });
-        if is_block && known * 5 >= all * 4 && all > 0 {
-            return false;
+        if is_block {
+            let (all, known) = lines().fold((0, 0), |(all, known), line| {
+                (all + 1, known + usize::from(self.lines.contains(line)))
+            });
+            if known * 5 >= all * 4 && all > 0 {
+                return false;
+            }
         }
-        let mut cost = it.tokens + self.index.count(&self.speaks(entry)) + self.index.count(GAP);
+        cost += self.tokenizer.count(&self.speaks(entry));
         if !self.headed.contains(&sitting) {
-            cost += self.header(it.entry).map_or(0, |header| self.index.count(&header));
+            cost += self.header(it.entry).map_or(0, |header| self.tokenizer.count(&header));
         }
         if cost > self.left {
             return false;
@@ -234,9 +217,16 @@ impl<'a> Picked<'a> {
         true
     }
 
+    /// By unit, whether it was taken.
+    fn is_taken(&self) -> Vec<bool> {
+        let mut is_taken = vec![false; self.index.units.len()];
+        self.units.iter().for_each(|unit| is_taken[*unit] = true);
+        is_taken
+    }
+
     fn speaks(&self, entry: &Entry) -> String {
         let (speaker, _) = self.index.speaker(entry);
-        if speaker.is_empty() { speaker } else { format!("{speaker}: ") }
+        if speaker.is_empty() { String::new() } else { format!("{speaker}: ") }
     }
 
     /// The line over a sitting.
@@ -257,12 +247,19 @@ impl<'a> Picked<'a> {
     /// The text; what was taken last is given back until it fits, should the parts have counted less than the whole.
     fn shrunk(&mut self) -> String {
         loop {
-            let text = self.text();
-            if self.index.count(&text) <= self.budget || self.units.is_empty() {
-                return if self.units.is_empty() { String::new() } else { text };
+            if self.units.is_empty() {
+                return String::new();
             }
-            if let Some(last) = self.order.pop() {
+            let text = self.text();
+            let mut excess = self.tokenizer.count(&text).saturating_sub(self.budget);
+            if excess == 0 {
+                return text;
+            }
+            while excess > 0
+                && let Some(last) = self.order.pop()
+            {
                 self.units.remove(&last);
+                excess = excess.saturating_sub(self.index.tokens(last, self.tokenizer));
             }
         }
     }

@@ -3,11 +3,13 @@ use std::fmt::Write as _;
 use broker_proto::WallTime;
 use proptest::prelude::*;
 
-use super::{Choice, Index, Turn, choose};
+use super::{super::Tokenizer, Choice, Index, Turn};
 
-/// About four characters a token, so that sizes are easy to follow.
-fn count(text: &str) -> u64 {
-    text.chars().count().div_ceil(4) as u64
+/// Four bytes a token, so that sizes are easy to follow.
+const COUNT: Tokenizer = Tokenizer::Estimated { bytes_per_token: 4.0 };
+
+fn choose(index: &Index, query: &str, budget: u64) -> Choice {
+    super::choose(index, query, budget, COUNT)
 }
 
 fn said(name: &str, text: &str) -> Turn {
@@ -15,7 +17,7 @@ fn said(name: &str, text: &str) -> Turn {
 }
 
 fn index(turns: impl IntoIterator<Item = Turn>) -> Index {
-    let mut index = Index::new(count);
+    let mut index = Index::new();
     turns.into_iter().for_each(|turn| index.push(turn));
     index
 }
@@ -153,7 +155,7 @@ fn a_block_that_was_shown_before_is_not_shown_again() {
         (0..100).map(|n| format!("{}: fn part_{n}() {{ body_{n} }}\n", n + 7)).collect();
     let view = |text: String| Turn { role: "tool".into(), text, ..Turn::default() };
     let talk = index([view(file), said("Ann", "Open part_50 again."), view(again)]);
-    let choice = choose(&talk, "What does part_50 do with body_50?", 3000);
+    let choice = choose(&talk, "What does part_50 do with body_50?", 1200);
     assert_eq!(choice.text.matches("fn part_50()").count(), 1, "{}", choice.text);
 }
 
@@ -177,7 +179,7 @@ proptest! {
         let talk = index(texts.iter().map(|text| said("Ann", text)));
         let choice = choose(&talk, &query, budget);
         prop_assert!(choice.tokens <= budget);
-        prop_assert_eq!(count(&choice.text), choice.tokens);
+        prop_assert_eq!(COUNT.count(&choice.text), choice.tokens);
         prop_assert_eq!(everything(&choice), (0..texts.len()).collect::<Vec<_>>());
         for place in &choice.kept {
             for line in texts[*place].lines() {

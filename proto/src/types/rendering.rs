@@ -1,0 +1,39 @@
+//! A session as text for one receiver, and what became of each entry.
+
+use std::fmt;
+
+/// A session in words. Entries by their numbers; each is in one of the three lists.
+#[derive(Clone, PartialEq, Default)]
+pub struct Rendering {
+    pub text: String,
+    /// In the text with all they say.
+    pub kept: Vec<u64>,
+    /// In the text with some of it.
+    pub partly: Vec<u64>,
+    pub dropped: Vec<u64>,
+    /// What had to be kept and did not fit; empty unless whoever asked allowed it.
+    pub must_keep_missing: Vec<String>,
+    /// Of `text`, by `tokenizer`.
+    pub tokens: u64,
+    /// What counted them, such as `o200k_base` or `estimated at 3.0 bytes per token`.
+    pub tokenizer: String,
+    /// The share of what the next step needs that was kept, from 0 to 1; of all bytes where nothing is known to be
+    /// needed.
+    pub score: f64,
+}
+
+/// Content never reaches a log.
+impl fmt::Debug for Rendering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rendering")
+            .field("bytes", &self.text.len())
+            .field("kept", &self.kept.len())
+            .field("partly", &self.partly.len())
+            .field("dropped", &self.dropped.len())
+            .field("must_keep_missing", &self.must_keep_missing.len())
+            .field("tokens", &self.tokens)
+            .field("tokenizer", &self.tokenizer)
+            .field("score", &self.score)
+            .finish()
+    }
+}
