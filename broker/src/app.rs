@@ -39,6 +39,7 @@ use crate::{
         IdentityLayer, MessageService, RegistryService, ShedLayer, TaskService, TraceLayer,
         Uploads, UsageService, Verify, Watches,
     },
+    sweep::Sweep,
 };
 
 pub use check::{Checked, check};
@@ -185,9 +186,19 @@ async fn serve(
         clock: Arc::clone(&clock),
         seen: Arc::default(),
         highest: Arc::default(),
+        parts: Arc::default(),
     };
     let uploads = Uploads::default();
     parts.tasks.spawn(sweep(slots.clone(), uploads.clone(), stop_engine.clone()));
+    let sweeping = Sweep {
+        journal: Arc::clone(&parts.journal),
+        bodies: bodies.clone(),
+        engine: engine.clone(),
+        clock: Arc::clone(&clock),
+        parts: Arc::clone(&intake.parts),
+        grace: config.broker.keep_unreferenced,
+    };
+    parts.tasks.spawn(sweeping.run(stop_engine.clone()));
     let link_services = link::Services {
         engine: engine.clone(),
         projection,

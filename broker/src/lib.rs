@@ -15,5 +15,6 @@ pub mod reply;
 pub mod service;
 #[cfg(test)]
 mod sim;
+mod sweep;
 
 pub use app::{Checked, Error, Store, check, listen, run};

@@ -58,6 +58,8 @@ section! {
         dead_letters: u64 = 10_000, count(1..=100_000_000);
         /// Bytes of one recipient's dead letters before the next is parked in its queue instead.
         dead_letter_bytes: u64 = mib(256), size(kib(64)..=mib(1 << 20));
+        /// How long a stored part or content is kept that nothing refers to.
+        keep_unreferenced: Duration = hours(24 * 7), duration(hours(1)..=YEAR);
         /// Hops from a request's first message to any that it led to.
         max_hops: u32 = 8, count(1..=1_000);
         /// Delegations below one another in one request.

@@ -162,6 +162,7 @@ impl Shell {
             clock: as_clock,
             seen: Arc::default(),
             highest: Arc::default(),
+            parts: Arc::default(),
         };
         Self {
             store,

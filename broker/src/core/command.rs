@@ -251,6 +251,10 @@ pub enum Command {
         hash: ContentHash,
         body: Body,
     },
+    /// Nothing refers to these parts any more.
+    ForgetContents {
+        hashes: Vec<ContentHash>,
+    },
     SetToken {
         agent: AgentName,
         hash: Option<[u8; 32]>,

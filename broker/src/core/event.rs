@@ -298,6 +298,11 @@ pub enum Event {
         at: WallTime,
         body: Body,
     },
+    /// Nothing refers to this part any more: from now on it was never uploaded.
+    ContentForgotten {
+        hash: ContentHash,
+        at: WallTime,
+    },
 }
 
 impl Event {
@@ -327,7 +332,39 @@ impl Event {
             | Self::ClockJumped { .. }
             | Self::QueuePaused { .. }
             | Self::TreeChanged { .. }
-            | Self::ContentStored { .. } => None,
+            | Self::ContentStored { .. }
+            | Self::ContentForgotten { .. } => None,
+        }
+    }
+
+    /// The stored bytes that this event refers to. What no event refers to is swept away, so that none may be left out.
+    #[must_use]
+    pub fn bodies(&self) -> Vec<&Body> {
+        match self {
+            Self::Accepted(accepted) => vec![&accepted.body],
+            Self::FannedOut(fanned) => vec![&fanned.original.body],
+            Self::Finished(finished) => finished.reply.iter().collect(),
+            Self::Parked { reply, .. } => reply.iter().collect(),
+            Self::TaskAsked { question, .. } => vec![question],
+            Self::TaskAnswered { answer, .. } => vec![answer],
+            Self::TaskStopped { partial, .. } => partial.iter().collect(),
+            Self::ContentStored { body, .. } => vec![body],
+            Self::Routed { .. }
+            | Self::Held { .. }
+            | Self::Leased { .. }
+            | Self::AttemptFailed { .. }
+            | Self::LeaseLost { .. }
+            | Self::DeliveryFailed { .. }
+            | Self::Redriven { .. }
+            | Self::Purged { .. }
+            | Self::ClockJumped { .. }
+            | Self::QueuePaused { .. }
+            | Self::RouteChanged { .. }
+            | Self::UsageChanged { .. }
+            | Self::TokenChanged { .. }
+            | Self::RoleKnown { .. }
+            | Self::TreeChanged { .. }
+            | Self::ContentForgotten { .. } => Vec::new(),
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Error;
 use crate::{
     core::{BootTime, Command, Query, Reply},
-    journal,
+    journal::{self, ContentKey, PutError},
 };
 
 /// A body that goes into the batch of the command that names it.
@@ -37,10 +37,15 @@ pub(super) struct Envelope {
     pub(super) done: Option<oneshot::Sender<Result<Reply, Error>>>,
 }
 
+/// Contents to be removed, and who waits for that.
+pub(super) type Forgotten = (Vec<ContentKey>, oneshot::Sender<Result<(), PutError>>);
+
 /// Sends commands to the engine.
 #[derive(Debug, Clone)]
 pub struct EngineHandle {
     pub(super) commands: mpsc::Sender<Envelope>,
+    /// Contents that no record names any more.
+    pub(super) forgotten: mpsc::Sender<Forgotten>,
     /// The last durable batch; written by the task.
     pub(super) head: Arc<AtomicU64>,
     /// Nothing new is accepted; written by the task.
@@ -81,6 +86,16 @@ impl EngineHandle {
         as_of: AsOf,
     ) -> Result<Reply, Error> {
         self.ask(command, contents, Some(as_of)).await
+    }
+
+    /// Removes contents that no durable record names, and none ever will.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] when they are not removed; to try it again does no harm.
+    pub async fn forget(&self, keys: Vec<ContentKey>) -> Result<(), Error> {
+        let (done, forgotten) = oneshot::channel();
+        self.forgotten.send((keys, done)).await.map_err(|_| Error::Stopping)?;
+        forgotten.await.map_err(|_| Error::Stopping)?.map_err(|_| Error::StoreUnavailable)
     }
 
     /// What a look-up that begins now rests on.

@@ -14,7 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{AsOf, Clock, EngineHandle, Error, Fatal, handle::Envelope, recover};
+use super::{
+    AsOf, Clock, EngineHandle, Error, Fatal,
+    handle::{Envelope, Forgotten},
+    recover,
+};
 use crate::{
     core::{self, Command, Effect, Event, Reply, State},
     journal::{
@@ -87,6 +91,7 @@ pub struct EngineTask {
     projection: Projection,
     outlet: Box<dyn Outlet>,
     commands: mpsc::Receiver<Envelope>,
+    forgotten: mpsc::Receiver<Forgotten>,
     /// What effects came back as; decided before anything new.
     returned: VecDeque<Returned>,
     /// Finish numbers by the batch that holds them and the time they may be forgotten.
@@ -124,6 +129,7 @@ pub fn engine(
     outlet: Box<dyn Outlet>,
 ) -> (EngineHandle, EngineTask) {
     let (tx, commands) = mpsc::channel(COMMANDS);
+    let (forget, forgotten) = mpsc::channel(1);
     let head = Arc::new(AtomicU64::new(writer.head().0));
     let is_full = Arc::new(AtomicBool::new(false));
     let loads = Arc::<AtomicU64>::default();
@@ -135,11 +141,12 @@ pub fn engine(
         projection,
         outlet,
         commands,
+        forgotten,
         returned: VecDeque::from([Command::Recovered.into()]),
         remembered: VecDeque::new(),
         has_jumped: false,
     };
-    (EngineHandle { commands: tx, head, is_full, loads }, task)
+    (EngineHandle { commands: tx, forgotten: forget, head, is_full, loads }, task)
 }
 
 impl EngineTask {
@@ -209,6 +216,10 @@ impl EngineTask {
                 Some(envelope) => decider.take(pending, envelope),
                 None => return false,
             },
+            Some((keys, done)) = self.forgotten.recv() => {
+                // Nobody waits for it who must not; what is left is found again by the next sweep.
+                let _ = done.send(self.writer.forget(self.writer.head(), keys).await);
+            }
             // What is due is decided when it is looked for again.
             () = tick => {}
         }
@@ -527,5 +538,6 @@ fn name(event: &Event) -> &'static str {
         Event::UsageChanged { .. } => "usage_changed",
         Event::TokenChanged { .. } => "token_changed",
         Event::ContentStored { .. } => "content_stored",
+        Event::ContentForgotten { .. } => "content_forgotten",
     }
 }

@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use futures::future::try_join_all;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tracing::{Instrument, debug_span};
 
 use broker_config::Models;
@@ -82,7 +83,13 @@ pub struct Intake {
     pub seen: Arc<DashMap<Sender, Seen>>,
     /// The highest number of each producer that was offered. Written by whoever sends.
     pub highest: Arc<DashMap<(Sender, ProducerName), u64>>,
+    /// Held from the look at a part until what refers to it is durable; the sweep waits for those who hold it, and then
+    /// keeps them out.
+    pub parts: Arc<RwLock<()>>,
 }
+
+/// As long as this is held, no part is forgotten.
+pub type PartsStay = OwnedRwLockReadGuard<()>;
 
 impl Intake {
     /// The configured name of a model that was spelt in one of its usual ways.
@@ -212,6 +219,7 @@ impl Intake {
         message.correlation.hops = 0;
         self.resolve(&mut message)?;
         self.check_size(&message)?;
+        let _stay = self.stay(message.payload.parts()).await;
         check::names(&message)?;
         check::status(&message)?;
         let consultation = match (options, message.kind) {
@@ -400,7 +408,16 @@ impl Intake {
         }
     }
 
-    /// The referenced parts among these, read; refused when one was never uploaded.
+    /// Keeps the parts that these refer to where they are, if they refer to any.
+    pub async fn stay<'a>(&self, parts: impl IntoIterator<Item = &'a Part>) -> Option<PartsStay> {
+        let mut refs = Vec::new();
+        for part in parts {
+            check::refs(part, &mut refs);
+        }
+        if refs.is_empty() { None } else { Some(Arc::clone(&self.parts).read_owned().await) }
+    }
+
+    /// The referenced parts among these, read; whoever stores something that refers to them holds [`Intake::stay`]. refused when one was never uploaded.
     ///
     /// # Errors
     /// [`Error::UnknownContent`] names the first that is not there.

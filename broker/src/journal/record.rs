@@ -48,6 +48,7 @@ mod kind {
     pub(super) const USAGE_CHANGED: u16 = 8;
     pub(super) const TOKEN_CHANGED: u16 = 9;
     pub(super) const CONTENT_STORED: u16 = 10;
+    pub(super) const CONTENT_FORGOTTEN: u16 = 12;
     pub(super) const HELD: u16 = 11;
     pub(super) const ROLE_KNOWN: u16 = 20;
     pub(super) const FANNED_OUT: u16 = 21;
@@ -73,6 +74,7 @@ mod kind {
         USAGE_CHANGED,
         TOKEN_CHANGED,
         CONTENT_STORED,
+        CONTENT_FORGOTTEN,
         HELD,
         ROLE_KNOWN,
         FANNED_OUT,
@@ -669,6 +671,10 @@ pub fn encode(event: &Event) -> Record {
             let record = ContentRecord { hash: hash.0.to_vec(), at: at.0, body };
             (kind::CONTENT_STORED, record.encode_to_vec())
         }
+        Event::ContentForgotten { hash, at } => {
+            let record = ContentRecord { hash: hash.0.to_vec(), at: at.0, body: None };
+            (kind::CONTENT_FORGOTTEN, record.encode_to_vec())
+        }
     };
     Record { kind, version: VERSION, body: body.into() }
 }
@@ -908,6 +914,11 @@ fn read(record: &Record) -> Option<Event> {
             let record = ContentRecord::decode(body).ok()?;
             let hash = ContentHash(record.hash.try_into().ok()?);
             Event::ContentStored { hash, at: WallTime(record.at), body: read_body(record.body)? }
+        }
+        kind::CONTENT_FORGOTTEN => {
+            let record = ContentRecord::decode(body).ok()?;
+            let hash = ContentHash(record.hash.try_into().ok()?);
+            Event::ContentForgotten { hash, at: WallTime(record.at) }
         }
         _ => return None,
     })
@@ -1268,6 +1279,7 @@ mod tests {
         let agent = AgentName::parse("opus").unwrap();
         round_trip(&Event::TokenChanged { agent, at, hash: Some([1; 32]) });
         round_trip(&Event::ContentStored { hash: ContentHash([2; 32]), at, body: body() });
+        round_trip(&Event::ContentForgotten { hash: ContentHash([2; 32]), at });
     }
 
     #[test]

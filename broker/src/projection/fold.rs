@@ -240,6 +240,9 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
         Event::UsageChanged { model, .. } => fact(changes, format!("usage/{model}"), step.record),
         Event::TokenChanged { agent, .. } => fact(changes, format!("token/{agent}"), step.record),
         Event::ContentStored { hash, .. } => fact(changes, content_subject(hash), step.record),
+        Event::ContentForgotten { hash, .. } => {
+            changes.facts.insert(content_subject(hash), None);
+        }
     }
 }
 
@@ -453,7 +456,8 @@ fn time_of(event: &Event) -> WallTime {
         | Event::TokenChanged { at, .. }
         | Event::RoleKnown { at, .. }
         | Event::TreeChanged { at, .. }
-        | Event::ContentStored { at, .. } => *at,
+        | Event::ContentStored { at, .. }
+        | Event::ContentForgotten { at, .. } => *at,
     }
 }
 

@@ -172,6 +172,8 @@ impl pb::content_service_server::ContentService for ContentService {
                 complete: false,
             })),
             Added::Whole(body) => {
+                // A sweep that is forgetting this very part comes first.
+                let _stay = Arc::clone(&self.intake.parts).read_owned().await;
                 let command = Command::StoreContent { hash, body };
                 self.intake.engine.command(command).await.map_err(status::engine)?;
                 Ok(Response::new(whole))

@@ -274,7 +274,8 @@ impl Life {
             | Event::UsageChanged { .. }
             | Event::TreeChanged { .. }
             | Event::TokenChanged { .. }
-            | Event::ContentStored { .. } => return None,
+            | Event::ContentStored { .. }
+            | Event::ContentForgotten { .. } => return None,
         };
         Some((TaskChange { at, change: change.into(), detail, state, exchange: None }, about))
     }
@@ -455,6 +456,7 @@ impl pb::task_service_server::TaskService for TaskService {
             let problem = format!("are not 1 to {LONGEST_INPUT} bytes; upload what is larger");
             return Err(InvalidField::new("parts", problem).into());
         }
+        let _stay = self.intake.stay(&response).await;
         let fetched = self.intake.check_refs(&response).await.map_err(status::intake)?;
         let has_images = response.iter().chain(&fetched).any(Part::has_image);
         let payload = broker_proto::Payload { response, ..Default::default() };

@@ -18,7 +18,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 25] = [
+pub(super) const KINDS: [&str; 26] = [
     "accepted",
     "routed",
     "held",
@@ -44,6 +44,7 @@ pub(super) const KINDS: [&str; 25] = [
     "token_revoked",
     "role_known",
     "content_stored",
+    "content_forgotten",
 ];
 
 impl Told {
@@ -177,6 +178,9 @@ pub(super) fn told(event: &Event) -> Option<Told> {
         Event::RoleKnown { role, at } => Told::new("role_known", *at, role.as_str()),
         Event::ContentStored { hash, at, body } => {
             Told::new("content_stored", *at, format!("{hash}: {} bytes", body.size_bytes))
+        }
+        Event::ContentForgotten { hash, at } => {
+            Told::new("content_forgotten", *at, format!("{hash}: nothing refers to it"))
         }
     })
 }

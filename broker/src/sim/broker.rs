@@ -192,6 +192,7 @@ impl Broker {
             clock: as_clock,
             seen: Arc::default(),
             highest: Arc::default(),
+            parts: Arc::default(),
         };
         let engine: Option<Running<_>> = Some(Box::pin(task.run(stop.clone())));
         let (closed, has_failed) = (BTreeSet::new(), false);

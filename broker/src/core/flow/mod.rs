@@ -90,6 +90,13 @@ impl<'a> Run<'a> {
                 self.event(Event::ContentStored { hash, at: self.now.wall, body });
                 Ok(Reply::None)
             }
+            Command::ForgetContents { hashes } => {
+                let at = self.now.wall;
+                for hash in hashes {
+                    self.event(Event::ContentForgotten { hash, at });
+                }
+                Ok(Reply::None)
+            }
             Command::SetToken { agent, hash } => self.set_token(agent, hash),
             Command::Recovered => {
                 self.recovered();

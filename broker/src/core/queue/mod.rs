@@ -432,6 +432,7 @@ impl State {
             | Event::RoleKnown { .. }
             | Event::TreeChanged { .. }
             | Event::ContentStored { .. }
+            | Event::ContentForgotten { .. }
             // Its steps are applied, one by one.
             | Event::FannedOut(_) => {}
         }

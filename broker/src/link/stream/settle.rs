@@ -215,6 +215,17 @@ enum Sealed {
     Other(Outcome),
 }
 
+impl Sealed {
+    fn parts(&self) -> &[Part] {
+        match self {
+            Self::Done { parts, .. } | Self::Unchecked { parts, .. } => parts,
+            Self::Asked { question, .. } => question,
+            Self::Failed { partial, .. } => partial,
+            Self::Other(_) => &[],
+        }
+    }
+}
+
 fn malformed(detail: String) -> Failure {
     Failure::new(FailureClass::MalformedReply, "broker", detail)
 }
@@ -236,6 +247,7 @@ async fn commit(
     outcome: Sealed,
     mut command: SettleCommand,
 ) -> Result<Committed, Status> {
+    let _stay = services.intake.stay(outcome.parts()).await;
     let outcome = match outcome {
         Sealed::Unchecked { parts, stop_reason, slot, expected } => {
             check(services, &command, parts, stop_reason, slot, expected).await?
