@@ -23,6 +23,7 @@ mod producers;
 mod providers;
 mod pulls;
 mod reasons;
+mod receivers;
 mod reflection;
 mod refusals;
 mod rings;

@@ -2,6 +2,7 @@
 //! whom, which is pure.
 
 mod bodies;
+pub mod bound;
 pub mod choose;
 pub mod package;
 mod plain;
