@@ -11,6 +11,7 @@ mod endpoint;
 mod error;
 mod follow;
 pub mod link;
+pub mod orchestrator;
 mod queue;
 mod task;
 pub mod transcript;

@@ -1,6 +1,7 @@
 //! What is typed.
 
 mod handoff;
+mod written;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,7 +19,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{commands::consult::input, output::Format};
 
-pub(crate) use self::handoff::HandoffCommand;
+pub(crate) use self::{
+    handoff::{GenerateArgs, HandoffCommand, ValidateArgs},
+    written::{Written, WrittenParser},
+};
 
 /// The broker between model agents: ask a model, see why which one answered, run the house.
 ///
@@ -33,33 +37,67 @@ pub(crate) use self::handoff::HandoffCommand;
 #[command(name = "brokerctl", version, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) global: Global,
+    pub(crate) global: GlobalArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
 /// What every command takes, before or after its name.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone)]
 pub(crate) struct Global {
+    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) output: Format,
+    /// A file that `--output` named instead of a format.
+    pub(crate) output_file: Option<PathBuf>,
+    pub(crate) verbose: bool,
+}
+
+/// The same as it is typed.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
     /// Where the broker listens, as unix:PATH [env: BROKER_ENDPOINT] [default: the socket that `up` makes]
     #[arg(long, global = true, help_heading = "Every command takes", value_name = "unix:PATH", value_parser = Endpoint::parse)]
-    pub(crate) endpoint: Option<Endpoint>,
+    endpoint: Option<Endpoint>,
     /// The folder that holds everything, its socket DIR/broker.sock too
     #[arg(long, global = true, help_heading = "Every command takes", value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
     /// How results are written
     #[arg(
         long,
+        id = "output",
         global = true,
         help_heading = "Every command takes",
-        value_enum,
-        default_value_t,
+        value_parser = WrittenParser,
+        default_value = "text",
         value_name = "FORMAT"
     )]
-    pub(crate) output: Format,
+    output: Written,
     /// Also show a model's thinking and the details of what happens, on stderr
     #[arg(long, short, global = true, help_heading = "Every command takes")]
-    pub(crate) verbose: bool,
+    verbose: bool,
+}
+
+impl GlobalArgs {
+    /// How results are written, errors too.
+    pub(crate) fn format(&self) -> Format {
+        match self.output {
+            Written::As(format) => format,
+            Written::To(_) => Format::Text,
+        }
+    }
+}
+
+impl From<GlobalArgs> for Global {
+    fn from(typed: GlobalArgs) -> Self {
+        let output = typed.format();
+        let output_file = match typed.output {
+            Written::As(_) => None,
+            Written::To(path) => Some(path),
+        };
+        let GlobalArgs { endpoint, data_dir, verbose, .. } = typed;
+        Self { endpoint, data_dir, output, output_file, verbose }
+    }
 }
 
 /// A use that no single flag is to blame for.
@@ -92,6 +130,8 @@ pub(crate) enum Misused {
     NoAnswer,
     #[error("nobody can be asked here whether to purge them all: say --yes")]
     PurgeUnasked,
+    #[error("invalid value '{0}' for '--output': text and json are the formats")]
+    Format(String),
 }
 
 impl Global {
@@ -254,7 +294,10 @@ pub(crate) enum Command {
     )]
     DeadLetter(DeadLetterCommand),
     /// Packages that carry work elsewhere, and an orchestrator's checkpoints
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl handoff generate --level standard\n  brokerctl handoff validate context_payload.json"
+    )]
     Handoff(HandoffCommand),
     /// What the models have used and have left
     #[command(subcommand, after_help = "Examples:\n  brokerctl usage status")]
@@ -1066,7 +1109,7 @@ mod tests {
     #[test]
     fn endpoint_counts_before_and_after_the_command() {
         for line in ["brokerctl --endpoint unix:/a models", "brokerctl models --endpoint unix:/a"] {
-            let endpoint = parse(line).unwrap().global.endpoint().unwrap();
+            let endpoint = Global::from(parse(line).unwrap().global).endpoint().unwrap();
             assert_eq!(endpoint.to_string(), "unix:/a", "{line}");
         }
     }
@@ -1074,7 +1117,7 @@ mod tests {
     #[test]
     fn a_data_folder_names_its_socket() {
         let cli = parse("brokerctl models --data-dir /d").unwrap();
-        assert_eq!(cli.global.endpoint().unwrap().to_string(), "unix:/d/broker.sock");
+        assert_eq!(Global::from(cli.global).endpoint().unwrap().to_string(), "unix:/d/broker.sock");
     }
 
     #[test]

@@ -35,8 +35,13 @@ pub(crate) fn reason(err: &anyhow::Error) -> String {
     match client(err) {
         Some(Error::Unreachable { .. } | Error::TimedOut { .. }) => "BROKER_UNREACHABLE".to_owned(),
         Some(err) => err.reason().unwrap_or("INTERNAL").to_owned(),
-        None if exit_code::of_error(err) == Exit::Usage => "INVALID_REQUEST".to_owned(),
-        None => "INTERNAL".to_owned(),
+        None => match exit_code::of_error(err) {
+            Exit::Usage => "INVALID_REQUEST",
+            Exit::NotFound => "FILE_NOT_FOUND",
+            Exit::Integrity => "FILE_REFUSED",
+            _ => "INTERNAL",
+        }
+        .to_owned(),
     }
 }
 

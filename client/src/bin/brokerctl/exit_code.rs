@@ -3,7 +3,10 @@
 use broker_client::Code;
 use broker_proto::types::{AnswerSummary, Failure, FailureClass};
 
-use crate::{commands::consult, output};
+use crate::{
+    commands::{consult, handoff},
+    output,
+};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +114,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(err) = cause.downcast_ref::<broker_client::Error>() {
         return Some(of_client(err));
+    }
+    if let Some(err) = cause.downcast_ref::<handoff::file::Error>() {
+        return Some(err.exit());
     }
     let is_usage = cause.is::<consult::input::Error>()
         || cause.is::<broker_config::Error>()

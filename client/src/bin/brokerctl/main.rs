@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             return if err.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
-    let format = cli.global.output;
+    let format = cli.global.format();
     match run(cli) {
         Ok(exit) => exit.into(),
         Err(err) => {

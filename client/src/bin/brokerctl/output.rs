@@ -6,7 +6,6 @@ use std::{
 };
 
 use broker_proto::types::WallTime;
-use clap::ValueEnum;
 use comfy_table::{ColumnConstraint, Table, Width};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
@@ -15,7 +14,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::form
 const WIDEST_COLUMN: u16 = 64;
 
 /// How results are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Format {
     /// For people.
     #[default]

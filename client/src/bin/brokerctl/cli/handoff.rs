@@ -1,7 +1,93 @@
 //! What is typed behind `brokerctl handoff`.
 
-use clap::Subcommand;
+use std::{path::PathBuf, time::Duration};
+
+use broker_client::orchestrator::Level;
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Written, WrittenParser};
 
 /// One verb of `handoff`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum HandoffCommand {}
+pub(crate) enum HandoffCommand {
+    /// Make a payload and a report from an orchestrator's state file
+    ///
+    /// The payload is JSON within the level's tokens: 500, 1,200 or 2,000, estimated. What must not be lost goes in
+    /// first (goal, resume point, next steps; from standard on constraints, facts, decisions, open items), then work in
+    /// hand, what failed and what can begin, then the rest; what has no room is counted in it. The report says the same
+    /// in Markdown. Both files are replaced in one step each. Needs no broker.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff generate\n  brokerctl handoff generate --level full --state run/state.json --output run/payload.json --report run/report.md\n  my-orchestrator --dump | brokerctl handoff generate --state - --level minimal\n  brokerctl handoff generate --payload out.json --output json\n\nExit codes: 0 done, 1 the state has mistakes (each is named) or the level cannot hold what must be kept, 2 wrong usage, 3 no such file, 6 the file is no JSON object, over 8 MiB or too deep.\n\nPlaceholders of a template: {handoff_id} {timestamp} {project_name} {current_phase} {overall_progress} {tasks_complete} {tasks_total} {tasks_active} {tasks_failed} {level} {tokens} {token_budget} {token_method} {state_updated_at} {goal} {resume_point} {active} {failed} {next} {execution_state} {critical_context} {dag_snapshot} {file_state} {environment} {left_out} {payload_json}\n\nJSON Schemas and examples are in docs/schema/."
+    )]
+    Generate(GenerateArgs),
+    /// Check a state, a payload, a template or a report; its content says which it is
+    ///
+    /// Finds missing and wrong fields by their place, a state that is too old or from the future, dependencies on
+    /// nothing and in circles, placeholders that nothing fills in, and payloads over their level. Needs no broker.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff validate .orchestrator_state.json --max-age 4h\n  brokerctl handoff validate context_payload.json --level minimal --output json\n  brokerctl handoff validate templates/standard_handoff.md\n\nExit codes: 0 nothing found, 1 something found (each on its line, or in `findings`), 2 wrong usage, 3 no such file, 6 refused: no JSON object, no UTF-8 text, over 8 MiB, or nested too deep to be looked into."
+    )]
+    Validate(ValidateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Where the payload goes, `-` is stdout [default: context_payload.json]; `text` and `json` are formats of what is printed, as everywhere
+    #[arg(long = "output", id = "output", value_name = "FILE", value_parser = WrittenParser, hide_possible_values = true)]
+    pub(crate) output: Option<Written>,
+    /// Where the payload goes, when --output names a format
+    #[arg(long, value_name = "FILE")]
+    pub(crate) payload: Option<PathBuf>,
+    /// Where the report goes, `-` is stdout
+    #[arg(long, value_name = "FILE", default_value = "handoff_report.md")]
+    pub(crate) report: PathBuf,
+    /// The orchestrator's state; `-` reads it from stdin
+    #[arg(long, value_name = "FILE", default_value = ".orchestrator_state.json")]
+    pub(crate) state: PathBuf,
+    /// How much goes along
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "standard")]
+    pub(crate) level: PayloadLevel,
+    /// A Markdown template for the report; when it cannot be read, the report is a plain one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) template: Option<PathBuf>,
+    /// Shorten and leave out what must be kept when the level cannot hold it, and count it
+    #[arg(long)]
+    pub(crate) allow_missing: bool,
+    /// Say so when the state is older
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub(crate) max_age: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArgs {
+    /// The file; `-` reads it from stdin
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// How old a state may be, and the state that a payload was made from
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub(crate) max_age: Duration,
+    /// The level whose budget a payload must be within [default: its own]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) level: Option<PayloadLevel>,
+}
+
+/// How much of a state a payload carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PayloadLevel {
+    /// At most 500 tokens
+    Minimal,
+    /// At most 1,200 tokens
+    Standard,
+    /// At most 2,000 tokens
+    Full,
+}
+
+impl From<PayloadLevel> for Level {
+    fn from(level: PayloadLevel) -> Self {
+        match level {
+            PayloadLevel::Minimal => Self::Minimal,
+            PayloadLevel::Standard => Self::Standard,
+            PayloadLevel::Full => Self::Full,
+        }
+    }
+}

@@ -9,7 +9,7 @@ mod doctor;
 mod drain;
 mod events;
 mod folder;
-mod handoff;
+pub(crate) mod handoff;
 mod message;
 mod payload;
 mod ping;
@@ -28,7 +28,7 @@ use clap::CommandFactory as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::{AgentCommand, Cli, Command, Global},
+    cli::{AgentCommand, Cli, Command, Global, HandoffCommand, Misused},
     exit_code::Exit,
     output,
 };
@@ -38,7 +38,12 @@ use crate::{
 /// # Errors
 /// What ended the command; [`crate::exit_code::of_error`] gives it a code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let global = &cli.global;
+    let global = &Global::from(cli.global);
+    if let Some(file) = &global.output_file
+        && !matches!(cli.command, Command::Handoff(HandoffCommand::Generate(_)))
+    {
+        return Err(Misused::Format(file.display().to_string()).into());
+    }
     match cli.command {
         Command::Up(args) => Box::pin(up::run(global, &args)).await,
         Command::Demo(args) => Box::pin(demo::run(&args)).await,
