@@ -36,9 +36,10 @@ use crate::{
     reply::{AskerLeft, Slots},
     service::{
         self, AgentLinkService, ConsultService, ContentService, DeadlineLayer, EventService,
-        IdentityLayer, MessageService, RegistryService, ShedLayer, TaskService, TraceLayer,
-        Uploads, UsageService, Verify, Watches,
+        IdentityLayer, MessageService, RegistryService, SessionService, ShedLayer, TaskService,
+        TraceLayer, Uploads, UsageService, Verify, Watches,
     },
+    session::Sessions,
     sweep::Sweep,
 };
 
@@ -311,6 +312,7 @@ async fn services(
         nonce: AtomicU64::new(1),
         journal: kind,
     };
+    let session = SessionService { sessions: Sessions { intake: intake.clone() } };
     let usage = UsageService { intake };
     Server::builder()
         .http2_keepalive_interval(Some(limits.keepalive_interval))
@@ -333,6 +335,7 @@ async fn services(
         .add_service(event.server(frame))
         .add_service(message.server(frame))
         .add_service(registry.server(frame))
+        .add_service(session.server(frame))
         .add_service(task.server(frame))
         .add_service(usage.server(frame))
         .serve_with_incoming_shutdown(listen::incoming(listener, limits.connections), stopping)

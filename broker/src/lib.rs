@@ -13,6 +13,7 @@ mod planted;
 pub mod projection;
 pub mod reply;
 pub mod service;
+pub mod session;
 #[cfg(test)]
 mod sim;
 mod sweep;

@@ -85,6 +85,22 @@ impl Client {
         Ok(wire)
     }
 
+    /// Sends up each part over the limit; with `fits_frame` also the largest of the rest, until all fit one frame.
+    pub(crate) async fn offload_wire_parts(
+        &self,
+        mut parts: Vec<&mut pb::Part>,
+        fits_frame: bool,
+    ) -> Result<(), Error> {
+        let uploads = if fits_frame {
+            set_apart(parts)
+        } else {
+            let mut uploads = Vec::new();
+            parts.iter_mut().for_each(|part| shrink(part, &mut uploads));
+            uploads
+        };
+        Box::pin(self.store(uploads)).await
+    }
+
     /// These parts, what is too large for a frame stored and named by hash.
     pub(crate) async fn offload_parts(&self, parts: Vec<Part>) -> Result<Vec<Part>, Error> {
         let mut wire: Vec<pb::Part> = parts.into_iter().map(Into::into).collect();

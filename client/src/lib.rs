@@ -13,6 +13,7 @@ mod follow;
 pub mod link;
 pub mod orchestrator;
 mod queue;
+mod session;
 mod task;
 pub mod transcript;
 mod watch;
@@ -41,6 +42,7 @@ pub use endpoint::Endpoint;
 pub use error::Error;
 pub use follow::{Follow, Source, Step};
 pub use queue::LetterSelection;
+pub use session::{ImportSession, NewSession, RestoreSession, SessionFilter};
 pub use task::{TaskFilter, TaskItem, TaskStream};
 pub use tonic::Code;
 pub use watch::{Watch, Watched};
@@ -144,6 +146,7 @@ services! {
     content: content_service_client::ContentServiceClient,
     events: event_service_client::EventServiceClient,
     registry: registry_service_client::RegistryServiceClient,
+    sessions_of: session_service_client::SessionServiceClient,
     tasks_of: task_service_client::TaskServiceClient,
     usages: usage_service_client::UsageServiceClient,
     agent_link: agent_link_service_client::AgentLinkServiceClient,

@@ -52,10 +52,22 @@ impl Bodies {
     /// # Errors
     /// [`Error::Put`] when the journal does not take them.
     pub async fn store(&self, bytes: Bytes) -> Result<Stored, Error> {
+        let is_small = bytes.len() <= IN_BATCH;
+        self.take(bytes, is_small).await
+    }
+
+    /// Stores bytes of any size at once, for a batch that would become too large with them.
+    ///
+    /// # Errors
+    /// [`Error::Put`] when the journal does not take them.
+    pub async fn store_before(&self, bytes: Bytes) -> Result<Stored, Error> {
+        self.take(bytes, false).await
+    }
+
+    async fn take(&self, bytes: Bytes, is_small: bool) -> Result<Stored, Error> {
         let size_bytes = bytes.len() as u64;
         let mut keys = Vec::new();
         let mut contents = Vec::new();
-        let is_small = bytes.len() <= IN_BATCH;
         let mut rest = bytes;
         loop {
             let piece = rest.split_to(rest.len().min(MAX_CONTENT_BYTES));

@@ -255,6 +255,7 @@ pub enum Command {
     ForgetContents {
         hashes: Vec<ContentHash>,
     },
+    Session(Box<super::session::Command>),
     SetToken {
         agent: AgentName,
         hash: Option<[u8; 32]>,
@@ -298,6 +299,7 @@ pub enum Query {
     Lease(Seq),
     /// What is still out, of this agent or of all.
     Drain(Option<AgentName>),
+    Session(super::session::Query),
 }
 
 /// Where a message stands that is not finished.
@@ -334,6 +336,7 @@ pub enum Reply {
     Extended(Duration),
     Lease(Option<Holder>),
     Drain(Draining),
+    Session(super::session::Reply),
 }
 
 /// Who holds a lease.

@@ -303,6 +303,7 @@ pub enum Event {
         hash: ContentHash,
         at: WallTime,
     },
+    Session(Box<super::session::Event>),
 }
 
 impl Event {
@@ -333,7 +334,8 @@ impl Event {
             | Self::QueuePaused { .. }
             | Self::TreeChanged { .. }
             | Self::ContentStored { .. }
-            | Self::ContentForgotten { .. } => None,
+            | Self::ContentForgotten { .. }
+            | Self::Session(_) => None,
         }
     }
 
@@ -365,6 +367,7 @@ impl Event {
             | Self::RoleKnown { .. }
             | Self::TreeChanged { .. }
             | Self::ContentForgotten { .. } => Vec::new(),
+            Self::Session(event) => event.bodies(),
         }
     }
 

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod queue;
 mod refusal;
 pub mod route;
+pub mod session;
 pub mod task;
 mod time;
 pub mod tree;
@@ -44,6 +45,7 @@ pub struct State {
     pub usage: usage::State,
     pub tree: tree::State,
     pub task: task::State,
+    pub session: session::State,
 }
 
 /// What one command led to: in this order journalled, carried out, answered.
@@ -66,6 +68,7 @@ impl State {
             usage: usage::State::default(),
             tree: tree::State::default(),
             task: task::State::default(),
+            session: session::State::default(),
         }
     }
 
@@ -97,6 +100,9 @@ pub fn apply(state: &mut State, event: &Event) {
         state.usage.apply(event);
         state.tree.apply(event);
         state.task.apply(event);
+        if let Event::Session(event) = event {
+            state.session.apply(event);
+        }
     });
 }
 

@@ -67,6 +67,8 @@ pub enum Refusal {
     LeaseLost(Option<MessageId>),
     #[error("there is no token for agent `{0}`")]
     UnknownToken(String),
+    #[error(transparent)]
+    Session(#[from] super::session::Refusal),
     #[error("link {0} is not open")]
     LinkClosed(u64),
 }

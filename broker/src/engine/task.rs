@@ -410,7 +410,11 @@ impl Decider {
             }
             return;
         }
-        if self.full.is_some() && matches!(command, Command::Send(_) | Command::StoreContent { .. })
+        if self.full.is_some()
+            && matches!(
+                command,
+                Command::Send(_) | Command::StoreContent { .. } | Command::Session(_)
+            )
         {
             if let Some(done) = done {
                 pending.waiting.push((done, Err(Error::StoreFull)));
@@ -463,6 +467,11 @@ impl Decider {
                 Some(shut) => info!(%model, reason = %shut.reason, "model is unavailable"),
                 None => debug!(%model, "model is available"),
             },
+            Event::Session(event) => {
+                if let core::session::Event::Changed { id, change, .. } = event.as_ref() {
+                    debug!(session = %id, change = change.as_str(), "session changed");
+                }
+            }
             Event::Finished(done) => {
                 debug!(message = %done.subject.id, state = done.state.as_str(), "message finished");
             }
@@ -539,5 +548,6 @@ fn name(event: &Event) -> &'static str {
         Event::TokenChanged { .. } => "token_changed",
         Event::ContentStored { .. } => "content_stored",
         Event::ContentForgotten { .. } => "content_forgotten",
+        Event::Session(_) => "session",
     }
 }

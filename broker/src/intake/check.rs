@@ -92,7 +92,7 @@ pub(super) fn status(message: &Message) -> Result<(), Error> {
 }
 
 /// Bytes a part adds to a prompt.
-pub(super) fn prompt_bytes(part: &Part) -> u64 {
+pub(crate) fn prompt_bytes(part: &Part) -> u64 {
     match part {
         Part::Image { .. } => IMAGE_BYTES,
         Part::ToolResult { parts, .. } => parts.iter().map(prompt_bytes).sum(),
@@ -127,7 +127,7 @@ pub(super) fn header_bytes(message: &Message) -> u64 {
 }
 
 /// The references in a part, nested ones too.
-pub(super) fn refs(part: &Part, found: &mut Vec<PartRef>) {
+pub(crate) fn refs(part: &Part, found: &mut Vec<PartRef>) {
     match part {
         Part::Ref(part) => found.push(*part),
         Part::ToolResult { parts, .. } => parts.iter().for_each(|part| refs(part, found)),

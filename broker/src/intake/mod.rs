@@ -3,7 +3,7 @@
 //! Sizes, names, references and expiry are checked here; then the body is prepared and the engine asked.
 
 pub mod bound;
-mod check;
+pub(crate) mod check;
 pub mod exchange;
 pub mod expected;
 mod seen;

@@ -3,6 +3,8 @@
 //! A kind, a version and a field number are never used again. Types that the wire has too are stored in the wire's
 //! encoding, which keeps the same promise.
 
+mod session;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +34,12 @@ pub enum RecordError {
     TooNew { kind: u16, version: u16 },
     #[error("record kind {kind} is damaged")]
     Damaged { kind: u16 },
+}
+
+/// The record of a session's change, whose bytes a row keeps.
+#[must_use]
+pub fn session_changed(body: Vec<u8>) -> Record {
+    Record { kind: kind::SESSION_CHANGED, version: VERSION, body: body.into() }
 }
 
 /// The kind of [`Event::Leased`], for rows that count deliveries.
@@ -88,8 +96,12 @@ mod kind {
         TASK_STOPPED,
         CLOCK_JUMPED,
         TREE_CHANGED,
+        SESSION_ENTRIES,
+        SESSION_CHANGED,
     ];
     pub(super) const TREE_CHANGED: u16 = 50;
+    pub(super) const SESSION_ENTRIES: u16 = 60;
+    pub(super) const SESSION_CHANGED: u16 = 61;
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -497,6 +509,7 @@ pub fn encode(event: &Event) -> Record {
             };
             (kind::TREE_CHANGED, record.encode_to_vec())
         }
+        Event::Session(event) => session::write(event),
         Event::RoleKnown { role, at } => {
             let record = RoleRecord { role: role.to_string(), at: at.0 };
             (kind::ROLE_KNOWN, record.encode_to_vec())
@@ -724,6 +737,8 @@ fn read(record: &Record) -> Option<Event> {
             let tree = (!record.is_forgotten).then(|| Box::new(tree));
             Event::TreeChanged { root: Seq(record.root), at: WallTime(record.at), tree }
         }
+        kind::SESSION_ENTRIES => Event::Session(Box::new(session::read_entries(body)?)),
+        kind::SESSION_CHANGED => Event::Session(Box::new(session::read_changed(body)?)),
         kind::ROLE_KNOWN => {
             let record = RoleRecord::decode(body).ok()?;
             let role = RoleName::parse(&record.role).ok()?;

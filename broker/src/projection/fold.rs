@@ -10,10 +10,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use broker_proto::{MessageId, MessageState, MessageType, Recipient, TaskState, WallTime};
 
-use super::{Error, sum};
+use super::{Error, session, sum};
 use crate::{
     core::{
-        Accepted, Event, Subject,
+        self, Accepted, Event, Subject,
         queue::{Hold, WINDOW},
         task,
     },
@@ -29,6 +29,7 @@ struct Changes {
     messages: BTreeMap<u64, Change>,
     /// `None`: it is no more.
     facts: BTreeMap<String, Option<Record>>,
+    sessions: session::Changes,
     newest: WallTime,
 }
 
@@ -80,7 +81,7 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
         }
     }
     let transaction = connection.transaction()?;
-    let Changes { messages, facts, newest } = changes;
+    let Changes { messages, facts, sessions, newest } = changes;
     let accepted = messages.iter().filter(|(_, change)| change.accepted.is_some());
     let last_seq = accepted.map(|(seq, _)| *seq).max().unwrap_or(0);
     let mut counters = BTreeMap::<(String, i32), i64>::new();
@@ -123,6 +124,7 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
                 sum::of_fact(subject, record)
             ])?;
     }
+    sessions.write(&transaction)?;
     if let Some(last) = frames.last() {
         transaction
             .prepare_cached(
@@ -234,6 +236,13 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
         Event::TreeChanged { root, tree, .. } => {
             let record = tree.is_some().then(|| step.record.clone());
             changes.facts.insert(format!("tree/{}", root.0), record);
+        }
+        Event::Session(event) => {
+            if let core::session::Event::Changed { id, after, .. } = event.as_ref() {
+                let record = after.is_some().then(|| step.record.clone());
+                changes.facts.insert(session::subject(id), record);
+            }
+            changes.sessions.add(*event, step.record);
         }
         Event::RoleKnown { role, .. } => fact(changes, format!("role/{role}"), step.record),
         Event::RouteChanged { model, .. } => fact(changes, format!("route/{model}"), step.record),
@@ -436,6 +445,7 @@ fn time_of(event: &Event) -> WallTime {
     match event {
         Event::Accepted(accepted) => accepted.at,
         Event::Finished(finished) => finished.at,
+        Event::Session(event) => event.at(),
         Event::FannedOut(fanned) => fanned.original.at,
         Event::Routed { at, .. }
         | Event::Held { at, .. }

@@ -8,6 +8,7 @@ mod check;
 mod fold;
 mod read;
 mod schema;
+mod session;
 mod sum;
 mod trials;
 mod worker;
@@ -28,6 +29,7 @@ use tracing::warn;
 
 pub use check::check;
 pub use read::{Filter, LetterFilter, Living, Page, Row, Step, Window};
+pub use session::{StoredEntry, StoredVersion, Wanted as WantedEntries};
 
 use crate::journal::{BatchNo, Frame, Journal, JournalId, ReadError, Until, record::RecordError};
 use worker::Worker;

@@ -777,7 +777,7 @@ pub(super) fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record { kind: row.get(0)?, version: row.get(1)?, body: body.into() })
 }
 
-fn event_of(record: &Record) -> Result<Event, Error> {
+pub(super) fn event_of(record: &Record) -> Result<Event, Error> {
     record::decode(record).ok().flatten().ok_or(Error::Damaged)
 }
 

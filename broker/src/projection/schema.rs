@@ -6,7 +6,7 @@ use super::{Error, sum};
 use crate::journal::{BatchNo, JournalId};
 
 /// Rises when the tables change; rows of another version are folded anew.
-const VERSION: i64 = 8;
+const VERSION: i64 = 9;
 
 const TABLES: &str = "
     -- One row: whose rows these are, how far they go, the highest broker time and number among them, and what proves
@@ -77,6 +77,36 @@ const TABLES: &str = "
         body BLOB NOT NULL,
         sum INTEGER NOT NULL
     ) WITHOUT ROWID;
+    -- One row for each entry that any session has or had, by its hash; `number` is how many come before it. Its bytes
+    -- are a stretch of a body, whose keys are 40 bytes each.
+    CREATE TABLE entries (
+        hash BLOB PRIMARY KEY,
+        previous BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        tokens INTEGER NOT NULL,
+        total_tokens INTEGER NOT NULL,
+        total_bytes INTEGER NOT NULL,
+        keys BLOB NOT NULL,
+        body_bytes INTEGER NOT NULL,
+        offset INTEGER NOT NULL,
+        length INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    -- Every version of each session there is, and the newest of each by when it came.
+    CREATE TABLE versions (
+        session TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        entries INTEGER NOT NULL,
+        head BLOB NOT NULL,
+        record BLOB NOT NULL,
+        PRIMARY KEY (session, version)
+    ) WITHOUT ROWID;
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY,
+        changed_at INTEGER NOT NULL,
+        owner TEXT NOT NULL,
+        record BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX sessions_by_change ON sessions (changed_at, id);
     -- A restart loads what lives, and the dead, who may live again. What comes is summed by the fold.
     CREATE TRIGGER message_changed AFTER UPDATE ON messages BEGIN
         UPDATE mark SET sum = (sum + 1099511627776
@@ -111,7 +141,8 @@ pub(super) fn prepare(connection: &mut Connection, journal: JournalId) -> Result
         return if sum::is_sealed(connection)? { Ok(()) } else { Err(Error::Damaged) };
     }
     let transaction = connection.transaction()?;
-    for table in ["mark", "messages", "senders", "counters", "events", "numbers", "facts"] {
+    let tables = ["mark", "messages", "senders", "counters", "events", "numbers", "facts"];
+    for table in tables.into_iter().chain(["entries", "versions", "sessions"]) {
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
     }
     transaction.execute_batch(TABLES)?;

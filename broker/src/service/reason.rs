@@ -36,6 +36,7 @@ reasons! {
     HASH_MISMATCH = InvalidArgument, false;
     ALREADY_EXPIRED = InvalidArgument, false;
     AMBIGUOUS_MESSAGE = InvalidArgument, false;
+    INVALID_EDIT = InvalidArgument, false;
     UNKNOWN_MODEL = NotFound, false;
     UNKNOWN_AGENT = NotFound, false;
     UNKNOWN_ROLE = NotFound, false;
@@ -43,7 +44,12 @@ reasons! {
     UNKNOWN_QUEUE = NotFound, false;
     UNKNOWN_CONTENT = NotFound, false;
     UNKNOWN_TOKEN = NotFound, false;
+    UNKNOWN_SESSION = NotFound, false;
+    UNKNOWN_POINT = NotFound, false;
     ID_REUSED = AlreadyExists, false;
+    SESSION_EXISTS = AlreadyExists, false;
+    SESSION_CONFLICT = Aborted, false;
+    SESSION_BUSY = Aborted, true;
     NOT_DEAD = FailedPrecondition, false;
     NUMBER_REUSED = AlreadyExists, false;
     SEQUENCE_TOO_OLD = FailedPrecondition, false;
@@ -66,6 +72,7 @@ reasons! {
     TOO_MANY_CALLS = ResourceExhausted, true;
     TOO_MANY_UPLOADS = ResourceExhausted, true;
     TOO_MANY_ROLES = ResourceExhausted, false;
+    TOO_MANY_SESSIONS = ResourceExhausted, false;
     NOT_READING = ResourceExhausted, true;
     TOKEN_REJECTED = Unauthenticated, false;
     NOT_ALLOWED = PermissionDenied, false;

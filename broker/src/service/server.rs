@@ -4,13 +4,13 @@ use broker_proto::pb::{
     self, agent_link_service_server::AgentLinkServiceServer,
     consult_service_server::ConsultServiceServer, content_service_server::ContentServiceServer,
     event_service_server::EventServiceServer, message_service_server::MessageServiceServer,
-    registry_service_server::RegistryServiceServer, task_service_server::TaskServiceServer,
-    usage_service_server::UsageServiceServer,
+    registry_service_server::RegistryServiceServer, session_service_server::SessionServiceServer,
+    task_service_server::TaskServiceServer, usage_service_server::UsageServiceServer,
 };
 
 use super::{
     AgentLinkService, ConsultService, ContentService, EventService, MessageService,
-    RegistryService, TaskService, UsageService,
+    RegistryService, SessionService, TaskService, UsageService,
 };
 
 /// The compiled descriptors of every service, for reflection.
@@ -35,6 +35,7 @@ server!(
     EventService => EventServiceServer,
     MessageService => MessageServiceServer,
     RegistryService => RegistryServiceServer,
+    SessionService => SessionServiceServer,
     TaskService => TaskServiceServer,
     UsageService => UsageServiceServer,
 );

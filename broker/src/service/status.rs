@@ -4,8 +4,16 @@ use std::collections::HashMap;
 
 use tonic::Status;
 
+use broker_proto::convert::InvalidField;
+
 use super::reason;
-use crate::{context, core::Refusal, engine, intake, link::PingError, projection};
+use crate::{
+    context,
+    core::{self, Refusal},
+    engine, intake,
+    link::PingError,
+    projection, session,
+};
 
 pub(crate) fn refusal(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
@@ -44,7 +52,54 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
         Refusal::TaskFull(_) => reason::TOO_LARGE.status(text),
         Refusal::LeaseLost(_) => reason::LEASE_LOST.status(text),
         Refusal::UnknownToken(_) => reason::UNKNOWN_TOKEN.status(text),
+        Refusal::Session(refused) => session_refusal(refused),
         Refusal::LinkClosed(_) => reason::LINK_CLOSED.status(text),
+    }
+}
+
+fn session_refusal(refusal: &core::session::Refusal) -> Status {
+    use core::session::Refusal as Refused;
+    let text = refusal.to_string();
+    match refusal {
+        Refused::Unknown(_) => reason::UNKNOWN_SESSION.status(text),
+        Refused::Exists(_) => reason::SESSION_EXISTS.status(text),
+        Refused::Moved(_) => reason::SESSION_CONFLICT.status(text),
+        Refused::TooMany => reason::TOO_MANY_SESSIONS.status(text),
+    }
+}
+
+/// Why a session was not read or changed.
+pub(crate) fn session(error: session::Error) -> Status {
+    use session::Error as Failed;
+    let text = error.to_string();
+    match error {
+        Failed::Engine(error) => engine(error),
+        Failed::Refused(refused) => session_refusal(&refused),
+        Failed::Intake(error) => intake(error),
+        Failed::Invalid(invalid) => invalid.into(),
+        Failed::Lookup(error) => projection(&error),
+        Failed::Content(error) => context(&error),
+        Failed::Edit(_) => reason::INVALID_EDIT.status(text),
+        Failed::Conflict(conflict) => {
+            let named = [
+                ("session", conflict.id.to_string()),
+                ("version", conflict.version.to_string()),
+                ("head", conflict.head.hash.to_string()),
+                ("entries", conflict.head.entries.to_string()),
+                ("other_head", conflict.other.hash.to_string()),
+                ("other_entries", conflict.other.entries.to_string()),
+                ("common_entries", conflict.common.to_string()),
+                ("keys", conflict.keys.join(", ")),
+            ];
+            let named = named.map(|(key, value)| (key.to_owned(), value));
+            reason::SESSION_CONFLICT.with(text, named.into())
+        }
+        Failed::NoPoint { .. } | Failed::Ambiguous(_) => reason::UNKNOWN_POINT.status(text),
+        Failed::TooLarge { limit, .. } => reason::too_large(text, limit as u64),
+        Failed::Empty => InvalidField::new("entries", "are none").into(),
+        Failed::Busy(_) => reason::SESSION_BUSY.status(text),
+        Failed::NoModel => reason::UNKNOWN_MODEL.status(text),
+        Failed::NoRandomness => reason::STORE_FAILED.status(text),
     }
 }
 

@@ -275,7 +275,8 @@ impl Life {
             | Event::TreeChanged { .. }
             | Event::TokenChanged { .. }
             | Event::ContentStored { .. }
-            | Event::ContentForgotten { .. } => return None,
+            | Event::ContentForgotten { .. }
+            | Event::Session(_) => return None,
         };
         Some((TaskChange { at, change: change.into(), detail, state, exchange: None }, about))
     }

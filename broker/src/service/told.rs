@@ -2,7 +2,7 @@
 
 use broker_proto::{AgentName, MessageState, ModelName, Recipient, WallTime};
 
-use crate::core::{Event, Subject};
+use crate::core::{Event, Subject, session};
 
 /// One event in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 26] = [
+pub(super) const KINDS: [&str; 27] = [
     "accepted",
     "routed",
     "held",
@@ -45,6 +45,7 @@ pub(super) const KINDS: [&str; 26] = [
     "role_known",
     "content_stored",
     "content_forgotten",
+    "session_changed",
 ];
 
 impl Told {
@@ -176,6 +177,15 @@ pub(super) fn told(event: &Event) -> Option<Told> {
             Told::new(kind, *at, agent.as_str()).agent(Some(agent))
         }
         Event::RoleKnown { role, at } => Told::new("role_known", *at, role.as_str()),
+        Event::Session(event) => match event.as_ref() {
+            session::Event::Entries(_) => return None,
+            session::Event::Changed { id, at, change, detail, after } => {
+                let behind = if detail.is_empty() { "" } else { ": " };
+                let detail = format!("{id} {}{behind}{detail}", change.as_str());
+                let owner = after.as_ref().map(|session| &session.info.owner.model);
+                Told::new("session_changed", *at, detail).model(owner)
+            }
+        },
         Event::ContentStored { hash, at, body } => {
             Told::new("content_stored", *at, format!("{hash}: {} bytes", body.size_bytes))
         }

@@ -9,6 +9,7 @@ mod link;
 mod message;
 mod queue;
 mod registry;
+mod session;
 mod status;
 mod stored;
 mod task;
@@ -20,6 +21,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 pub use common::{decode_part, encode_part};
+pub use session::{entry_hash, optional_session_id, session_id, session_point, session_title};
 pub use stored::{Stamped, Stored};
 
 /// A field of a wire message that does not say what it must.

@@ -5,8 +5,9 @@ use prost::Message as _;
 
 use super::InvalidField;
 use crate::{
-    AnswerSummary, AskOptions, Attempt, Correlation, Failure, Message, Part, Payload, RateLimit,
-    Recipient, Sender, Usage, WallTime, pb,
+    AnswerSummary, AskOptions, Attempt, Correlation, Failure, Message, NewSessionEntry, Part,
+    Payload, RateLimit, Recipient, Sender, SessionInfo, SessionTask, SharedValue, Usage, WallTime,
+    pb,
 };
 
 /// What can be written to a store and read back by every later version.
@@ -57,7 +58,7 @@ impl Message {
 }
 
 macro_rules! stored {
-    ($($type:ident = $wire:ident),+ $(,)?) => {$(
+    ($($type:ty = $wire:ident),+ $(,)?) => {$(
         impl Stored for $type {
             fn encode(self) -> Bytes {
                 pb::$wire::from(self).encode_to_vec().into()
@@ -65,7 +66,7 @@ macro_rules! stored {
 
             fn decode(bytes: Bytes) -> Result<Self, InvalidField> {
                 let wire = pb::$wire::decode(bytes)
-                    .map_err(|_| InvalidField::new(stringify!($type), "is not its encoding"))?;
+                    .map_err(|_| InvalidField::new(stringify!($wire), "is not its encoding"))?;
                 <$type>::try_from(wire).map_err(Into::into)
             }
         }
@@ -78,6 +79,11 @@ stored!(
     Attempt = Attempt,
     Failure = Failure,
     Message = ModelMessage,
+    NewSessionEntry = NewSessionEntry,
+    SessionInfo = SessionInfo,
+    SessionTask = SessionTask,
+    Vec<SharedValue> = SharedContext,
+    Vec<NewSessionEntry> = NewSessionEntries,
     Part = Part,
     Payload = Payload,
     RateLimit = RateLimit,

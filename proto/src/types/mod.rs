@@ -56,8 +56,10 @@ pub use registry::{
 };
 pub use rendering::Rendering;
 pub use session::{
-    EntryHash, EntryKind, PendingSubagent, SessionEntry, SessionItem, SessionOwner, SessionTask,
-    SharedValue,
+    EntryHash, EntryKind, InvalidPoint, NewSessionEntry, OnConflict, PendingSubagent,
+    SessionDetail, SessionDiff, SessionEntry, SessionHead, SessionInfo, SessionItem,
+    SessionOutcome, SessionOwner, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit,
+    TaskList,
 };
 pub use status::{Severity, StatusKind, StatusNotice};
 pub use task::{

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{AgentName, Entry, ModelName, WallTime};
+use super::{AgentName, ContentHash, Entry, ModelName, SessionId, WallTime};
 
 /// BLAKE3 over an entry's encoding and the hash of the entry before it: equal hashes mean equal conversations.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +11,17 @@ pub struct EntryHash(pub [u8; 32]);
 impl EntryHash {
     /// What the first entry of a session follows.
     pub const NONE: Self = Self([0; 32]);
+}
+
+impl EntryHash {
+    /// The hash of an entry of this `encoding` behind `self`.
+    #[must_use]
+    pub fn next(self, encoding: ContentHash) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0);
+        hasher.update(&encoding.0);
+        Self(*hasher.finalize().as_bytes())
+    }
 }
 
 impl fmt::Display for EntryHash {
@@ -33,6 +44,15 @@ pub enum EntryKind {
     Turn,
     /// What another model advised when it was consulted; the owner did not say it.
     Advice,
+}
+
+/// One entry as it is appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSessionEntry {
+    pub kind: EntryKind,
+    pub entry: Entry,
+    pub model: Option<ModelName>,
+    pub created_at: Option<WallTime>,
 }
 
 /// One entry of a session, as it was appended; it never changes.
@@ -88,6 +108,271 @@ pub struct SessionTask {
     pub critical_facts: Vec<SessionItem>,
     pub preferences: Vec<SessionItem>,
     pub pending_subagents: Vec<PendingSubagent>,
+    /// The last id that an item of any list was given.
+    pub last_id: u32,
+}
+
+/// The lists of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskList {
+    SubGoals,
+    Constraints,
+    Decisions,
+    NextSteps,
+    OpenItems,
+    Files,
+    CriticalFacts,
+    Preferences,
+}
+
+impl TaskList {
+    pub const ALL: [Self; 8] = [
+        Self::SubGoals,
+        Self::Constraints,
+        Self::Decisions,
+        Self::NextSteps,
+        Self::OpenItems,
+        Self::Files,
+        Self::CriticalFacts,
+        Self::Preferences,
+    ];
+
+    /// As it is written everywhere.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SubGoals => "sub_goals",
+            Self::Constraints => "constraints",
+            Self::Decisions => "decisions",
+            Self::NextSteps => "next_steps",
+            Self::OpenItems => "open_items",
+            Self::Files => "files",
+            Self::CriticalFacts => "critical_facts",
+            Self::Preferences => "preferences",
+        }
+    }
+
+    /// Reads what [`TaskList::as_str`] writes, also with dashes and in the singular.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.replace('-', "_");
+        Self::ALL.into_iter().find(|list| {
+            let name = list.as_str();
+            name == text || name.strip_suffix('s') == Some(&text)
+        })
+    }
+}
+
+impl SessionTask {
+    #[must_use]
+    pub fn list(&self, list: TaskList) -> &Vec<SessionItem> {
+        match list {
+            TaskList::SubGoals => &self.sub_goals,
+            TaskList::Constraints => &self.constraints,
+            TaskList::Decisions => &self.decisions,
+            TaskList::NextSteps => &self.next_steps,
+            TaskList::OpenItems => &self.open_items,
+            TaskList::Files => &self.files,
+            TaskList::CriticalFacts => &self.critical_facts,
+            TaskList::Preferences => &self.preferences,
+        }
+    }
+
+    pub fn list_mut(&mut self, list: TaskList) -> &mut Vec<SessionItem> {
+        match list {
+            TaskList::SubGoals => &mut self.sub_goals,
+            TaskList::Constraints => &mut self.constraints,
+            TaskList::Decisions => &mut self.decisions,
+            TaskList::NextSteps => &mut self.next_steps,
+            TaskList::OpenItems => &mut self.open_items,
+            TaskList::Files => &mut self.files,
+            TaskList::CriticalFacts => &mut self.critical_facts,
+            TaskList::Preferences => &mut self.preferences,
+        }
+    }
+}
+
+/// One change of a task.
+#[derive(Clone, PartialEq)]
+pub enum TaskEdit {
+    SetGoal(String),
+    /// 0 to 1.
+    SetProgress(f64),
+    Add {
+        list: TaskList,
+        text: String,
+        entry: Option<u64>,
+    },
+    Done {
+        list: TaskList,
+        id: u32,
+        is_done: bool,
+    },
+    Remove {
+        list: TaskList,
+        id: u32,
+    },
+    SetSubagent(PendingSubagent),
+    RemoveSubagent(String),
+}
+
+/// Where a session ends, at some point of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionHead {
+    pub entries: u64,
+    pub hash: EntryHash,
+}
+
+impl SessionHead {
+    /// That of an empty session.
+    pub const EMPTY: Self = Self { entries: 0, hash: EntryHash::NONE };
+}
+
+impl Default for SessionHead {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+/// A session without its texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionInfo {
+    pub id: SessionId,
+    pub title: String,
+    pub owner: SessionOwner,
+    pub head: SessionHead,
+    /// Estimated, of all its entries.
+    pub tokens: u64,
+    pub size_bytes: u64,
+    /// Rises with every change.
+    pub version: u64,
+    pub started_at: WallTime,
+    pub changed_at: WallTime,
+    /// The session it was forked from, and how many entries it took along.
+    pub forked_from: Option<(SessionId, u64)>,
+    /// Every model that spoke in it.
+    pub models: Vec<ModelName>,
+}
+
+/// A session, what it is about and what it shares, at some point of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionDetail {
+    pub info: SessionInfo,
+    pub task: SessionTask,
+    pub shared: Vec<SharedValue>,
+}
+
+/// One change of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionVersion {
+    pub version: u64,
+    pub at: WallTime,
+    pub change: String,
+    pub detail: String,
+    pub head: SessionHead,
+}
+
+/// A point of a session, as people name it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SessionPoint {
+    #[default]
+    Head,
+    /// Behind the entry of this number.
+    Entry(u64),
+    Version(u64),
+    /// Behind the entry whose hash begins with these digits.
+    Hash(String),
+}
+
+/// A text that names no point of a session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is no point of a session: an entry's number, `vN` for a version, or 8 or more digits of an entry's hash are"
+)]
+pub struct InvalidPoint;
+
+impl SessionPoint {
+    /// Reads `12`, `v3`, a hash or its beginning; nothing is the head.
+    ///
+    /// # Errors
+    /// [`InvalidPoint`] when it is none of them.
+    pub fn parse(text: &str) -> Result<Self, InvalidPoint> {
+        let is_hash = |text: &str| {
+            (8..=64).contains(&text.len())
+                && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match text.strip_prefix('v').filter(|version| is_number(version)) {
+            Some(version) => version.parse().map(Self::Version).map_err(|_| InvalidPoint),
+            None if text.is_empty() || text == "head" => Ok(Self::Head),
+            None if is_number(text) && text.len() < 16 => {
+                text.parse().map(Self::Entry).map_err(|_| InvalidPoint)
+            }
+            None if is_hash(text) => Ok(Self::Hash(text.to_owned())),
+            None => Err(InvalidPoint),
+        }
+    }
+}
+
+impl fmt::Display for SessionPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head => Ok(()),
+            Self::Entry(number) => write!(f, "{number}"),
+            Self::Version(version) => write!(f, "v{version}"),
+            Self::Hash(digits) => f.write_str(digits),
+        }
+    }
+}
+
+/// What to do with a session that went on meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnConflict {
+    /// Refuse, and list what differs.
+    #[default]
+    Fail,
+    /// Leave the session as it is.
+    Keep,
+    /// Go on with what is restored or imported.
+    Replace,
+    /// Begin another session with what is restored or imported.
+    Fork,
+}
+
+/// What came of restoring or importing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionOutcome {
+    Done,
+    /// It was there already.
+    Unchanged,
+    Kept,
+    Replaced,
+    Forked,
+}
+
+impl SessionOutcome {
+    /// As programs read it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unchanged => "unchanged",
+            Self::Kept => "kept",
+            Self::Replaced => "replaced",
+            Self::Forked => "forked",
+        }
+    }
+}
+
+/// Where two sessions, or two points, part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionDiff {
+    /// How many entries both begin with.
+    pub common_entries: u64,
+    pub head: SessionHead,
+    pub other_head: SessionHead,
+    /// `task.FIELD` and `shared.KEY` that differ.
+    pub keys: Vec<String>,
 }
 
 /// One value of a session's shared context.
@@ -110,6 +395,30 @@ pub struct SessionOwner {
     pub agent: Option<AgentName>,
     /// Rises with each change of owner.
     pub epoch: u64,
+}
+
+/// Names the kind of change; content never reaches a log.
+impl fmt::Debug for TaskEdit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.in_words())
+    }
+}
+
+impl TaskEdit {
+    /// The edit without its text, such as `next_steps: add`.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::SetGoal(_) => "goal: set".into(),
+            Self::SetProgress(progress) => format!("progress: {progress}"),
+            Self::Add { list, .. } => format!("{}: add", list.as_str()),
+            Self::Done { list, id, is_done: true } => format!("{}: {id} done", list.as_str()),
+            Self::Done { list, id, is_done: false } => format!("{}: {id} open", list.as_str()),
+            Self::Remove { list, id } => format!("{}: {id} removed", list.as_str()),
+            Self::SetSubagent(_) => "pending_subagents: set".into(),
+            Self::RemoveSubagent(_) => "pending_subagents: removed".into(),
+        }
+    }
 }
 
 /// Counts what there is; content never reaches a log.
@@ -137,5 +446,52 @@ impl fmt::Debug for PendingSubagent {
 impl fmt::Debug for SharedValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SharedValue({} bytes)", self.value.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_is_a_number_a_version_or_a_hash() {
+        let check = |text: &str, want| assert_eq!(SessionPoint::parse(text), want, "{text}");
+        check("", Ok(SessionPoint::Head));
+        check("0", Ok(SessionPoint::Entry(0)));
+        check("12345678", Ok(SessionPoint::Entry(12_345_678)));
+        check("v3", Ok(SessionPoint::Version(3)));
+        check("0123abcd", Ok(SessionPoint::Hash("0123abcd".into())));
+        let whole = EntryHash([7; 32]).to_string();
+        check(&whole, Ok(SessionPoint::Hash(whole.clone())));
+        for text in ["-1", "v", "v-1", "abc", "../x", "0123ABCD", "1e3", " 1"] {
+            check(text, Err(InvalidPoint));
+        }
+    }
+
+    #[test]
+    fn a_list_has_its_singular_and_dashes() {
+        for (text, list) in [
+            ("next-step", TaskList::NextSteps),
+            ("files", TaskList::Files),
+            ("critical_fact", TaskList::CriticalFacts),
+        ] {
+            assert_eq!(TaskList::parse(text), Some(list), "{text}");
+        }
+        assert_eq!(TaskList::parse("goal"), None);
+    }
+
+    #[test]
+    fn a_hash_depends_on_what_came_before() {
+        let (one, other) = (ContentHash::of(b"one"), ContentHash::of(b"other"));
+        let start = EntryHash::NONE;
+        assert_eq!(start.next(one).next(other), start.next(one).next(other));
+        assert_ne!(start.next(one).next(other), start.next(other).next(one));
+        assert_ne!(start.next(one), start.next(one).next(one));
+    }
+
+    #[test]
+    fn nothing_that_was_said_is_shown() {
+        let edit = TaskEdit::SetGoal("sk-canary".into());
+        assert!(!format!("{edit:?}").contains("canary"));
     }
 }

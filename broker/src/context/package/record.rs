@@ -357,6 +357,8 @@ impl TryFrom<PartsRecord> for PackageContents {
                 next_steps: from_texts(from.next_steps),
                 preferences: from_texts(from.user_preferences),
                 pending_subagents: from.pending_subagents.into_iter().map(subagent).collect(),
+                // Ids go on behind the highest that is there.
+                last_id: 0,
             },
             resumption_instructions: from.resumption_instructions,
             context: Value::Object(from.context).to_string(),

@@ -11,6 +11,7 @@ mod link;
 mod query;
 mod route;
 mod send;
+mod session;
 mod settle;
 mod task;
 mod tree;
@@ -97,6 +98,7 @@ impl<'a> Run<'a> {
                 }
                 Ok(Reply::None)
             }
+            Command::Session(command) => self.session(*command),
             Command::SetToken { agent, hash } => self.set_token(agent, hash),
             Command::Recovered => {
                 self.recovered();

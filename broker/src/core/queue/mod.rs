@@ -433,6 +433,7 @@ impl State {
             | Event::TreeChanged { .. }
             | Event::ContentStored { .. }
             | Event::ContentForgotten { .. }
+            | Event::Session(_)
             // Its steps are applied, one by one.
             | Event::FannedOut(_) => {}
         }

@@ -1,0 +1,372 @@
+//! Sessions: where each conversation ends, who owns it, and what it is about, by the keys of stored contents.
+//!
+//! Entries form a chain by hash, a tree as git's: each names the one before it, and a session is a head in that tree.
+//! Restoring and forking make another head; no entry ever changes or goes.
+//!
+//! Invariant: a session has exactly one owner (I-38), and its version rises with every change.
+//! Invariant: this module knows no text: hashes, sizes and keys only.
+
+mod event;
+pub mod task;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use broker_proto::{
+    ContentHash, EntryHash, ModelName, SessionHead, SessionId, SessionInfo, SessionOwner, WallTime,
+};
+
+pub use event::{Change, Entries, EntryRow, Event};
+
+use super::queue::Body;
+
+/// Sessions at most: each is a few hundred bytes of memory.
+pub const MOST_SESSIONS: usize = 100_000;
+
+/// A session as the rules know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    pub info: SessionInfo,
+    /// The task it is about; `None` while nobody said.
+    pub task: Option<Body>,
+    /// What it shares.
+    pub shared: Option<Body>,
+}
+
+/// A point in a session's past: where it ended, and what it was about then.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Point {
+    pub head: SessionHead,
+    pub tokens: u64,
+    pub size_bytes: u64,
+    pub task: Option<Body>,
+    pub shared: Option<Body>,
+}
+
+/// Entries on their way in; their bytes lie behind one another in one body.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewEntries {
+    pub body: Body,
+    /// Where the first of them begins in it.
+    pub offset: u64,
+    pub entries: Vec<NewEntry>,
+    /// Parts that are stored apart, unless they were before.
+    pub contents: Vec<(ContentHash, Body)>,
+    /// Who spoke.
+    pub models: BTreeSet<ModelName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewEntry {
+    /// Of its encoding.
+    pub hash: ContentHash,
+    /// Bytes of its encoding.
+    pub length: u32,
+    pub tokens: u64,
+    /// With what is stored apart.
+    pub size_bytes: u64,
+}
+
+/// What a change rests on; `None` rests on nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expected {
+    pub head: Option<EntryHash>,
+    pub version: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    Start(Box<Start>),
+    Write(Box<Write>),
+    /// `was` is what the edit was made on.
+    SetTask {
+        id: SessionId,
+        was: Option<Body>,
+        now: Option<Body>,
+        detail: String,
+    },
+    SetShared {
+        id: SessionId,
+        was: Option<Body>,
+        now: Option<Body>,
+        detail: String,
+    },
+    Delete {
+        id: SessionId,
+    },
+}
+
+impl Command {
+    /// The parts that it stores apart.
+    pub(super) fn take_contents(&mut self) -> Vec<(ContentHash, Body)> {
+        match self {
+            Self::Start(start) => std::mem::take(&mut start.entries.contents),
+            Self::Write(write) => std::mem::take(&mut write.entries.contents),
+            Self::SetTask { .. } | Self::SetShared { .. } | Self::Delete { .. } => Vec::new(),
+        }
+    }
+}
+
+/// A session that begins: empty, at a point of another one, or with a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    pub id: SessionId,
+    pub title: String,
+    pub owner: ModelName,
+    /// The session it is forked from, and who spoke there.
+    pub from: Option<(SessionId, Vec<ModelName>)>,
+    pub at: Point,
+    pub entries: NewEntries,
+    pub change: Change,
+}
+
+/// A session that goes on: from its head, or from an earlier point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    pub id: SessionId,
+    pub expected: Expected,
+    pub at: Option<Point>,
+    pub entries: NewEntries,
+    /// What the entries say it is about: the task that they were read with, and the new one.
+    pub task: Option<(Option<Body>, Option<Body>)>,
+    pub change: Change,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Query {
+    Get(SessionId),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// After the change.
+    Session(Box<Session>),
+    /// The number of the first new entry.
+    Written {
+        session: Box<Session>,
+        first: u64,
+    },
+    Found(Option<Box<Session>>),
+    Deleted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no session `{0}`")]
+    Unknown(SessionId),
+    #[error("there is a session `{0}` already")]
+    Exists(SessionId),
+    #[error("session `{}` went on meanwhile: it is at version {} with {} entries", .0.info.id, .0.info.version, .0.info.head.entries)]
+    Moved(Box<Session>),
+    #[error("{MOST_SESSIONS} sessions are kept at most: delete some")]
+    TooMany,
+}
+
+/// Every session. Looked up by id, never walked.
+#[derive(Debug, Default)]
+pub struct State {
+    sessions: BTreeMap<SessionId, Session>,
+}
+
+impl State {
+    #[must_use]
+    pub fn get(&self, id: &SessionId) -> Option<&Session> {
+        self.sessions.get(id)
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) {
+        let Event::Changed { id, after, .. } = event else { return };
+        match after {
+            Some(session) => {
+                self.sessions.insert(id.clone(), Session::clone(session));
+            }
+            None => {
+                self.sessions.remove(id);
+            }
+        }
+    }
+
+    /// What `command` leads to at `now`.
+    ///
+    /// # Errors
+    /// The [`Refusal`]; nothing has happened then.
+    pub fn decide(&self, command: Command, now: WallTime) -> Result<(Vec<Event>, Reply), Refusal> {
+        match command {
+            Command::Start(start) => self.start(*start, now),
+            Command::Write(write) => self.write(*write, now),
+            Command::SetTask { id, was, now: task, detail } => {
+                let session = self.known(&id)?.clone();
+                if session.task != was {
+                    return Err(Refusal::Moved(Box::new(session)));
+                }
+                let change = Change::TaskEdited;
+                Ok(changed(Session { task, ..session }, change, detail, now))
+            }
+            Command::SetShared { id, was, now: shared, detail } => {
+                let session = self.known(&id)?.clone();
+                if session.shared != was {
+                    return Err(Refusal::Moved(Box::new(session)));
+                }
+                let change = Change::SharedChanged;
+                Ok(changed(Session { shared, ..session }, change, detail, now))
+            }
+            Command::Delete { id } => {
+                self.known(&id)?;
+                let (change, detail) = (Change::Deleted, String::new());
+                let event = Event::Changed { id, at: now, change, detail, after: None };
+                Ok((vec![event], Reply::Deleted))
+            }
+        }
+    }
+
+    fn known(&self, id: &SessionId) -> Result<&Session, Refusal> {
+        self.sessions.get(id).ok_or_else(|| Refusal::Unknown(id.clone()))
+    }
+
+    fn start(&self, start: Start, now: WallTime) -> Result<(Vec<Event>, Reply), Refusal> {
+        let Start { id, title, owner, from, at, entries, change } = start;
+        if self.sessions.contains_key(&id) {
+            return Err(Refusal::Exists(id));
+        }
+        if self.sessions.len() >= MOST_SESSIONS {
+            return Err(Refusal::TooMany);
+        }
+        let forked = at.head.entries;
+        let detail = match &from {
+            Some((from, _)) => format!("from {from}, {forked} entries"),
+            None => count(entries.entries.len()),
+        };
+        let (forked_from, models) = from.map(|(from, models)| ((from, forked), models)).unzip();
+        let info = SessionInfo {
+            id,
+            title,
+            owner: SessionOwner { model: owner, agent: None, epoch: 1 },
+            head: at.head,
+            tokens: at.tokens,
+            size_bytes: at.size_bytes,
+            version: 0,
+            started_at: now,
+            changed_at: now,
+            forked_from,
+            models: models.unwrap_or_default(),
+        };
+        let mut session = Session { info, task: at.task, shared: at.shared };
+        let mut events = append(&mut session, entries, now);
+        let (changed, reply) = changed(session, change, detail, now);
+        events.extend(changed);
+        Ok((events, reply))
+    }
+
+    fn write(&self, write: Write, now: WallTime) -> Result<(Vec<Event>, Reply), Refusal> {
+        let Write { id, expected, at, entries, task, change } = write;
+        let session = self.known(&id)?;
+        let is_moved = expected.head.is_some_and(|head| head != session.info.head.hash)
+            || expected.version.is_some_and(|version| version != session.info.version)
+            || task.as_ref().is_some_and(|(was, _)| *was != session.task);
+        if is_moved {
+            return self.written_before(session, expected, at.as_ref(), &entries);
+        }
+        let mut session = session.clone();
+        if let Some(Point { head, tokens, size_bytes, task, shared }) = at {
+            session.info = SessionInfo { head, tokens, size_bytes, ..session.info };
+            (session.task, session.shared) = (task, shared);
+        }
+        if let Some((_, now)) = task {
+            session.task = now;
+        }
+        let first = session.info.head.entries;
+        let detail = match entries.entries.len() {
+            0 => format!("to {}", count(usize::try_from(first).unwrap_or(usize::MAX))),
+            many => count(many),
+        };
+        let mut events = append(&mut session, entries, now);
+        let (changed, _) = changed(session.clone(), change, detail, now);
+        events.extend(changed);
+        session.info = info_of(&events).unwrap_or(session.info);
+        Ok((events, Reply::Written { session: Box::new(session), first }))
+    }
+
+    /// The same append again, whose answer was lost, is no conflict: its entries are what the session ends with.
+    fn written_before(
+        &self,
+        session: &Session,
+        expected: Expected,
+        at: Option<&Point>,
+        entries: &NewEntries,
+    ) -> Result<(Vec<Event>, Reply), Refusal> {
+        let many = entries.entries.len() as u64;
+        let hashes = entries.entries.iter().map(|entry| entry.hash);
+        let end = expected.head.map(|head| hashes.fold(head, EntryHash::next));
+        if many > 0 && at.is_none() && end == Some(session.info.head.hash) {
+            let first = session.info.head.entries - many;
+            return Ok((Vec::new(), Reply::Written { session: Box::new(session.clone()), first }));
+        }
+        Err(Refusal::Moved(Box::new(session.clone())))
+    }
+}
+
+fn info_of(events: &[Event]) -> Option<SessionInfo> {
+    match events.last() {
+        Some(Event::Changed { after: Some(session), .. }) => Some(session.info.clone()),
+        _ => None,
+    }
+}
+
+fn count(entries: usize) -> String {
+    match entries {
+        0 => String::new(),
+        1 => "1 entry".to_owned(),
+        many => format!("{many} entries"),
+    }
+}
+
+/// The session one version further, as an event.
+fn changed(
+    mut session: Session,
+    change: Change,
+    detail: String,
+    now: WallTime,
+) -> (Vec<Event>, Reply) {
+    session.info.version += 1;
+    session.info.changed_at = now;
+    let after = Some(Box::new(session.clone()));
+    let event = Event::Changed { id: session.info.id.clone(), at: now, change, detail, after };
+    (vec![event], Reply::Session(Box::new(session)))
+}
+
+/// Entries of one event at most, so that a long conversation still fits frames.
+const ROWS: usize = 2048;
+
+/// Moves the head behind these entries; gives what makes them exist.
+fn append(session: &mut Session, new: NewEntries, now: WallTime) -> Vec<Event> {
+    let NewEntries { body, mut offset, entries, models, .. } = new;
+    let mut events = Vec::new();
+    for some in entries.chunks(ROWS) {
+        let info = &mut session.info;
+        let mut rows = Entries {
+            at: now,
+            first: info.head.entries,
+            previous: info.head.hash,
+            tokens: info.tokens,
+            size_bytes: info.size_bytes,
+            body: body.clone(),
+            offset,
+            rows: Vec::with_capacity(some.len()),
+        };
+        for entry in some {
+            let hash = info.head.hash.next(entry.hash);
+            info.head = SessionHead { entries: info.head.entries + 1, hash };
+            info.tokens += entry.tokens;
+            info.size_bytes += entry.size_bytes;
+            offset += u64::from(entry.length);
+            let NewEntry { length, tokens, size_bytes, .. } = *entry;
+            rows.rows.push(EntryRow { hash, length, tokens, size_bytes });
+        }
+        events.push(Event::Entries(Box::new(rows)));
+    }
+    let known: BTreeSet<ModelName> = session.info.models.drain(..).chain(models).collect();
+    session.info.models = known.into_iter().collect();
+    events
+}
+
+#[cfg(test)]
+mod tests;
