@@ -142,7 +142,7 @@ impl Sessions {
             }
             (Relation::Conflict, OnConflict::Keep) => Ok((session, SessionOutcome::Kept)),
             (Relation::Conflict, OnConflict::Replace) => {
-                let write = self.from_start(&session, new);
+                let write = self.instead(&session, new);
                 let (session, _) = self.write(write, contents, session.info.version).await?;
                 Ok((session, SessionOutcome::Replaced))
             }
@@ -179,7 +179,7 @@ impl Sessions {
     }
 
     /// The conversation instead of the session's entries. What the session is about and shares stays.
-    fn from_start(&self, session: &Session, new: NewEntries) -> Write {
+    fn instead(&self, session: &Session, new: NewEntries) -> Write {
         Write {
             id: session.info.id.clone(),
             expected: Expected { head: Some(session.info.head.hash), version: None },
