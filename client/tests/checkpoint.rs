@@ -252,3 +252,21 @@ fn help_names_every_placeholder() {
         assert!(said.contains(&format!("{{{name}}}")), "{name}");
     }
 }
+
+#[test]
+fn the_lines_of_the_howto_work_as_they_stand() {
+    let howto = include_str!("../../docs/howto.md");
+    let folder = folder();
+    let mut ran = 0;
+    for line in howto.lines() {
+        let Some((_, line)) = line.split_once("brokerctl handoff ") else { continue };
+        // Prose names the command too.
+        if line.contains('`') {
+            continue;
+        }
+        let line = line.replace("\"$LEVEL\"", "full");
+        ends(&handoff(folder.path(), &line.split_whitespace().collect::<Vec<_>>()), 0);
+        ran += 1;
+    }
+    assert_eq!(ran, 9, "three by hand, three for each CI");
+}

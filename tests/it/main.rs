@@ -5,6 +5,7 @@
 mod askers;
 mod bad_sends;
 mod bounds;
+mod checkpoints;
 mod commands;
 mod conditions;
 mod configuration;
