@@ -26,18 +26,19 @@ use broker_config::Config;
 use broker_proto::Down;
 
 use crate::{
-    context::Bodies,
+    context::{Bodies, package::Signer},
     core::Command,
     engine::{self, Clock, EngineHandle, SystemClock},
     intake::{Intake, Limits},
     journal::{self, Journal},
     link::{self, LinkOutlet, Links},
+    packages::Packages,
     projection::{self, Projection},
     reply::{AskerLeft, Slots},
     service::{
         self, AgentLinkService, ConsultService, ContentService, DeadlineLayer, EventService,
-        IdentityLayer, MessageService, RegistryService, SessionService, ShedLayer, TaskService,
-        TraceLayer, Uploads, UsageService, Verify, Watches,
+        HandoffService, IdentityLayer, MessageService, RegistryService, SessionService, ShedLayer,
+        TaskService, TraceLayer, Uploads, UsageService, Verify, Watches,
     },
     session::Sessions,
     sweep::Sweep,
@@ -108,7 +109,11 @@ pub async fn run(
     };
     let leases = match store {
         Store::Folder(folder) => secret::lease_key(folder)?,
-        Store::Memory => secret::random_key()?,
+        Store::Memory => link::LeaseKey::new(secret::random_key()?),
+    };
+    let signer = match store {
+        Store::Folder(folder) => secret::signer(folder)?,
+        Store::Memory => Signer::new(&secret::random_key()?),
     };
     let journal = journal::open(journal_at).await?;
     let tasks = TaskTracker::new();
@@ -122,6 +127,7 @@ pub async fn run(
         journal,
         projection: projection.clone(),
         leases,
+        signer,
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
@@ -146,6 +152,7 @@ struct Parts {
     journal: Arc<dyn Journal>,
     projection: Projection,
     leases: link::LeaseKey,
+    signer: Signer,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -313,6 +320,13 @@ async fn services(
         journal: kind,
     };
     let session = SessionService { sessions: Sessions { intake: intake.clone() } };
+    let handoff = HandoffService {
+        packages: Packages {
+            intake: intake.clone(),
+            signer: parts.signer.clone(),
+            settings: config.packages.clone(),
+        },
+    };
     let usage = UsageService { intake };
     Server::builder()
         .http2_keepalive_interval(Some(limits.keepalive_interval))
@@ -333,6 +347,7 @@ async fn services(
         .add_service(consult.server(frame))
         .add_service(content.server(frame))
         .add_service(event.server(frame))
+        .add_service(handoff.server(frame))
         .add_service(message.server(frame))
         .add_service(registry.server(frame))
         .add_service(session.server(frame))

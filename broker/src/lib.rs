@@ -9,6 +9,7 @@ pub mod engine;
 pub mod intake;
 pub mod journal;
 pub mod link;
+pub mod packages;
 mod planted;
 pub mod projection;
 pub mod reply;

@@ -48,6 +48,7 @@ impl Draft {
             routing: Default::default(),
             thresholds: Default::default(),
             limits: Default::default(),
+            packages: Default::default(),
             up: Default::default(),
             simulator: Default::default(),
             models: Models::none(),

@@ -18,6 +18,7 @@ mod loader;
 mod model;
 mod models;
 mod nearest;
+mod packages;
 mod paths;
 mod routing;
 mod rule;
@@ -35,6 +36,7 @@ pub use loader::{Loader, is_setting};
 pub use model::{Model, Prices, Provider};
 pub use models::{Models, Unknown};
 pub use nearest::nearest;
+pub use packages::Packages;
 pub use paths::{Endpoint, PathError, Paths};
 pub use routing::{Routing, Thresholds};
 pub use size::{format_size, parse_size};
@@ -66,6 +68,8 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// `[limits]`: what one connection may take.
     pub limits: Limits,
+    /// `[packages]`: what work is packed into to go on elsewhere.
+    pub packages: Packages,
     /// `[up]`: how `brokerctl up` keeps its children running.
     pub up: Up,
     /// `[simulator]`: the pace of `provider-sim`.
@@ -101,7 +105,7 @@ impl Config {
         text
     }
 
-    fn sections(&self) -> [&dyn Section; 8] {
+    fn sections(&self) -> [&dyn Section; 9] {
         [
             &self.broker,
             &self.links,
@@ -109,12 +113,13 @@ impl Config {
             &self.routing,
             &self.thresholds,
             &self.limits,
+            &self.packages,
             &self.up,
             &self.simulator,
         ]
     }
 
-    fn sections_mut(&mut self) -> [&mut dyn Section; 8] {
+    fn sections_mut(&mut self) -> [&mut dyn Section; 9] {
         [
             &mut self.broker,
             &mut self.links,
@@ -122,6 +127,7 @@ impl Config {
             &mut self.routing,
             &mut self.thresholds,
             &mut self.limits,
+            &mut self.packages,
             &mut self.up,
             &mut self.simulator,
         ]

@@ -40,6 +40,7 @@ fn broker_toml_equals_the_compiled_defaults() {
     assert_eq!(config.routing, Routing::default());
     assert_eq!(config.thresholds, Thresholds::default());
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.packages, Packages::default());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The data folder: private, used by one broker at a time, with the key that signs lease tokens.
+//! The data folder: private, used by one broker at a time, with the keys that sign lease tokens and packages.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::Error;
-use crate::link::LeaseKey;
+use crate::{context::package::Signer, link::LeaseKey};
 
 fn folder(path: &Path) -> impl Fn(std::io::Error) -> Error {
     let path = path.display().to_string();
@@ -45,12 +45,22 @@ pub(super) fn lock(path: &Path) -> Result<File, Error> {
 
 /// The key of this store's lease tokens, made at its first start. Agents keep their tokens over a broker's restart.
 pub(super) fn lease_key(path: &Path) -> Result<LeaseKey, Error> {
+    key(path, "lease.key").map(LeaseKey::new)
+}
+
+/// The key that this broker signs packages with, made at its first start. Whoever trusts it knows it over a restart.
+pub(super) fn signer(path: &Path) -> Result<Signer, Error> {
+    key(path, "package.key").map(|key| Signer::new(&key))
+}
+
+/// 32 random bytes in a file that only this user may read, made when they are missing.
+fn key(path: &Path, name: &str) -> Result<[u8; 32], Error> {
     let failed = folder(path);
-    let file = path.join("lease.key");
+    let file = path.join(name);
     let mut key = [0; 32];
     match File::open(&file).and_then(|mut stored| stored.read_exact(&mut key)) {
-        Ok(()) => return Ok(LeaseKey::new(key)),
-        // Missing, or torn by a crash while it was made: then no lease was given with it.
+        Ok(()) => return Ok(key),
+        // Missing, or torn by a crash while it was made: then nothing was signed with it.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
         Err(error) => return Err(failed(error)),
@@ -65,12 +75,12 @@ pub(super) fn lease_key(path: &Path) -> Result<LeaseKey, Error> {
         .map_err(&failed)?;
     made.write_all(&key).and_then(|()| made.sync_all()).map_err(&failed)?;
     File::open(path).and_then(|folder| folder.sync_all()).map_err(&failed)?;
-    Ok(LeaseKey::new(key))
+    Ok(key)
 }
 
 /// A key for a store that is gone with the process.
-pub(super) fn random_key() -> Result<LeaseKey, Error> {
+pub(super) fn random_key() -> Result<[u8; 32], Error> {
     let mut key = [0; 32];
     getrandom::fill(&mut key)?;
-    Ok(LeaseKey::new(key))
+    Ok(key)
 }

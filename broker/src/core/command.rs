@@ -260,6 +260,7 @@ pub enum Command {
         agent: AgentName,
         hash: Option<[u8; 32]>,
     },
+    Package(super::package::Command),
     /// The state was just loaded: leases and waits run again from now.
     Recovered,
     Projected {
@@ -267,6 +268,21 @@ pub enum Command {
     },
     Tick,
     Query(Query),
+}
+
+impl Command {
+    /// Whether a full disk refuses it (I-28): it stores what is new, instead of ending what is there.
+    #[must_use]
+    pub fn adds_content(&self) -> bool {
+        use super::package::Command as Package;
+        matches!(
+            self,
+            Self::Send(_)
+                | Self::StoreContent { .. }
+                | Self::Session(_)
+                | Self::Package(Package::Save { .. })
+        )
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -300,6 +316,7 @@ pub enum Query {
     /// What is still out, of this agent or of all.
     Drain(Option<AgentName>),
     Session(super::session::Query),
+    Package(super::package::Query),
 }
 
 /// Where a message stands that is not finished.
@@ -337,6 +354,7 @@ pub enum Reply {
     Lease(Option<Holder>),
     Drain(Draining),
     Session(super::session::Reply),
+    Package(super::package::Reply),
 }
 
 /// Who holds a lease.

@@ -304,6 +304,7 @@ pub enum Event {
         at: WallTime,
     },
     Session(Box<super::session::Event>),
+    Package(Box<super::package::Event>),
 }
 
 impl Event {
@@ -335,7 +336,8 @@ impl Event {
             | Self::TreeChanged { .. }
             | Self::ContentStored { .. }
             | Self::ContentForgotten { .. }
-            | Self::Session(_) => None,
+            | Self::Session(_)
+            | Self::Package(_) => None,
         }
     }
 
@@ -368,6 +370,7 @@ impl Event {
             | Self::TreeChanged { .. }
             | Self::ContentForgotten { .. } => Vec::new(),
             Self::Session(event) => event.bodies(),
+            Self::Package(event) => event.body().into_iter().collect(),
         }
     }
 

@@ -12,6 +12,7 @@ mod clock;
 mod command;
 mod event;
 mod flow;
+pub mod package;
 #[doc(hidden)]
 pub mod planted;
 pub mod policy;
@@ -46,6 +47,7 @@ pub struct State {
     pub tree: tree::State,
     pub task: task::State,
     pub session: session::State,
+    pub package: package::State,
 }
 
 /// What one command led to: in this order journalled, carried out, answered.
@@ -69,6 +71,7 @@ impl State {
             tree: tree::State::default(),
             task: task::State::default(),
             session: session::State::default(),
+            package: package::State::default(),
         }
     }
 
@@ -102,6 +105,9 @@ pub fn apply(state: &mut State, event: &Event) {
         state.task.apply(event);
         if let Event::Session(event) = event {
             state.session.apply(event);
+        }
+        if let Event::Package(event) = event {
+            state.package.apply(event);
         }
     });
 }

@@ -71,6 +71,8 @@ pub enum Refusal {
     Session(#[from] super::session::Refusal),
     #[error("link {0} is not open")]
     LinkClosed(u64),
+    #[error(transparent)]
+    Package(#[from] super::package::Refusal),
 }
 
 fn wrong_type(kind: MessageType, to: &Recipient) -> String {

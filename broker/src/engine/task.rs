@@ -410,12 +410,7 @@ impl Decider {
             }
             return;
         }
-        if self.full.is_some()
-            && matches!(
-                command,
-                Command::Send(_) | Command::StoreContent { .. } | Command::Session(_)
-            )
-        {
+        if self.full.is_some() && command.adds_content() {
             if let Some(done) = done {
                 pending.waiting.push((done, Err(Error::StoreFull)));
             }
@@ -549,5 +544,6 @@ fn name(event: &Event) -> &'static str {
         Event::ContentStored { .. } => "content_stored",
         Event::ContentForgotten { .. } => "content_forgotten",
         Event::Session(_) => "session",
+        Event::Package(_) => "package",
     }
 }

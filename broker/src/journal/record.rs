@@ -3,6 +3,7 @@
 //! A kind, a version and a field number are never used again. Types that the wire has too are stored in the wire's
 //! encoding, which keeps the same promise.
 
+mod package;
 mod session;
 
 use std::time::Duration;
@@ -679,6 +680,7 @@ pub fn encode(event: &Event) -> Record {
             let record = TokenRecord { agent: agent.to_string(), at: at.0, hash };
             (kind::TOKEN_CHANGED, record.encode_to_vec())
         }
+        Event::Package(event) => package::write(event),
         Event::ContentStored { hash, at, body } => {
             let body = Some(write_body(body));
             let record = ContentRecord { hash: hash.0.to_vec(), at: at.0, body };
@@ -712,7 +714,8 @@ pub fn decode(record: &Record) -> Result<Option<Event>, RecordError> {
     if record.kind == super::CLAIMED {
         return Ok(None);
     }
-    if record.version != VERSION || !kind::ALL.contains(&record.kind) {
+    let is_known = kind::ALL.contains(&record.kind) || package::KINDS.contains(&record.kind);
+    if record.version != VERSION || !is_known {
         return Err(RecordError::TooNew { kind: record.kind, version: record.version });
     }
     read(record).map(Some).ok_or(RecordError::Damaged { kind: record.kind })
@@ -935,7 +938,7 @@ fn read(record: &Record) -> Option<Event> {
             let hash = ContentHash(record.hash.try_into().ok()?);
             Event::ContentForgotten { hash, at: WallTime(record.at) }
         }
-        _ => return None,
+        kind => Event::Package(Box::new(package::read(kind, &body)?)),
     })
 }
 

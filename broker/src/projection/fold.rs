@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use broker_proto::{MessageId, MessageState, MessageType, Recipient, TaskState, WallTime};
 
-use super::{Error, session, sum};
+use super::{Error, package, session, sum};
 use crate::{
     core::{
         self, Accepted, Event, Subject,
@@ -252,6 +252,7 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
         Event::ContentForgotten { hash, .. } => {
             changes.facts.insert(content_subject(hash), None);
         }
+        Event::Package(event) => package::fold(&mut changes.facts, &event, step.record),
     }
 }
 
@@ -468,6 +469,7 @@ fn time_of(event: &Event) -> WallTime {
         | Event::TreeChanged { at, .. }
         | Event::ContentStored { at, .. }
         | Event::ContentForgotten { at, .. } => *at,
+        Event::Package(event) => event.at(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod check;
 mod fold;
+mod package;
 mod read;
 mod schema;
 mod session;

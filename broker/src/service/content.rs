@@ -14,6 +14,7 @@ use broker_proto::{ContentHash, convert::InvalidField, pb};
 
 use super::{reason, status};
 use crate::{
+    context::package::PACKED_MAX,
     core::{
         Command,
         queue::{Body, BodyKey},
@@ -157,7 +158,7 @@ impl pb::content_service_server::ContentService for ContentService {
     ) -> Result<Response<pb::UploadChunkResponse>, Status> {
         let request = request.into_inner();
         let hash = hash(&request.hash)?;
-        check(&request, self.intake.limits.message)?;
+        check(&request, self.intake.limits.message.max(PACKED_MAX))?;
         let size = request.size_bytes;
         let whole = pb::UploadChunkResponse { received_bytes: size, complete: true };
         if self.stored(hash).await?.is_some() {

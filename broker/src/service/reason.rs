@@ -50,6 +50,9 @@ reasons! {
     SESSION_EXISTS = AlreadyExists, false;
     SESSION_CONFLICT = Aborted, false;
     SESSION_BUSY = Aborted, true;
+    UNKNOWN_PACKAGE = NotFound, false;
+    UNKNOWN_KEY_NAME = NotFound, false;
+    KEY_NAME_TAKEN = AlreadyExists, false;
     NOT_DEAD = FailedPrecondition, false;
     NUMBER_REUSED = AlreadyExists, false;
     SEQUENCE_TOO_OLD = FailedPrecondition, false;
@@ -89,6 +92,20 @@ reasons! {
     OUTCOME_UNKNOWN = Unknown, true;
     STORE_FAILED = Internal, false;
     CORRUPT = DataLoss, false;
+    TOO_MANY_PACKAGES = ResourceExhausted, false;
+    TOO_MANY_KEYS = ResourceExhausted, false;
+    PACKAGE_MALFORMED = FailedPrecondition, false;
+    PACKAGE_VERSION = FailedPrecondition, false;
+    PACKAGE_TOO_LARGE = FailedPrecondition, false;
+    PACKAGE_UNKNOWN_KEY = FailedPrecondition, false;
+    PACKAGE_SIGNATURE = FailedPrecondition, false;
+    PACKAGE_EXPIRED = FailedPrecondition, false;
+    PACKAGE_RECIPIENT = FailedPrecondition, false;
+    PACKAGE_HOPS = FailedPrecondition, false;
+    PACKAGE_REPLAYED = FailedPrecondition, false;
+    PACKAGE_BOMB = FailedPrecondition, false;
+    PACKAGE_DAMAGED = FailedPrecondition, false;
+    PACKAGE_CONTENTS = FailedPrecondition, false;
 }
 
 impl Reason {

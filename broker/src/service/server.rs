@@ -3,13 +3,14 @@
 use broker_proto::pb::{
     self, agent_link_service_server::AgentLinkServiceServer,
     consult_service_server::ConsultServiceServer, content_service_server::ContentServiceServer,
-    event_service_server::EventServiceServer, message_service_server::MessageServiceServer,
-    registry_service_server::RegistryServiceServer, session_service_server::SessionServiceServer,
-    task_service_server::TaskServiceServer, usage_service_server::UsageServiceServer,
+    event_service_server::EventServiceServer, handoff_service_server::HandoffServiceServer,
+    message_service_server::MessageServiceServer, registry_service_server::RegistryServiceServer,
+    session_service_server::SessionServiceServer, task_service_server::TaskServiceServer,
+    usage_service_server::UsageServiceServer,
 };
 
 use super::{
-    AgentLinkService, ConsultService, ContentService, EventService, MessageService,
+    AgentLinkService, ConsultService, ContentService, EventService, HandoffService, MessageService,
     RegistryService, SessionService, TaskService, UsageService,
 };
 
@@ -33,6 +34,7 @@ server!(
     ConsultService => ConsultServiceServer,
     ContentService => ContentServiceServer,
     EventService => EventServiceServer,
+    HandoffService => HandoffServiceServer,
     MessageService => MessageServiceServer,
     RegistryService => RegistryServiceServer,
     SessionService => SessionServiceServer,

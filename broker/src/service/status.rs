@@ -8,11 +8,14 @@ use broker_proto::convert::InvalidField;
 
 use super::reason;
 use crate::{
-    context,
-    core::{self, Refusal},
+    context::{
+        self,
+        package::{PackError, Refused},
+    },
+    core::{self, Refusal, package},
     engine, intake,
     link::PingError,
-    projection, session,
+    packages, projection, session,
 };
 
 pub(crate) fn refusal(refusal: &Refusal) -> Status {
@@ -54,6 +57,58 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
         Refusal::UnknownToken(_) => reason::UNKNOWN_TOKEN.status(text),
         Refusal::Session(refused) => session_refusal(refused),
         Refusal::LinkClosed(_) => reason::LINK_CLOSED.status(text),
+        Refusal::Package(refusal) => package_refusal(refusal, text),
+    }
+}
+
+fn package_refusal(refusal: &package::Refusal, text: String) -> Status {
+    match refusal {
+        package::Refusal::Unknown(_) => reason::UNKNOWN_PACKAGE.status(text),
+        package::Refusal::Replayed => reason::PACKAGE_REPLAYED.status(text),
+        package::Refusal::NameTaken { .. } => reason::KEY_NAME_TAKEN.status(text),
+        package::Refusal::UnknownName(_) => reason::UNKNOWN_KEY_NAME.status(text),
+        package::Refusal::Full { .. } => reason::TOO_MANY_PACKAGES.status(text),
+        package::Refusal::TooManyKeys { .. } => reason::TOO_MANY_KEYS.status(text),
+    }
+}
+
+/// Why a package is not taken; all of these are refusals of integrity, and `reason` tells them apart.
+fn package(refused: &Refused) -> Status {
+    let text = refused.to_string();
+    match refused {
+        Refused::Malformed(_) => reason::PACKAGE_MALFORMED.status(text),
+        Refused::Version(_) => reason::PACKAGE_VERSION.status(text),
+        Refused::TooLarge => reason::PACKAGE_TOO_LARGE.status(text),
+        Refused::UnknownKey(key) => {
+            let key = HashMap::from([("key".to_owned(), key.to_string())]);
+            reason::PACKAGE_UNKNOWN_KEY.with(text, key)
+        }
+        Refused::Signature => reason::PACKAGE_SIGNATURE.status(text),
+        Refused::Expired(_) => reason::PACKAGE_EXPIRED.status(text),
+        Refused::Recipient(_) => reason::PACKAGE_RECIPIENT.status(text),
+        Refused::Hops(_) => reason::PACKAGE_HOPS.status(text),
+        Refused::Replayed => reason::PACKAGE_REPLAYED.status(text),
+        Refused::Bomb => reason::PACKAGE_BOMB.status(text),
+        Refused::Damaged(_) => reason::PACKAGE_DAMAGED.status(text),
+        Refused::Contents(_) => reason::PACKAGE_CONTENTS.status(text),
+    }
+}
+
+pub(crate) fn packages(error: packages::Error) -> Status {
+    let text = error.to_string();
+    match error {
+        packages::Error::Invalid(invalid) => invalid.into(),
+        packages::Error::Unknown(_) | packages::Error::None => reason::UNKNOWN_PACKAGE.status(text),
+        packages::Error::Refused(refused) => package(&refused),
+        packages::Error::Pack(PackError::TooLarge) => reason::PACKAGE_TOO_LARGE.status(text),
+        packages::Error::Pack(PackError::Compress) | packages::Error::Random(_) => {
+            reason::STORE_FAILED.status(text)
+        }
+        packages::Error::Engine(error) => engine(error),
+        packages::Error::Intake(error) => intake(error),
+        packages::Error::Content(error) => context(&error),
+        packages::Error::Lookup(error) => projection(&error),
+        packages::Error::NotUploaded => reason::UNKNOWN_CONTENT.status(text),
     }
 }
 

@@ -276,7 +276,8 @@ impl Life {
             | Event::TokenChanged { .. }
             | Event::ContentStored { .. }
             | Event::ContentForgotten { .. }
-            | Event::Session(_) => return None,
+            | Event::Session(_)
+            | Event::Package(_) => return None,
         };
         Some((TaskChange { at, change: change.into(), detail, state, exchange: None }, about))
     }

@@ -2,7 +2,7 @@
 
 use broker_proto::{AgentName, MessageState, ModelName, Recipient, WallTime};
 
-use crate::core::{Event, Subject, session};
+use crate::core::{Event, Subject, package, session};
 
 /// One event in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 27] = [
+pub(super) const KINDS: [&str; 31] = [
     "accepted",
     "routed",
     "held",
@@ -46,6 +46,10 @@ pub(super) const KINDS: [&str; 27] = [
     "content_stored",
     "content_forgotten",
     "session_changed",
+    "package_saved",
+    "package_deleted",
+    "key_trusted",
+    "key_removed",
 ];
 
 impl Told {
@@ -192,6 +196,29 @@ pub(super) fn told(event: &Event) -> Option<Told> {
         Event::ContentForgotten { hash, at } => {
             Told::new("content_forgotten", *at, format!("{hash}: nothing refers to it"))
         }
+        Event::Package(event) => return package(event),
+    })
+}
+
+/// Of a package its id, its ends and its size; never what it is about.
+fn package(event: &package::Event) -> Option<Told> {
+    Some(match event {
+        package::Event::Saved(saved) => {
+            let header = &saved.info.header;
+            let to = header.recipient.as_ref().map_or("any model", ModelName::as_str);
+            let (id, from, bytes) = (header.id, &header.sender, saved.info.size_bytes);
+            let detail = format!("{id}: {from} to {to}, {bytes} bytes");
+            Told::new("package_saved", saved.at, detail).model(header.recipient.as_ref())
+        }
+        package::Event::Deleted { id, at, .. } => Told::new("package_deleted", *at, id.to_string()),
+        package::Event::Trusted { name, at, key: Some(key) } => {
+            Told::new("key_trusted", *at, format!("{name}: {key}"))
+        }
+        package::Event::Trusted { name, at, key: None } => {
+            Told::new("key_removed", *at, name.as_str())
+        }
+        // Bookkeeping.
+        package::Event::Forgotten { .. } => return None,
     })
 }
 

@@ -7,6 +7,7 @@ mod consult;
 mod event;
 mod link;
 mod message;
+mod package;
 mod queue;
 mod registry;
 mod session;
@@ -21,6 +22,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 pub use common::{decode_part, encode_part};
+pub use package::package_id;
 pub use session::{entry_hash, optional_session_id, session_id, session_point, session_title};
 pub use stored::{Stamped, Stored};
 

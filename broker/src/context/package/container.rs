@@ -17,6 +17,8 @@ use super::{
 /// With line ends of both kinds, so that a copy made as text is seen at once.
 const MAGIC: [u8; 8] = *b"BRPKG\x1a\r\n";
 const VERSION: u16 = 1;
+/// What header and manifest take at most: they are journalled.
+const HEAD_MAX: usize = 64 << 10;
 /// In front of what is signed, so that a signature made for something else is none here.
 const DOMAIN: &[u8] = b"broker.v1 context package\0";
 /// zstd's own default: more costs time and gives little on text.
@@ -94,7 +96,11 @@ pub fn pack(
         packed_bytes: packed.len() as u64,
         packed_sha256: Sha256::digest(&packed).into(),
     };
-    Ok(seal(&coding::encode(header, &manifest), signer, &packed))
+    let head = coding::encode(header, &manifest);
+    if head.len() > HEAD_MAX {
+        return Err(PackError::TooLarge);
+    }
+    Ok(seal(&head, signer, &packed))
 }
 
 fn listed(part: &RawPart) -> PackagePart {
@@ -165,6 +171,9 @@ fn read<'a>(file: &'a [u8], guard: &Guard<'_>) -> Result<Opened<'a>, Refused> {
         return Err(Refused::Version(version));
     }
     let length = from.length()?;
+    if length > HEAD_MAX {
+        return Err(Refused::Malformed("its head is too large"));
+    }
     let head = from.take(length)?;
     let signer = PackageKey(from.array()?);
     let signed = &file[..file.len() - from.0.len()];

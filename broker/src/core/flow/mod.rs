@@ -8,6 +8,7 @@ mod fan_out;
 mod inspect;
 mod lease;
 mod link;
+mod package;
 mod query;
 mod route;
 mod send;
@@ -100,6 +101,7 @@ impl<'a> Run<'a> {
             }
             Command::Session(command) => self.session(*command),
             Command::SetToken { agent, hash } => self.set_token(agent, hash),
+            Command::Package(command) => self.package(command),
             Command::Recovered => {
                 self.recovered();
                 Ok(Reply::None)

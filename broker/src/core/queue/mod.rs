@@ -434,6 +434,7 @@ impl State {
             | Event::ContentStored { .. }
             | Event::ContentForgotten { .. }
             | Event::Session(_)
+            | Event::Package(_)
             // Its steps are applied, one by one.
             | Event::FannedOut(_) => {}
         }

@@ -1,0 +1,44 @@
+//! What can go wrong with a package on its way.
+
+use broker_proto::{PackageId, convert::InvalidField};
+
+use crate::{
+    context::{
+        self,
+        package::{PackError, Refused},
+    },
+    engine, intake, projection,
+};
+
+/// Why nothing was made, taken or shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    #[error("there is no package {0}")]
+    Unknown(PackageId),
+    #[error("there is no package that has not expired: `handoff save --task TEXT` makes one")]
+    None,
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    #[error("the system gives no random numbers")]
+    Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error(transparent)]
+    Intake(#[from] intake::Error),
+    #[error(transparent)]
+    Content(#[from] context::Error),
+    #[error(transparent)]
+    Lookup(#[from] projection::Error),
+    #[error("the file was never uploaded")]
+    NotUploaded,
+}
+
+impl Error {
+    pub(super) fn key(problem: &str) -> Self {
+        Self::Invalid(InvalidField::new("key", problem))
+    }
+}

@@ -1,0 +1,85 @@
+//! Packages that are made here.
+
+use bytes::Bytes;
+
+use broker_proto::{NewPackage, PackageId, PackageInfo, Preservation, convert::InvalidField};
+
+use super::{Error, Packages, shown};
+use crate::{
+    context::package::{Built, Making, build},
+    core::{Command, package::Command as PackageCommand},
+};
+
+/// Bytes of free context: a session's history goes elsewhere.
+const CONTEXT_MAX: usize = 16 << 20;
+
+impl Packages {
+    /// Makes a package of what somebody says, and keeps it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the field that cannot be used.
+    pub async fn save(&self, sender: String, mut new: NewPackage) -> Result<PackageInfo, Error> {
+        if let Some(recipient) = &new.recipient {
+            new.recipient = Some(self.intake.model(recipient)?);
+        }
+        if new.contents.created_by.is_empty() {
+            new.contents.created_by = sender.clone();
+        }
+        check_context(&mut new.contents.context)?;
+        self.make(sender, new, Preservation::Complete, 0).await
+    }
+
+    pub(super) async fn make(
+        &self,
+        sender: String,
+        new: NewPackage,
+        level: Preservation,
+        hops: u32,
+    ) -> Result<PackageInfo, Error> {
+        let (mut nonce, mut random) = ([0; 16], [0; 16]);
+        getrandom::fill(&mut nonce)?;
+        getrandom::fill(&mut random)?;
+        let now = self.now();
+        let (ttl, signer) = (self.settings.ttl, self.signer.clone());
+        let id = PackageId::from_parts(now, u128::from_be_bytes(random));
+        let making = move || {
+            build(new, Making { id, nonce, now, ttl, sender, level, hops, signer: &signer })
+        };
+        let built = tokio::task::spawn_blocking(making).await;
+        let Built { file, info } =
+            built.map_err(|_| Error::Engine(crate::engine::Error::Stopping))??;
+        self.keep(Bytes::from(file), info.clone()).await?;
+        Ok(shown(info, &self.keys().await?, self.now()))
+    }
+
+    /// Durable when this returns.
+    pub(super) async fn keep(&self, file: Bytes, info: PackageInfo) -> Result<(), Error> {
+        let stored = self.intake.bodies.store(file).await?;
+        let save = PackageCommand::Save { info: Box::new(info), body: stored.body };
+        self.intake.engine.with_contents(Command::Package(save), stored.contents).await?;
+        Ok(())
+    }
+}
+
+/// Makes an empty context an empty object; anything else must be one.
+fn check_context(context: &mut String) -> Result<(), InvalidField> {
+    if context.trim().is_empty() {
+        "{}".clone_into(context);
+        return Ok(());
+    }
+    if context.len() > CONTEXT_MAX {
+        let problem = format!("is larger than {} MiB", CONTEXT_MAX >> 20);
+        return Err(InvalidField::new("context_json", problem));
+    }
+    // Bounded in depth, so that what was saved can be loaded.
+    match serde_json::from_str::<serde_json::Value>(context) {
+        Ok(serde_json::Value::Object(_)) => Ok(()),
+        Ok(_) => Err(InvalidField::new("context_json", "is JSON, but no object")),
+        Err(error) => {
+            let (line, column) = (error.line(), error.column());
+            let problem =
+                format!("is no JSON, or nested too deeply, at line {line} column {column}");
+            Err(InvalidField::new("context_json", problem))
+        }
+    }
+}

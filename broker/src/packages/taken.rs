@@ -1,0 +1,69 @@
+//! Packages that come from elsewhere.
+
+use bytes::Bytes;
+
+use broker_proto::{ModelName, PackageInfo, PackageKey, TrustedKey};
+
+use super::{Error, File, Packages, apart, shown};
+use crate::{
+    context::package::{Guard, Refused, open},
+    core::package::Seen,
+};
+
+impl Packages {
+    /// Verifies a package as one that would be taken in, and keeps nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the first reason not to take it. One that is here already is no worse for that.
+    pub async fn verify(&self, file: File) -> Result<PackageInfo, Error> {
+        let file = self.read(file).await?;
+        let keys = self.keys().await?;
+        let info = self.examine(file, &keys).await?;
+        if self.seen(info.header.nonce).await? == Seen::Spent {
+            return Err(Refused::Replayed.into());
+        }
+        Ok(shown(info, &keys, self.now()))
+    }
+
+    /// Takes a package in, once.
+    ///
+    /// # Errors
+    /// As [`Packages::verify`], and the core's refusal of one that was taken before.
+    pub async fn import(&self, file: File) -> Result<PackageInfo, Error> {
+        let file = self.read(file).await?;
+        let keys = self.keys().await?;
+        let mut info = self.examine(file.clone(), &keys).await?;
+        info.is_imported = info.signer != self.signer.public();
+        self.keep(file, info.clone()).await?;
+        Ok(shown(info, &keys, self.now()))
+    }
+
+    async fn read(&self, file: File) -> Result<Bytes, Error> {
+        let hash = match file {
+            File::Inline(bytes) => return Ok(bytes),
+            File::Uploaded(hash) => hash,
+        };
+        let head = self.intake.engine.head();
+        let body = self.intake.projection.content(hash, head).await?.ok_or(Error::NotUploaded)?;
+        Ok(self.intake.bodies.load(&body).await?)
+    }
+
+    /// Everything but whether it was here before: head, then every part.
+    async fn examine(&self, file: Bytes, keys: &[TrustedKey]) -> Result<PackageInfo, Error> {
+        let (now, models) = (self.now(), std::sync::Arc::clone(&self.intake.models));
+        let trusted: Vec<PackageKey> = keys.iter().map(|key| key.key).collect();
+        apart(move || {
+            let guard = Guard {
+                now,
+                is_trusted: &|key| trusted.contains(&key),
+                is_here: &|name: &ModelName| models.get(name.as_str()).is_some(),
+                is_replayed: &|_| false,
+                takes_expired: false,
+            };
+            let opened = open(&file, &guard)?;
+            let contents = opened.contents()?;
+            Ok(opened.info(&contents.task.goal, file.len() as u64))
+        })
+        .await
+    }
+}

@@ -1,0 +1,197 @@
+//! `HandoffService`.
+
+use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
+use tonic::{Request, Response, Status};
+
+use broker_proto::{
+    ContentHash, NewPackage, PackageFilter, PackageId, TrustedKey,
+    convert::{InvalidField, package_id},
+    pb,
+};
+
+use super::{Caller, status};
+use crate::{
+    context::package::document,
+    packages::{File, Loaded, Packages},
+};
+
+/// Bytes of a document or a file in one frame.
+const CHUNK: usize = 256 * 1024;
+
+/// Packages: what work needs to go on with another model.
+#[derive(Debug)]
+pub struct HandoffService {
+    pub packages: Packages,
+}
+
+fn file(wire: Option<pb::PackageFile>) -> Result<File, InvalidField> {
+    use pb::package_file::File as Wire;
+    match wire.and_then(|wire| wire.file) {
+        Some(Wire::Inline(bytes)) => Ok(File::Inline(bytes)),
+        Some(Wire::Hash(hash)) => {
+            let hash = hash[..].try_into();
+            let hash = hash.map_err(|_| InvalidField::new("file.hash", "is not 32 bytes"))?;
+            Ok(File::Uploaded(ContentHash(hash)))
+        }
+        None => Err(InvalidField::new("file", "is missing")),
+    }
+}
+
+fn filter(wire: Option<pb::PackageFilter>) -> Result<PackageFilter, InvalidField> {
+    wire.map(PackageFilter::try_from).transpose().map(Option::unwrap_or_default)
+}
+
+fn optional_id(text: &str) -> Result<Option<PackageId>, InvalidField> {
+    if text.is_empty() { Ok(None) } else { package_id(text).map(Some) }
+}
+
+fn page(token: &str) -> Result<Option<PackageId>, InvalidField> {
+    optional_id(token).map_err(|_| InvalidField::new("page_token", "is not one that a list gave"))
+}
+
+/// Bytes in frames; nothing is one empty frame.
+fn chunks(mut bytes: Bytes) -> Vec<Bytes> {
+    let mut chunks = Vec::new();
+    while bytes.len() > CHUNK {
+        chunks.push(bytes.split_to(CHUNK));
+    }
+    chunks.push(bytes);
+    chunks
+}
+
+#[tonic::async_trait]
+impl pb::handoff_service_server::HandoffService for HandoffService {
+    type LoadPackageStream = BoxStream<'static, Result<pb::LoadPackageResponse, Status>>;
+    type ExportPackageStream = BoxStream<'static, Result<pb::ExportPackageResponse, Status>>;
+
+    async fn save_package(
+        &self,
+        request: Request<pb::SavePackageRequest>,
+    ) -> Result<Response<pb::SavePackageResponse>, Status> {
+        let sender = Caller::of(&request).sender()?.to_string();
+        let new = NewPackage::try_from(request.into_inner())?;
+        let info = self.packages.save(sender, new).await.map_err(status::packages)?;
+        Ok(Response::new(pb::SavePackageResponse { package: Some(info.into()) }))
+    }
+
+    async fn get_package(
+        &self,
+        request: Request<pb::GetPackageRequest>,
+    ) -> Result<Response<pb::GetPackageResponse>, Status> {
+        let id = package_id(&request.into_inner().package_id)?;
+        let info = self.packages.get(id).await.map_err(status::packages)?;
+        Ok(Response::new(pb::GetPackageResponse { package: Some(info.into()) }))
+    }
+
+    async fn load_package(
+        &self,
+        request: Request<pb::LoadPackageRequest>,
+    ) -> Result<Response<Self::LoadPackageStream>, Status> {
+        let request = request.into_inner();
+        let (id, filter) = (optional_id(&request.package_id)?, filter(request.filter)?);
+        let Loaded { info, contents, verified_at } =
+            self.packages.load(id, filter).await.map_err(status::packages)?;
+        let document = document(&info, &contents, verified_at).to_string();
+        let mut package = Some(info.into());
+        let frames = chunks(document.into())
+            .into_iter()
+            .map(move |document| Ok(pb::LoadPackageResponse { package: package.take(), document }));
+        Ok(Response::new(futures::stream::iter(frames).boxed()))
+    }
+
+    async fn list_packages(
+        &self,
+        request: Request<pb::ListPackagesRequest>,
+    ) -> Result<Response<pb::ListPackagesResponse>, Status> {
+        let request = request.into_inner();
+        let (filter, before) = (filter(request.filter)?, page(&request.page_token)?);
+        let (packages, next) = self
+            .packages
+            .list(filter, before, request.page_size)
+            .await
+            .map_err(status::packages)?;
+        Ok(Response::new(pb::ListPackagesResponse {
+            packages: packages.into_iter().map(Into::into).collect(),
+            next_page_token: next.map(|id| id.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn delete_package(
+        &self,
+        request: Request<pb::DeletePackageRequest>,
+    ) -> Result<Response<pb::DeletePackageResponse>, Status> {
+        let id = package_id(&request.into_inner().package_id)?;
+        self.packages.delete(id).await.map_err(status::packages)?;
+        Ok(Response::new(pb::DeletePackageResponse {}))
+    }
+
+    async fn report_package(
+        &self,
+        request: Request<pb::ReportPackageRequest>,
+    ) -> Result<Response<pb::ReportPackageResponse>, Status> {
+        let request = request.into_inner();
+        let id = package_id(&request.package_id)?;
+        let template = Some(request.template).filter(|template| !template.is_empty());
+        let report = self.packages.report(id, template).await.map_err(status::packages)?;
+        Ok(Response::new(pb::ReportPackageResponse {
+            markdown: report.markdown,
+            problem: report.problem.unwrap_or_default(),
+        }))
+    }
+
+    async fn export_package(
+        &self,
+        request: Request<pb::ExportPackageRequest>,
+    ) -> Result<Response<Self::ExportPackageStream>, Status> {
+        let id = package_id(&request.into_inner().package_id)?;
+        let file = self.packages.file(id).await.map_err(status::packages)?;
+        let frames = chunks(file).into_iter().map(|chunk| Ok(pb::ExportPackageResponse { chunk }));
+        Ok(Response::new(futures::stream::iter(frames).boxed()))
+    }
+
+    async fn import_package(
+        &self,
+        request: Request<pb::ImportPackageRequest>,
+    ) -> Result<Response<pb::ImportPackageResponse>, Status> {
+        let file = file(request.into_inner().file)?;
+        let info = self.packages.import(file).await.map_err(status::packages)?;
+        Ok(Response::new(pb::ImportPackageResponse { package: Some(info.into()) }))
+    }
+
+    async fn verify_package(
+        &self,
+        request: Request<pb::VerifyPackageRequest>,
+    ) -> Result<Response<pb::VerifyPackageResponse>, Status> {
+        let file = file(request.into_inner().file)?;
+        let info = self.packages.verify(file).await.map_err(status::packages)?;
+        Ok(Response::new(pb::VerifyPackageResponse { package: Some(info.into()) }))
+    }
+
+    async fn trust_key(
+        &self,
+        request: Request<pb::TrustKeyRequest>,
+    ) -> Result<Response<pb::TrustKeyResponse>, Status> {
+        let key = TrustedKey::try_from(request.into_inner())?;
+        self.packages.trust(key).await.map_err(status::packages)?;
+        Ok(Response::new(pb::TrustKeyResponse {}))
+    }
+
+    async fn list_trusted_keys(
+        &self,
+        _: Request<pb::ListTrustedKeysRequest>,
+    ) -> Result<Response<pb::ListTrustedKeysResponse>, Status> {
+        let keys = self.packages.keys().await.map_err(status::packages)?;
+        let keys = keys.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::ListTrustedKeysResponse { keys, next_page_token: String::new() }))
+    }
+
+    async fn remove_trusted_key(
+        &self,
+        request: Request<pb::RemoveTrustedKeyRequest>,
+    ) -> Result<Response<pb::RemoveTrustedKeyResponse>, Status> {
+        let name = request.into_inner().name;
+        self.packages.distrust(name).await.map_err(status::packages)?;
+        Ok(Response::new(pb::RemoveTrustedKeyResponse {}))
+    }
+}
