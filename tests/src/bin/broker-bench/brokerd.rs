@@ -84,6 +84,10 @@ impl Brokerd {
         self.process.usage()
     }
 
+    pub(crate) fn written_bytes(&self) -> f64 {
+        self.process.written_bytes()
+    }
+
     pub(crate) fn cpu_seconds(&self) -> f64 {
         self.process.cpu_seconds()
     }

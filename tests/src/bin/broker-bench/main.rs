@@ -5,6 +5,7 @@
 
 mod ask;
 mod brokerd;
+mod context;
 mod contract;
 mod disk;
 mod echo;
@@ -51,7 +52,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Only scenarios whose name contains one of these, separated by commas: latency, load, rate, stream, sends,
-    /// work, fan, backlog, idle, soak.
+    /// work, fan, backlog, idle, turn, render, package, soak.
     #[arg(long, value_name = "NAMES")]
     filter: Option<String>,
     /// Keep the data folder on this disk, which is the one whose sync is measured. [default: the system's temporary folder]

@@ -73,6 +73,13 @@ impl Process {
         cpu_seconds(&format!("/proc/{}/stat", self.id))
     }
 
+    /// Bytes that it has handed to the kernel to be written so far, to files and sockets. Zero when the system does not say.
+    pub(crate) fn written_bytes(&self) -> f64 {
+        let said = fs::read_to_string(format!("/proc/{}/io", self.id)).unwrap_or_default();
+        let line = said.lines().find_map(|line| line.strip_prefix("wchar: "));
+        line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0.0)
+    }
+
     /// What it takes of the machine's memory and tables now.
     pub(crate) fn usage(&self) -> Usage {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id)).unwrap_or_default();

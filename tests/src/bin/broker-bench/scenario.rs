@@ -10,7 +10,7 @@ use anyhow::bail;
 use crate::{
     Settings,
     ask::{Ask, Heard},
-    contract,
+    context, contract,
     disk::Log,
     echo::Caller,
     house::{CROWD, Cpu, House, Pace},
@@ -18,9 +18,11 @@ use crate::{
     sample::{Crowd, Times, many_at_once, one_at_a_time},
 };
 
-/// Their names, in the order they run: consultations, then the delivery contract.
-pub(crate) const SCENARIOS: [&str; 10] =
-    ["latency", "load", "rate", "stream", "sends", "work", "fan", "backlog", "idle", "soak"];
+/// Their names, in the order they run: consultations, then the delivery contract and a session's context.
+pub(crate) const SCENARIOS: [&str; 13] = [
+    "latency", "load", "rate", "stream", "sends", "work", "fan", "backlog", "idle", "turn",
+    "render", "package", "soak",
+];
 
 /// What the broker may add to the first token, in milliseconds.
 const FIRST_TOKEN_ADDS: f64 = 0.5;
@@ -81,6 +83,9 @@ pub(crate) async fn run_alone(
         "fan" => contract::fan(settings, plan).await,
         "backlog" => contract::backlog(settings, plan).await,
         "idle" => contract::idle(settings, plan).await,
+        "turn" => context::turn(settings).await,
+        "render" => context::rendering(),
+        "package" => context::package(),
         "soak" => contract::soak(settings, plan).await,
         _ => bail!("no such scenario"),
     }
