@@ -5,6 +5,7 @@ mod bodies;
 pub mod bound;
 pub mod choose;
 pub mod package;
+pub mod extract;
 mod plain;
 mod receiver;
 mod recent;
