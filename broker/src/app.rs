@@ -319,7 +319,8 @@ async fn services(
         nonce: AtomicU64::new(1),
         journal: kind,
     };
-    let session = SessionService { sessions: Sessions { intake: intake.clone() } };
+    let session =
+        SessionService { sessions: Sessions { intake: intake.clone(), indexes: Arc::default() } };
     let handoff = HandoffService {
         packages: Packages {
             intake: intake.clone(),

@@ -1,9 +1,9 @@
 //! Sessions: conversations that the broker keeps.
 
 use broker_proto::{
-    EntryHash, ModelName, NewSessionEntry, OnConflict, Part, PartRef, SessionDetail, SessionDiff,
-    SessionEntry, SessionId, SessionInfo, SessionOutcome, SessionPoint, SessionTask,
-    SessionVersion, SharedValue, TaskEdit,
+    EntryHash, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk, Rendering,
+    SessionDetail, SessionDiff, SessionEntry, SessionId, SessionInfo, SessionOutcome, SessionPoint,
+    SessionTask, SessionVersion, SharedValue, TaskEdit,
     convert::{InvalidField, Stored as _},
     pb,
 };
@@ -152,6 +152,36 @@ impl Client {
         let parts = all.iter_mut().flat_map(|entry| &mut entry.entry.parts).collect();
         self.fetch_into(parts, None).await?;
         Ok(all)
+    }
+
+    /// A session at a point as one text for its reader.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such session, point or model, and with `TOKEN_BUDGET` when the budget does
+    /// not hold what must be kept.
+    pub async fn render_session(
+        &self,
+        id: &SessionId,
+        at: &SessionPoint,
+        ask: RenderAsk,
+    ) -> Result<Rendering, Error> {
+        use pb::render_session_response::Part;
+        let request = pb::RenderSessionRequest {
+            session_id: id.to_string(),
+            at: at.to_string(),
+            ..ask.into()
+        };
+        let request = self.request(request, None)?;
+        let mut parts = self.reply(self.sessions_of().render_session(request).await)?;
+        let (mut rendering, mut text) = (None, String::new());
+        while let Some(part) = parts.message().await.map_err(|status| self.error(status))? {
+            match part.part {
+                Some(Part::Rendering(first)) => rendering = Some(Rendering::try_from(first)?),
+                Some(Part::Text(more)) => text.push_str(&more),
+                None => {}
+            }
+        }
+        Ok(Rendering { text, ..required(rendering, "rendering")? })
     }
 
     /// What became of a session, newest first.

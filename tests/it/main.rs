@@ -27,6 +27,7 @@ mod reasons;
 mod receivers;
 mod reflection;
 mod refusals;
+mod renderings;
 mod rings;
 mod secrets;
 mod streams;

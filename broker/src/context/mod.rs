@@ -4,8 +4,9 @@
 mod bodies;
 pub mod bound;
 pub mod choose;
-pub mod package;
 pub mod extract;
+mod indexes;
+pub mod package;
 mod plain;
 mod receiver;
 mod recent;
@@ -13,6 +14,7 @@ pub mod render;
 mod tokenizer;
 
 pub use bodies::{Bodies, Error, Stored};
+pub use indexes::{Indexed, Indexes};
 pub use receiver::Receiver;
 pub use tokenizer::Tokenizer;
 

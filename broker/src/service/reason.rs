@@ -57,6 +57,7 @@ reasons! {
     NUMBER_REUSED = AlreadyExists, false;
     SEQUENCE_TOO_OLD = FailedPrecondition, false;
     BUDGET = FailedPrecondition, false;
+    TOKEN_BUDGET = FailedPrecondition, false;
     LEASE_LOST = FailedPrecondition, false;
     LINK_CLOSED = FailedPrecondition, false;
     UPLOAD_OUT_OF_ORDER = FailedPrecondition, false;

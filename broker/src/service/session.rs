@@ -1,10 +1,11 @@
 //! `SessionService`.
 
+use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    ModelName, NewSessionEntry, OnConflict, Part, PartRef, SessionDetail, SessionId, SessionPoint,
-    SharedValue, TaskEdit,
+    ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk, SessionDetail, SessionId,
+    SessionPoint, SharedValue, TaskEdit,
     convert::{
         InvalidField, Stored as _, entry_hash, optional_session_id, session_id, session_point,
         session_title,
@@ -21,6 +22,8 @@ use crate::{
 /// Rows of a page when the caller names no size, and at most.
 const PAGE: u32 = 100;
 const LONGEST_PAGE: u32 = 1000;
+/// Bytes of a rendering in one frame.
+const PIECE: usize = 256 * 1024;
 /// Edits of one call.
 const EDITS: usize = 1000;
 
@@ -82,6 +85,8 @@ impl SessionService {
 
 #[tonic::async_trait]
 impl pb::session_service_server::SessionService for SessionService {
+    type RenderSessionStream = BoxStream<'static, Result<pb::RenderSessionResponse, Status>>;
+
     async fn start_session(
         &self,
         request: Request<pb::StartSessionRequest>,
@@ -251,6 +256,24 @@ impl pb::session_service_server::SessionService for SessionService {
         Ok(Response::new(diff.map_err(status::session)?.into()))
     }
 
+    async fn render_session(
+        &self,
+        request: Request<pb::RenderSessionRequest>,
+    ) -> Result<Response<Self::RenderSessionStream>, Status> {
+        let request = request.into_inner();
+        let (id, at) = (id(&request.session_id)?, at(&request.at)?);
+        let ask = RenderAsk::try_from(request)?;
+        let mut rendering = self.sessions.render(&id, &at, ask).await.map_err(status::session)?;
+        let text = std::mem::take(&mut rendering.text);
+        let first = pb::render_session_response::Part::Rendering(rendering.into());
+        let pieces = pieces(&text).map(|piece| piece.to_owned());
+        let pieces = pieces.map(pb::render_session_response::Part::Text);
+        let parts: Vec<_> = std::iter::once(first).chain(pieces).collect();
+        let parts =
+            parts.into_iter().map(|part| Ok(pb::RenderSessionResponse { part: Some(part) }));
+        Ok(Response::new(futures::stream::iter(parts).boxed()))
+    }
+
     async fn delete_session(
         &self,
         request: Request<pb::DeleteSessionRequest>,
@@ -295,6 +318,17 @@ impl pb::session_service_server::SessionService for SessionService {
         let session = info(session.map_err(status::session)?);
         Ok(Response::new(pb::DeleteSharedValueResponse { session }))
     }
+}
+
+/// A text in pieces that a frame holds, none of which ends within a character.
+fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let most = PIECE.min(text.len());
+        let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(most);
+        let (piece, rest) = text.split_at(end);
+        text = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 fn no_token() -> Status {

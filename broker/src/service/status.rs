@@ -154,6 +154,11 @@ pub(crate) fn session(error: session::Error) -> Status {
         Failed::Empty => InvalidField::new("entries", "are none").into(),
         Failed::Busy(_) => reason::SESSION_BUSY.status(text),
         Failed::NoModel => reason::UNKNOWN_MODEL.status(text),
+        Failed::Render(error) => {
+            let needed = HashMap::from([("needed".to_owned(), error.needed().to_string())]);
+            reason::TOKEN_BUDGET.with(text, needed)
+        }
+        Failed::Stopped => reason::stopping(),
         Failed::NoRandomness => reason::STORE_FAILED.status(text),
     }
 }

@@ -52,6 +52,10 @@ pub enum Error {
     Busy(SessionId),
     #[error("no model is configured that could own a session")]
     NoModel,
+    #[error(transparent)]
+    Render(#[from] context::render::Error),
+    #[error("the broker is stopping")]
+    Stopped,
     #[error("the system gives no random numbers")]
     NoRandomness,
 }

@@ -9,7 +9,10 @@ mod error;
 mod merge;
 mod point;
 mod read;
+mod render;
 mod write;
+
+use std::sync::Arc;
 
 use broker_proto::{
     MessageId, ModelName, NewSessionEntry, SessionDetail, SessionId, SessionInfo, SessionPoint,
@@ -20,6 +23,7 @@ pub use error::{Conflict, Error};
 pub use merge::{Import, Restore};
 
 use crate::{
+    context::Indexes,
     core::{
         Command, Query, Reply,
         queue::Body,
@@ -41,6 +45,7 @@ const TASK: usize = 512 * 1024;
 #[derive(Debug, Clone)]
 pub struct Sessions {
     pub intake: Intake,
+    pub indexes: Arc<Indexes>,
 }
 
 /// A session that is to begin.

@@ -54,7 +54,15 @@ impl Sessions {
     /// # Errors
     /// [`Error`] when they cannot be read.
     pub async fn entries(&self, head: SessionHead) -> Result<Vec<SessionEntry>, Error> {
-        let (mut all, mut from) = (Vec::new(), 0);
+        self.entries_from(head, 0).await
+    }
+
+    async fn entries_from(
+        &self,
+        head: SessionHead,
+        mut from: u64,
+    ) -> Result<Vec<SessionEntry>, Error> {
+        let mut all = Vec::new();
         loop {
             let page = self.page(head, from, PIECE).await?;
             all.extend(page.entries);
@@ -70,7 +78,22 @@ impl Sessions {
     /// # Errors
     /// [`Error`] when they cannot be read.
     pub async fn whole_entries(&self, head: SessionHead) -> Result<Vec<SessionEntry>, Error> {
-        let mut entries = self.entries(head).await?;
+        self.whole_entries_from(head, 0).await
+    }
+
+    /// The same from this number on.
+    ///
+    /// # Errors
+    /// [`Error`] when they cannot be read.
+    pub async fn whole_entries_from(
+        &self,
+        head: SessionHead,
+        from: u64,
+    ) -> Result<Vec<SessionEntry>, Error> {
+        if from >= head.entries {
+            return Ok(Vec::new());
+        }
+        let mut entries = self.entries_from(head, from).await?;
         for entry in &mut entries {
             for part in &mut entry.entry.parts {
                 *part = self.whole(part.clone()).await?;

@@ -10,6 +10,7 @@ mod message;
 mod package;
 mod queue;
 mod registry;
+mod rendering;
 mod session;
 mod status;
 mod stored;

@@ -2,6 +2,34 @@
 
 use std::fmt;
 
+use super::{ModelName, Preservation};
+
+/// For whom a session is rendered, and how much of it.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct RenderAsk {
+    pub level: Preservation,
+    /// Tokens, in place of the level's.
+    pub budget: Option<u64>,
+    /// Who reads it, and whose tokens these are; without one the session's owner.
+    pub reader: Option<ModelName>,
+    /// What the reader will be asked; empty: what the task says comes next.
+    pub next: String,
+    /// Lists what must be kept and does not fit, in place of refusing.
+    pub allow_missing: bool,
+}
+
+/// Content never reaches a log.
+impl fmt::Debug for RenderAsk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenderAsk")
+            .field("level", &self.level)
+            .field("budget", &self.budget)
+            .field("reader", &self.reader)
+            .field("next_bytes", &self.next.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// A session in words. Entries by their numbers; each is in one of the three lists.
 #[derive(Clone, PartialEq, Default)]
 pub struct Rendering {

@@ -65,6 +65,17 @@ pub enum Error {
     MustKeep { budget: u64, needed: u64, sections: Vec<Needed> },
 }
 
+impl Error {
+    /// The fewest tokens that help.
+    #[must_use]
+    pub fn needed(&self) -> u64 {
+        match self {
+            Self::BudgetTooSmall { .. } => LEAST,
+            Self::MustKeep { needed, .. } => *needed,
+        }
+    }
+}
+
 /// Renders a session into at most its budget: must-keep items first, then the turns most relevant to `next`.
 ///
 /// Units: tokens of the receiver. With [`Tokenizer::O200k`] the first call blocks while its table is loaded.

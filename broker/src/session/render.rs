@@ -1,0 +1,92 @@
+//! A session in words, for whoever reads it next.
+
+use broker_proto::{
+    ModelName, RenderAsk, Rendering, SessionDetail, SessionEntry, SessionHead, SessionId,
+    SessionPoint,
+};
+
+use super::{Error, Sessions};
+use crate::context::{
+    Indexed, Receiver,
+    render::{Ask, Missing, View, render},
+};
+
+impl Sessions {
+    /// The session at a point as one text for its reader.
+    ///
+    /// # Errors
+    /// [`Error`] when there is no such session, point or reader, or when the budget does not hold what must be kept.
+    pub async fn render(
+        &self,
+        id: &SessionId,
+        at: &SessionPoint,
+        ask: RenderAsk,
+    ) -> Result<Rendering, Error> {
+        let detail = self.detail(id, at).await?;
+        let reader = ask.reader.clone().unwrap_or_else(|| detail.info.owner.model.clone());
+        let receiver = self.receiver(&reader)?;
+        let indexed = self.indexed(id, detail.info.head).await?;
+        // The first count of a tokenizer, and many turns at once, take longer than others may wait.
+        let rendering = tokio::task::spawn_blocking(move || {
+            let rendering = rendered(&detail, &indexed, &receiver, &ask);
+            (rendering, indexed)
+        });
+        let (rendering, indexed) = rendering.await.map_err(|_| Error::Stopped)?;
+        self.indexes.keep(id.clone(), indexed);
+        rendering
+    }
+
+    /// The model of this name as one that reads.
+    ///
+    /// # Errors
+    /// [`Error`] when there is no such model.
+    pub fn receiver(&self, reader: &ModelName) -> Result<Receiver, Error> {
+        let name = self.intake.model(reader)?;
+        let model = self.intake.models.get(name.as_str()).ok_or(Error::NoModel)?;
+        Ok(Receiver::of(model))
+    }
+
+    /// An index of all entries up to `head`, grown from what is kept of the session.
+    async fn indexed(&self, id: &SessionId, head: SessionHead) -> Result<Indexed, Error> {
+        let kept = self.indexes.take(id).filter(|kept| kept.head().entries <= head.entries);
+        if let Some(kept) = kept {
+            let new = self.whole_entries_from(head, kept.head().entries).await?;
+            // An index of as many entries as there are is of these, or of another head's.
+            if !new.is_empty() || kept.head() == head {
+                let (grown, is_its) = grown(kept, new).await?;
+                if is_its {
+                    return Ok(grown);
+                }
+            }
+        }
+        let all = self.whole_entries(head).await?;
+        Ok(grown(Indexed::default(), all).await?.0)
+    }
+}
+
+/// The index with what is new, and whether that followed it.
+async fn grown(mut indexed: Indexed, new: Vec<SessionEntry>) -> Result<(Indexed, bool), Error> {
+    let grown = tokio::task::spawn_blocking(move || {
+        let is_its = indexed.grow(&new);
+        (indexed, is_its)
+    });
+    grown.await.map_err(|_| Error::Stopped)
+}
+
+fn rendered(
+    detail: &SessionDetail,
+    indexed: &Indexed,
+    receiver: &Receiver,
+    ask: &RenderAsk,
+) -> Result<Rendering, Error> {
+    let SessionDetail { task, shared, .. } = detail;
+    let missing = if ask.allow_missing { Missing::Listed } else { Missing::Refused };
+    let ask = Ask {
+        receiver,
+        level: ask.level,
+        budget: ask.budget,
+        next: Some(ask.next.as_str()),
+        missing,
+    };
+    Ok(render(&View { task, shared, turns: indexed.index() }, &ask)?)
+}

@@ -1,0 +1,167 @@
+//! A session in words, for whoever reads it next.
+
+use broker_client::{Client, NewSession};
+use broker_proto::{
+    Entry, EntryKind, ModelName, NewSessionEntry, Part, Preservation, RenderAsk, Rendering, Role,
+    SessionId, SessionPoint, TaskEdit, TaskList,
+};
+use broker_tests::{Place, TestBroker};
+
+/// One model that has a tokenizer of its own, and one that has none.
+const TWO: &str = r#"
+[[models]]
+name = "opus"
+provider = "anthropic"
+id = "claude-opus-5-5"
+
+[[models]]
+name = "gpt-4o"
+provider = "openai"
+id = "gpt-4o"
+"#;
+
+fn entry(role: Role, text: String) -> NewSessionEntry {
+    NewSessionEntry {
+        kind: EntryKind::Turn,
+        entry: Entry { role, name: String::new(), parts: vec![Part::Text(text)] },
+        model: None,
+        created_at: None,
+    }
+}
+
+/// Small talk with one fact in it, far from the end.
+fn talk() -> Vec<NewSessionEntry> {
+    let line = |n: usize| match n {
+        40 => "The staging database listens on port 6543 behind the proxy.".to_owned(),
+        n => format!("Small talk number {n}, nothing more."),
+    };
+    (0..300).map(|n| entry([Role::User, Role::Assistant][n % 2], line(n))).collect()
+}
+
+async fn session(client: &Client) -> SessionId {
+    let id = client.start_session(NewSession::default()).await.unwrap().id;
+    client.append_entries(&id, talk(), None).await.unwrap();
+    id
+}
+
+async fn rendered(client: &Client, id: &SessionId, ask: RenderAsk) -> Rendering {
+    client.render_session(id, &SessionPoint::Head, ask).await.unwrap()
+}
+
+fn asked(level: Preservation, next: &str) -> RenderAsk {
+    RenderAsk { level, next: next.into(), ..RenderAsk::default() }
+}
+
+const NEXT: &str = "Which port does the staging database listen on?";
+
+#[tokio::test]
+async fn a_rendering_keeps_what_the_next_step_needs_within_its_level() {
+    let broker = TestBroker::with(Place::Memory, TWO).await;
+    let client = broker.client();
+    let id = session(&client).await;
+
+    for (level, most) in
+        [(Preservation::Minimal, 500), (Preservation::Standard, 1_200), (Preservation::Full, 2_000)]
+    {
+        let got = rendered(&client, &id, asked(level, NEXT)).await;
+        assert!(got.text.contains("port 6543"), "{level:?}: {}", got.text);
+        assert!(got.tokens <= most && got.tokens * 10 > most * 9, "{level:?}: {}", got.tokens);
+        assert_eq!(got.kept.len() + got.partly.len() + got.dropped.len(), 300, "{level:?}");
+        assert!(got.kept.contains(&40), "{level:?}");
+        assert_eq!(got.tokenizer, "estimated at 3.0 bytes per token");
+    }
+    let all = rendered(&client, &id, asked(Preservation::Complete, "")).await;
+    assert_eq!(all.kept, (0..300).collect::<Vec<_>>());
+    assert!((all.score - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn tokens_are_the_readers() {
+    let broker = TestBroker::with(Place::Memory, TWO).await;
+    let client = broker.client();
+    let id = session(&client).await;
+    let reader = ModelName::parse("gpt-4o").ok();
+
+    let got =
+        rendered(&client, &id, RenderAsk { reader, ..asked(Preservation::Minimal, NEXT) }).await;
+
+    assert_eq!(got.tokenizer, "o200k_base");
+    assert!(got.tokens <= 500 && got.tokens > 450, "{}", got.tokens);
+    let nobody = RenderAsk { reader: ModelName::parse("nobody").ok(), ..RenderAsk::default() };
+    let err = client.render_session(&id, &SessionPoint::Head, nobody).await.unwrap_err();
+    assert_eq!(err.reason(), Some("UNKNOWN_MODEL"));
+}
+
+#[tokio::test]
+async fn a_level_that_cannot_hold_what_must_be_kept_is_refused_unless_told_to_go_on() {
+    let broker = TestBroker::with(Place::Memory, TWO).await;
+    let client = broker.client();
+    let id = session(&client).await;
+    let decision = |text: String| TaskEdit::Add { list: TaskList::Decisions, text, entry: None };
+    let long = "reason ".repeat(400);
+    let edits = vec![
+        TaskEdit::SetGoal("Move the service".into()),
+        decision(long.trim().into()),
+        decision("PostgreSQL stays on 13".into()),
+    ];
+    client.edit_session_task(&id, edits).await.unwrap();
+    let minimal = || asked(Preservation::Minimal, NEXT);
+
+    let err = client.render_session(&id, &SessionPoint::Head, minimal()).await.unwrap_err();
+    assert_eq!(err.reason(), Some("TOKEN_BUDGET"));
+    let words = err.to_string();
+    assert!(words.contains("goal") && words.contains("decisions (2)"), "{words}");
+    assert!(!words.contains("reason reason"), "{words}");
+
+    let told = RenderAsk { allow_missing: true, ..minimal() };
+    let got = rendered(&client, &id, told).await;
+    assert_eq!(got.must_keep_missing, [format!("Decisions: {}", long.trim())]);
+    assert!(got.text.starts_with("Goal: Move the service\n"), "{}", got.text);
+    assert!(got.text.contains("PostgreSQL stays on 13") && got.tokens <= 500);
+
+    let ten = RenderAsk { budget: Some(10), ..minimal() };
+    let err = client.render_session(&id, &SessionPoint::Head, ten).await.unwrap_err();
+    assert_eq!(err.reason(), Some("TOKEN_BUDGET"));
+    assert!(err.to_string().contains("10 tokens"), "{err}");
+}
+
+#[tokio::test]
+async fn a_session_that_grew_or_stood_elsewhere_is_rendered_as_it_is() {
+    let broker = TestBroker::with(Place::Memory, TWO).await;
+    let client = broker.client();
+    let id = session(&client).await;
+    let before = rendered(&client, &id, asked(Preservation::Minimal, NEXT)).await;
+
+    let more = vec![entry(Role::User, "The production database has port 7654.".into())];
+    client.append_entries(&id, more, None).await.unwrap();
+    let next = "Which port does the production database have?";
+    let after = rendered(&client, &id, asked(Preservation::Minimal, next)).await;
+    assert!(after.text.contains("port 7654") && after.kept.contains(&300), "{}", after.text);
+
+    let earlier = SessionPoint::parse("299").unwrap();
+    let ask = asked(Preservation::Minimal, NEXT);
+    let again = client.render_session(&id, &earlier, ask).await.unwrap();
+    assert_eq!(again, before, "an earlier point is what it was");
+    let now = rendered(&client, &id, asked(Preservation::Minimal, next)).await;
+    assert_eq!(now, after);
+}
+
+#[tokio::test]
+async fn a_text_larger_than_a_frame_arrives_whole() {
+    let broker = TestBroker::with(Place::Memory, TWO).await;
+    let client = broker.client();
+    let id = client.start_session(NewSession::default()).await.unwrap().id;
+    let line = |n: usize| entry(Role::User, format!("{n} {}", "größer ".repeat(1_000)));
+    let entries: Vec<_> = (0..60).map(line).collect();
+    client.append_entries(&id, entries, None).await.unwrap();
+    let budget = Some(1_000_000);
+
+    let got =
+        rendered(&client, &id, RenderAsk { budget, ..asked(Preservation::Complete, "") }).await;
+
+    // The window of 200,000 tokens holds most of it, and never more.
+    assert!(got.text.len() > 400_000, "{}", got.text.len());
+    assert!(got.tokens <= 200_000, "{}", got.tokens);
+    assert!(!got.text.contains('\u{fffd}'));
+    assert!(got.text.contains("59 größer"));
+}
