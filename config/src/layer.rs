@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::Config;
+use crate::budget::read_budgets;
 use crate::contradiction::contradictions;
 use crate::entry::{Entry, read_models};
 use crate::error::{Error, Place, Problem};
@@ -52,6 +53,7 @@ impl Draft {
             up: Default::default(),
             simulator: Default::default(),
             models: Models::none(),
+            budgets: Vec::new(),
         };
         Self {
             settings,
@@ -75,6 +77,10 @@ impl Draft {
             if *key.get_ref() == "models" {
                 self.entries = read_models(source, value)?;
                 self.models_place = place;
+                continue;
+            }
+            if *key.get_ref() == "budgets" {
+                self.settings.budgets = read_budgets(source, value)?;
                 continue;
             }
             self.lay_table(source, key.get_ref(), place, value)?;
@@ -131,7 +137,7 @@ impl Draft {
         let sections = self.settings.sections();
         let nearest = match self.section_with(key) {
             Some(section) if !value.is_table() => vec![format!("[{section}] {key}")],
-            _ => nearest(key, sections.iter().map(|section| section.name()).chain(["models"])),
+            _ => nearest(key, sections.iter().map(|section| section.name()).chain(["models", "budgets"])),
         };
         Problem::UnknownKey {
             given: quoted(key),

@@ -9,6 +9,7 @@
 //! Invariant: this crate reads no environment and no clock; it reads only the files it is given.
 
 mod broker;
+mod budget;
 mod contradiction;
 mod entry;
 mod error;
@@ -30,6 +31,7 @@ mod up;
 mod tests;
 
 pub use broker::{Broker, Limits, Runtime};
+pub use budget::{Budget, BudgetScope, BudgetUnit, BudgetWindow};
 pub use error::{Error, Place, Problem};
 pub use links::{Links, Streams};
 pub use loader::{Loader, is_setting};
@@ -76,6 +78,8 @@ pub struct Config {
     pub simulator: Simulator,
     /// `[[models]]`: the models and their chains.
     pub models: Models,
+    /// `[[budgets]]`: what may be used within a window.
+    pub budgets: Vec<Budget>,
 }
 
 impl Config {
@@ -101,6 +105,9 @@ impl Config {
         for model in self.models.iter() {
             text.push_str("\n[[models]]\n");
             model.write_into(&mut text);
+        }
+        for budget in &self.budgets {
+            budget.write_toml(&mut text);
         }
         text
     }

@@ -46,19 +46,19 @@ section! {
         session_warning: u8 = 75, percent();
         /// Percent of the model's window at which a session moves to another model.
         session_switch: u8 = 90, percent();
-        /// Rate limits within `rate_limit_window` that count as `warning`.
-        rate_limits: u32 = 3, count(1..=10_000);
+        /// Rate limits within `rate_limit_window` at which a model is `exhausted`; one short of it is `warning`.
+        rate_limits: u32 = 3, count(1..=64);
         /// The time over which rate limits are counted.
         rate_limit_window: Duration = secs(60), duration(millis(1)..=hours(24));
-        /// Slow replies in a row that count as `warning`.
-        slow_replies: u32 = 5, count(1..=10_000);
+        /// Slow replies in a row at which a model is `exhausted`; one short of it is `warning`.
+        slow_replies: u32 = 5, count(1..=64);
         /// A reply whose first token takes longer than this is slow.
         slow_after: Duration = secs(10), duration(millis(1)..=hours(1));
-        /// Percent of errors among the last `error_calls` that counts as `warning`.
+        /// Percent of errors among the last `error_calls` at which a model is `exhausted`; one short of it is `warning`.
         error_rate: u8 = 30, percent();
         /// The calls over which errors are counted.
-        error_calls: u32 = 20, count(1..=10_000);
+        error_calls: u32 = 20, count(1..=64);
         /// The fewest calls that give an error rate. At most `error_calls`.
-        error_min: u32 = 10, count(1..=10_000);
+        error_min: u32 = 10, count(1..=64);
     }
 }
