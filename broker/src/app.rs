@@ -303,7 +303,7 @@ async fn services(
     let watches = Watches { engine: intake.engine.clone(), journal, stop: parts.stop.clone() };
     let event = EventService { intake: intake.clone(), watches: watches.clone() };
     let message = MessageService { intake: intake.clone(), watches: watches.clone() };
-    let task = TaskService { intake: intake.clone(), watches };
+    let task = TaskService { intake: intake.clone(), watches: watches.clone() };
     let drain = link::Drain {
         engine: intake.engine.clone(),
         links: link_services.links.clone(),
@@ -328,7 +328,7 @@ async fn services(
             settings: config.packages.clone(),
         },
     };
-    let usage = UsageService { intake };
+    let usage = UsageService { intake, watches };
     Server::builder()
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))

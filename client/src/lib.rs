@@ -565,7 +565,7 @@ impl Client {
     /// # Errors
     /// What every call may meet.
     pub async fn usage(&self) -> Result<Vec<ModelUsage>, Error> {
-        let request = self.unary_request(pb::GetUsageStatusRequest {})?;
+        let request = self.unary_request(pb::GetUsageStatusRequest::default())?;
         each(self.reply(self.usages().get_usage_status(request).await)?.models)
     }
 

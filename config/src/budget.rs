@@ -108,7 +108,7 @@ pub(crate) fn read_budgets(
     let mut budgets: Vec<Budget> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let place = source.place(item);
-        let budget = read_budget(source, item, place.clone(), index, &refuse)?;
+        let budget = read_budget(source, item, place.clone(), index, refuse)?;
         let is_same = |other: &Budget| Budget { limit: other.limit, ..budget.clone() } == *other;
         if budgets.iter().any(is_same) {
             let name = format!("budgets[{index}]");
@@ -190,7 +190,9 @@ mod tests {
         assert!(said(&DAY.replace("2.5", "-1.0")).contains("mine.toml:6:9"));
         assert!(said(&DAY.replace("2.5", "nan")).contains("must be a number"));
         assert!(said(&DAY.replace("usd", "tokens")).contains("a whole number"));
-        assert!(said(&DAY.replace("\"model\"", "\"namespace\"")).contains("there is one namespace"));
+        assert!(
+            said(&DAY.replace("\"model\"", "\"namespace\"")).contains("there is one namespace")
+        );
         assert!(said(&format!("{DAY}{DAY}")).contains("already set above"));
     }
 }

@@ -137,7 +137,10 @@ impl Draft {
         let sections = self.settings.sections();
         let nearest = match self.section_with(key) {
             Some(section) if !value.is_table() => vec![format!("[{section}] {key}")],
-            _ => nearest(key, sections.iter().map(|section| section.name()).chain(["models", "budgets"])),
+            _ => nearest(
+                key,
+                sections.iter().map(|section| section.name()).chain(["models", "budgets"]),
+            ),
         };
         Problem::UnknownKey {
             given: quoted(key),

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use broker_config::{Config, Model};
+use broker_config::{Budget, BudgetScope, BudgetUnit, BudgetWindow, Config, Model};
 use broker_proto::ModelName;
 
-use crate::core::policy::{self, Policy};
+use crate::core::{
+    policy::{self, Policy},
+    usage::{BudgetKey, Nanos, ScopeKind, Span, Unit},
+};
 
 pub(super) fn policy(config: &Config) -> Policy {
     let models: BTreeMap<ModelName, policy::Model> = config
@@ -55,8 +58,50 @@ pub(super) fn policy(config: &Config) -> Policy {
             warning: config.thresholds.warning,
             critical: config.thresholds.critical,
             exhausted: config.thresholds.exhausted,
+            margin: config.thresholds.margin,
+            session_warning: config.thresholds.session_warning,
+            session_switch: config.thresholds.session_switch,
+            rate_limits: config.thresholds.rate_limits,
+            rate_limit_window: config.thresholds.rate_limit_window,
+            slow_replies: config.thresholds.slow_replies,
+            slow_after: config.thresholds.slow_after,
+            error_rate: config.thresholds.error_rate,
+            error_calls: config.thresholds.error_calls,
+            error_min: config.thresholds.error_min,
         },
+        budgets: config.budgets.iter().map(budget).collect(),
     }
+}
+
+fn budget(budget: &Budget) -> (BudgetKey, u64) {
+    let kind = match budget.scope {
+        BudgetScope::Namespace => ScopeKind::Namespace,
+        BudgetScope::Key => ScopeKind::Key,
+        BudgetScope::Model => ScopeKind::Model,
+        BudgetScope::Session => ScopeKind::Session,
+    };
+    let span = match budget.window {
+        BudgetWindow::Minute => Span::Minute,
+        BudgetWindow::FiveHours => Span::FiveHours,
+        BudgetWindow::Day => Span::Day,
+        BudgetWindow::Week => Span::Week,
+        BudgetWindow::Month => Span::Month,
+    };
+    let (unit, limit) = match budget.unit {
+        BudgetUnit::Requests => (Unit::Requests, whole(budget.limit)),
+        BudgetUnit::Tokens => (Unit::Tokens, whole(budget.limit)),
+        BudgetUnit::Usd => (Unit::Usd, Nanos::from_usd(budget.limit).0),
+    };
+    (BudgetKey { kind, name: budget.name.clone(), span, unit }, limit)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the configuration has checked that it is a whole number of at least 0"
+)]
+fn whole(limit: f64) -> u64 {
+    limit as u64
 }
 
 /// `None` for a name that is none; the configuration refuses those before.
@@ -81,6 +126,7 @@ fn model(config: &Config, place: usize, model: &Model) -> Option<policy::Model> 
         is_degraded: model.degraded,
         is_simulated: model.simulated,
         account: model.account.clone(),
+        key: model.api_key_env.clone().unwrap_or_else(|| model.account.clone()),
         family: model.family.clone(),
     })
 }
@@ -95,7 +141,20 @@ mod tests {
         let policy = policy(&config);
         assert_eq!(policy.models.len(), config.models.iter().count());
         let opus = &policy.models[&ModelName::parse("opus").unwrap()];
+        assert_eq!(policy.thresholds, policy::Thresholds::default());
+        assert_eq!((opus.key.as_str(), policy.budgets.len()), ("ANTHROPIC_API_KEY", 0));
         let chain: Vec<&str> = opus.chain.iter().map(ModelName::as_str).collect();
         assert_eq!(chain, ["opus", "sonnet", "gpt-4o", "local"]);
+    }
+
+    #[test]
+    fn a_budget_of_the_file_reaches_the_rules_in_billionths() {
+        let text =
+            "[[budgets]]\nscope = \"key\"\nwindow = \"month\"\nunit = \"usd\"\nlimit = 2.5\n";
+        let config = broker_config::Loader::new().text("mine.toml", text).load().unwrap();
+        let budgets = policy(&config).budgets;
+        let (key, limit) = budgets.first_key_value().unwrap();
+        assert_eq!((key.kind, key.span, key.unit), (ScopeKind::Key, Span::Month, Unit::Usd));
+        assert_eq!((key.name.as_str(), *limit), ("*", 2_500_000_000));
     }
 }

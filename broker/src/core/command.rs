@@ -15,6 +15,7 @@ use super::{
     queue::{Body, Digest, Seq},
     task::Exchange,
     tree::Parent,
+    usage,
 };
 
 /// What the rules need to know of a consultation to route it.
@@ -261,6 +262,7 @@ pub enum Command {
         hash: Option<[u8; 32]>,
     },
     Package(super::package::Command),
+    Usage(Box<usage::Command>),
     /// The state was just loaded: leases and waits run again from now.
     Recovered,
     Projected {
@@ -291,6 +293,7 @@ pub enum Query {
     Agents,
     Tokens,
     Usage,
+    OfUsage(usage::Query),
     Explain(Box<NewConsultation>),
     Message(Sender, MessageId),
     /// The message of this id that an agent works on.
@@ -339,6 +342,7 @@ pub enum Reply {
     Agents(Vec<AgentInfo>),
     Tokens(Vec<TokenInfo>),
     Usage(Vec<ModelUsage>),
+    OfUsage(usage::Reply),
     Explained(RouteExplanation),
     Message(Option<View>),
     Parent(Option<Parent>),

@@ -14,7 +14,7 @@ use super::{
     queue::{Body, Digest, Hold, Line, Seq},
     route::ModelRoute,
     tree::{Branch, Parent, Tree},
-    usage::ModelTotals,
+    usage::{self, ModelTotals},
 };
 
 /// Which message an event is about.
@@ -270,7 +270,7 @@ pub enum Event {
         at: WallTime,
         route: ModelRoute,
     },
-    /// What one model has used, from now on.
+    /// What one model has used, from now on: as it was told before every call was.
     UsageChanged {
         model: ModelName,
         at: WallTime,
@@ -305,6 +305,7 @@ pub enum Event {
     },
     Session(Box<super::session::Event>),
     Package(Box<super::package::Event>),
+    Usage(usage::Event),
 }
 
 impl Event {
@@ -337,7 +338,8 @@ impl Event {
             | Self::ContentStored { .. }
             | Self::ContentForgotten { .. }
             | Self::Session(_)
-            | Self::Package(_) => None,
+            | Self::Package(_)
+            | Self::Usage(_) => None,
         }
     }
 
@@ -368,7 +370,8 @@ impl Event {
             | Self::TokenChanged { .. }
             | Self::RoleKnown { .. }
             | Self::TreeChanged { .. }
-            | Self::ContentForgotten { .. } => Vec::new(),
+            | Self::ContentForgotten { .. }
+            | Self::Usage(_) => Vec::new(),
             Self::Session(event) => event.bodies(),
             Self::Package(event) => event.body().into_iter().collect(),
         }
@@ -463,6 +466,11 @@ pub enum Note {
     TookTurn {
         queue: Recipient,
         link: LinkId,
+    },
+    /// When time alone may change a level.
+    LookAtUsage {
+        subject: usage::Subject,
+        at: Option<WallTime>,
     },
     /// Something of this request is still alive.
     TreeLives {

@@ -62,12 +62,13 @@ impl State {
     /// A namespace in which nothing has happened yet.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
+        let usage = usage::State::new(&policy);
         Self {
             policy,
             queue: queue::State::default(),
             route: route::State::default(),
             agent: agent::State::default(),
-            usage: usage::State::default(),
+            usage,
             tree: tree::State::default(),
             task: task::State::default(),
             session: session::State::default(),
@@ -81,6 +82,9 @@ impl State {
         self.route.note(note);
         self.agent.note(note);
         self.tree.note(note);
+        if let Note::LookAtUsage { subject, at } = note {
+            self.usage.look_at(subject, *at);
+        }
     }
 }
 
@@ -120,6 +124,7 @@ pub fn next_deadline(state: &State, now: Now) -> Option<BootTime> {
         state.route.next_deadline(now),
         state.agent.next_deadline(),
         state.tree.next_deadline(now),
+        state.usage.next_deadline(now),
     ]
     .into_iter()
     .flatten()

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use broker_proto::ModelName;
 
+use super::usage::Budgets;
+
 /// Settings of the rules. Times, counts and bytes as the configuration's manual describes them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -26,6 +28,7 @@ pub struct Policy {
     pub dead_letter_bytes: u64,
     pub routing: Routing,
     pub thresholds: Thresholds,
+    pub budgets: Budgets,
 }
 
 /// What one request may lead to (I-36).
@@ -74,12 +77,45 @@ pub struct Routing {
     pub min_output_tokens: u32,
 }
 
-/// Shares of a limit, in percent, at which a level begins.
+/// When usage becomes a level. Shares are percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
     pub warning: u8,
     pub critical: u8,
     pub exhausted: u8,
+    /// So far below its threshold a level is left again.
+    pub margin: u8,
+    /// Of the model's own window.
+    pub session_warning: u8,
+    pub session_switch: u8,
+    pub rate_limits: u32,
+    pub rate_limit_window: Duration,
+    pub slow_replies: u32,
+    pub slow_after: Duration,
+    pub error_rate: u8,
+    pub error_calls: u32,
+    pub error_min: u32,
+}
+
+/// As shipped; a test compares it with the configuration.
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            warning: 70,
+            critical: 85,
+            exhausted: 100,
+            margin: 5,
+            session_warning: 75,
+            session_switch: 90,
+            rate_limits: 3,
+            rate_limit_window: Duration::from_secs(60),
+            slow_replies: 5,
+            slow_after: Duration::from_secs(10),
+            error_rate: 30,
+            error_calls: 20,
+            error_min: 10,
+        }
+    }
 }
 
 /// What routing and display need to know of a model.
@@ -103,6 +139,8 @@ pub struct Model {
     pub is_simulated: bool,
     /// Models of one account share its credit and its key.
     pub account: String,
+    /// The name of the variable that holds its key; its account where it has none.
+    pub key: String,
     /// Models of one family share a rate limit.
     pub family: String,
 }

@@ -69,6 +69,10 @@ pub enum Refusal {
     UnknownToken(String),
     #[error(transparent)]
     Session(#[from] super::session::Refusal),
+    #[error(transparent)]
+    Policy(#[from] super::usage::Invalid),
+    #[error("nothing was ever counted for session `{0}`")]
+    UncountedSession(String),
     #[error("link {0} is not open")]
     LinkClosed(u64),
     #[error(transparent)]

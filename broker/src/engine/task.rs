@@ -20,7 +20,7 @@ use super::{
     recover,
 };
 use crate::{
-    core::{self, Command, Effect, Event, Reply, State},
+    core::{self, Command, Effect, Event, Reply, State, usage},
     journal::{
         AppendError, Batch, BatchNo, Content, MAX_BATCH_BYTES, MAX_EVENTS, Record, Why, Writer,
         record,
@@ -470,12 +470,28 @@ impl Decider {
             Event::Finished(done) => {
                 debug!(message = %done.subject.id, state = done.state.as_str(), "message finished");
             }
+            Event::Usage(usage::Event::LevelChanged(change)) => log_level(change),
             other => {
                 if let Some(subject) = other.subject() {
                     debug!(message = %subject.id, event = name(other), "decided");
                 }
             }
         }
+    }
+}
+
+/// A level that rises is for whoever watches the log.
+fn log_level(change: &usage::Change) {
+    let (scope, reason) = (change.subject.scope(), change.reason.as_str());
+    let (from, to) = (change.from.as_str(), change.to.as_str());
+    let action = change.action.as_str();
+    if change.to > change.from {
+        warn!(%scope, from, to, action, reason, "level rose");
+    } else {
+        info!(%scope, from, to, action, reason, "level changed");
+    }
+    for call in &change.diagnosis {
+        warn!(%scope, call, "a call went wrong");
     }
 }
 
@@ -540,6 +556,7 @@ fn name(event: &Event) -> &'static str {
         Event::Finished(_) => "finished",
         Event::RouteChanged { .. } => "route_changed",
         Event::UsageChanged { .. } => "usage_changed",
+        Event::Usage(_) => "usage",
         Event::TokenChanged { .. } => "token_changed",
         Event::ContentStored { .. } => "content_stored",
         Event::ContentForgotten { .. } => "content_forgotten",

@@ -5,6 +5,7 @@
 
 mod package;
 mod session;
+mod usage;
 
 use std::time::Duration;
 
@@ -675,6 +676,7 @@ pub fn encode(event: &Event) -> Record {
             };
             (kind::USAGE_CHANGED, record.encode_to_vec())
         }
+        Event::Usage(event) => usage::write(event),
         Event::TokenChanged { agent, at, hash } => {
             let hash = hash.map(|hash| hash.to_vec());
             let record = TokenRecord { agent: agent.to_string(), at: at.0, hash };
@@ -714,7 +716,8 @@ pub fn decode(record: &Record) -> Result<Option<Event>, RecordError> {
     if record.kind == super::CLAIMED {
         return Ok(None);
     }
-    let is_known = kind::ALL.contains(&record.kind) || package::KINDS.contains(&record.kind);
+    let kinds = [kind::ALL, &package::KINDS, usage::ALL];
+    let is_known = kinds.iter().any(|kinds| kinds.contains(&record.kind));
     if record.version != VERSION || !is_known {
         return Err(RecordError::TooNew { kind: record.kind, version: record.version });
     }
@@ -919,6 +922,7 @@ fn read(record: &Record) -> Option<Event> {
                 }),
             }
         }
+        kind if usage::ALL.contains(&kind) => Event::Usage(usage::read(kind, body)?),
         kind::TOKEN_CHANGED => {
             let record = TokenRecord::decode(body).ok()?;
             let hash = match record.hash {

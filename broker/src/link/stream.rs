@@ -554,7 +554,7 @@ impl LinkTask {
             }
             Up::Progress { lease, .. } => self.renew(&[lease]).await,
             Up::Usage { model, usage, limits, .. } => {
-                let limits = bound::limits(limits);
+                let (limits, usage) = (bound::limits(limits), usage.believable());
                 engine.tell(Command::Report { model, usage, limits, failure: None }).await;
             }
             Up::Send(message) => {

@@ -10,7 +10,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use broker_proto::{MessageId, MessageState, MessageType, Recipient, TaskState, WallTime};
 
-use super::{Error, package, session, sum};
+use super::{
+    Error, package, session, sum,
+    usage::{Counted, Facts},
+};
 use crate::{
     core::{
         self, Accepted, Event, Subject,
@@ -27,9 +30,9 @@ pub(super) const ACCEPTED: i32 = 0;
 #[derive(Debug, Default)]
 struct Changes {
     messages: BTreeMap<u64, Change>,
-    /// `None`: it is no more.
-    facts: BTreeMap<String, Option<Record>>,
     sessions: session::Changes,
+    facts: Facts,
+    counted: Counted,
     newest: WallTime,
 }
 
@@ -81,7 +84,8 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
         }
     }
     let transaction = connection.transaction()?;
-    let Changes { messages, facts, sessions, newest } = changes;
+    let Changes { messages, mut facts, sessions, counted, newest } = changes;
+    counted.write(&transaction, &mut facts)?;
     let accepted = messages.iter().filter(|(_, change)| change.accepted.is_some());
     let last_seq = accepted.map(|(seq, _)| *seq).max().unwrap_or(0);
     let mut counters = BTreeMap::<(String, i32), i64>::new();
@@ -246,7 +250,11 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
         }
         Event::RoleKnown { role, .. } => fact(changes, format!("role/{role}"), step.record),
         Event::RouteChanged { model, .. } => fact(changes, format!("route/{model}"), step.record),
-        Event::UsageChanged { model, .. } => fact(changes, format!("usage/{model}"), step.record),
+        event @ Event::UsageChanged { .. } => changes.counted.totals(event),
+        Event::Usage(event) => {
+            let place = (step.batch, step.place);
+            changes.counted.fold(&mut changes.facts, place, step.record, event);
+        }
         Event::TokenChanged { agent, .. } => fact(changes, format!("token/{agent}"), step.record),
         Event::ContentStored { hash, .. } => fact(changes, content_subject(hash), step.record),
         Event::ContentForgotten { hash, .. } => {
@@ -470,6 +478,7 @@ fn time_of(event: &Event) -> WallTime {
         | Event::ContentStored { at, .. }
         | Event::ContentForgotten { at, .. } => *at,
         Event::Package(event) => event.at(),
+        Event::Usage(event) => event.at(),
     }
 }
 

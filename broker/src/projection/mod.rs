@@ -12,6 +12,7 @@ mod schema;
 mod session;
 mod sum;
 mod trials;
+mod usage;
 mod worker;
 
 use std::{
@@ -33,6 +34,7 @@ pub use read::{Filter, LetterFilter, Living, Page, Row, Step, Window};
 pub use session::{StoredEntry, StoredVersion, Wanted as WantedEntries};
 
 use crate::journal::{BatchNo, Frame, Journal, JournalId, ReadError, Until, record::RecordError};
+pub use usage::{LedgerPage, LedgerPlace};
 use worker::Worker;
 
 /// A transaction takes no further frame from so many records on.

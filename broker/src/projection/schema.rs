@@ -6,7 +6,7 @@ use super::{Error, sum};
 use crate::journal::{BatchNo, JournalId};
 
 /// Rises when the tables change; rows of another version are folded anew.
-const VERSION: i64 = 9;
+const VERSION: i64 = 10;
 
 const TABLES: &str = "
     -- One row: whose rows these are, how far they go, the highest broker time and number among them, and what proves
@@ -107,6 +107,22 @@ const TABLES: &str = "
         record BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX sessions_by_change ON sessions (changed_at, id);
+    -- One row for each call, by its place in the journal; `record` is as the journal has it.
+    CREATE TABLE ledger (
+        batch INTEGER NOT NULL,
+        place INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        model TEXT NOT NULL,
+        key TEXT NOT NULL,
+        session TEXT,
+        agent TEXT,
+        message BLOB,
+        outcome TEXT NOT NULL,
+        kind INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        record BLOB NOT NULL,
+        PRIMARY KEY (batch, place)
+    ) WITHOUT ROWID;
     -- A restart loads what lives, and the dead, who may live again. What comes is summed by the fold.
     CREATE TRIGGER message_changed AFTER UPDATE ON messages BEGIN
         UPDATE mark SET sum = (sum + 1099511627776
@@ -142,7 +158,7 @@ pub(super) fn prepare(connection: &mut Connection, journal: JournalId) -> Result
     }
     let transaction = connection.transaction()?;
     let tables = ["mark", "messages", "senders", "counters", "events", "numbers", "facts"];
-    for table in tables.into_iter().chain(["entries", "versions", "sessions"]) {
+    for table in tables.into_iter().chain(["entries", "versions", "sessions", "ledger"]) {
         transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
     }
     transaction.execute_batch(TABLES)?;

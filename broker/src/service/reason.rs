@@ -46,6 +46,8 @@ reasons! {
     UNKNOWN_TOKEN = NotFound, false;
     UNKNOWN_SESSION = NotFound, false;
     UNKNOWN_POINT = NotFound, false;
+    UNCOUNTED_SESSION = NotFound, false;
+    INVALID_POLICY = InvalidArgument, false;
     ID_REUSED = AlreadyExists, false;
     SESSION_EXISTS = AlreadyExists, false;
     SESSION_CONFLICT = Aborted, false;

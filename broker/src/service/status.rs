@@ -56,6 +56,8 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
         Refusal::LeaseLost(_) => reason::LEASE_LOST.status(text),
         Refusal::UnknownToken(_) => reason::UNKNOWN_TOKEN.status(text),
         Refusal::Session(refused) => session_refusal(refused),
+        Refusal::Policy(_) => reason::INVALID_POLICY.status(text),
+        Refusal::UncountedSession(_) => reason::UNCOUNTED_SESSION.status(text),
         Refusal::LinkClosed(_) => reason::LINK_CLOSED.status(text),
         Refusal::Package(refusal) => package_refusal(refusal, text),
     }

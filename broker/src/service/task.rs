@@ -272,6 +272,7 @@ impl Life {
             | Event::RoleKnown { .. }
             | Event::RouteChanged { .. }
             | Event::UsageChanged { .. }
+            | Event::Usage(_)
             | Event::TreeChanged { .. }
             | Event::TokenChanged { .. }
             | Event::ContentStored { .. }

@@ -2,7 +2,7 @@
 
 use broker_proto::{AgentName, MessageState, ModelName, Recipient, WallTime};
 
-use crate::core::{Event, Subject, package, session};
+use crate::core::{Event, Subject, package, session, usage};
 
 /// One event in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 31] = [
+pub(super) const KINDS: [&str; 34] = [
     "accepted",
     "routed",
     "held",
@@ -40,6 +40,9 @@ pub(super) const KINDS: [&str; 31] = [
     "model_available",
     "model_unavailable",
     "usage_changed",
+    "level_changed",
+    "usage_policy_set",
+    "usage_reset",
     "token_created",
     "token_revoked",
     "role_known",
@@ -176,6 +179,7 @@ pub(super) fn told(event: &Event) -> Option<Told> {
             let detail = format!("{} calls, {} failed", totals.calls, totals.failures);
             Told::new("usage_changed", *at, detail).model(Some(model))
         }
+        Event::Usage(event) => return told_of_usage(event),
         Event::TokenChanged { agent, at, hash } => {
             let kind = if hash.is_some() { "token_created" } else { "token_revoked" };
             Told::new(kind, *at, agent.as_str()).agent(Some(agent))
@@ -219,6 +223,57 @@ fn package(event: &package::Event) -> Option<Told> {
         }
         // Bookkeeping.
         package::Event::Forgotten { .. } => return None,
+    })
+}
+
+fn told_of_usage(event: &usage::Event) -> Option<Told> {
+    Some(match event {
+        usage::Event::Counted(call) => {
+            let ended = match call.ended {
+                usage::Ended::Unknown => "",
+                usage::Ended::Done => ": done",
+                usage::Ended::Failed(class) => &format!(": {}", class.as_str()),
+            };
+            let tokens = usage::tokens(call.usage);
+            let detail = format!("{}{ended}, {tokens} tokens", call.source.as_str());
+            let told = Told::new("usage_changed", call.at, detail).model(Some(&call.model));
+            told.agent(call.agent.as_ref())
+        }
+        usage::Event::LevelChanged(change) => {
+            let mut detail = format!(
+                "{}: {} -> {}, {}",
+                change.subject.scope(),
+                change.from.as_str(),
+                change.to.as_str(),
+                change.reason
+            );
+            if change.action != usage::Action::None {
+                detail.push_str(&format!("; {}", change.action.as_str()));
+            }
+            if !change.diagnosis.is_empty() {
+                detail.push_str(&format!("; calls: {}", change.diagnosis.join(", ")));
+            }
+            Told::new("level_changed", change.at, detail).model(change.model.as_ref())
+        }
+        usage::Event::PolicySet { at, overrides } => {
+            let set: Vec<String> =
+                overrides.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            Told::new("usage_policy_set", *at, set.join(", "))
+        }
+        usage::Event::Reset { scope, at } => {
+            let told = Told::new("usage_reset", *at, scope.to_string());
+            match scope {
+                usage::Scope::Model(model) => told.model(Some(model)),
+                _ => told,
+            }
+        }
+        // Counts and reservations are no step in anybody's life.
+        usage::Event::Grew { .. }
+        | usage::Event::Said(_)
+        | usage::Event::Forgotten { .. }
+        | usage::Event::Metered { .. }
+        | usage::Event::Reserved(_)
+        | usage::Event::Released { .. } => return None,
     })
 }
 

@@ -5,6 +5,7 @@
 mod common;
 mod consult;
 mod event;
+mod ledger;
 mod link;
 mod message;
 mod package;

@@ -4,3 +4,4 @@ mod bad_field;
 mod round_trip;
 mod sample;
 mod stored;
+mod usage;

@@ -66,4 +66,8 @@ pub use task::{
     ResultType, TaskChange, TaskDetail, TaskExchange, TaskInfo, TaskInput, TaskSpec, TaskState,
 };
 pub use time::WallTime;
-pub use usage::{ModelUsage, Provenance, RateLimit, Usage, UsageWindow};
+pub use usage::{
+    CountedWindow, LedgerFilter, LedgerLine, LevelChange, LimitForecast, ModelUsage, Provenance,
+    RateLimit, ScopeUsage, SessionUsage, Usage, UsageBurn, UsageLevel, UsageRecord, UsageSetting,
+    UsageSignals, UsageStatus, UsageWindow,
+};

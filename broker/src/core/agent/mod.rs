@@ -271,7 +271,8 @@ impl State {
             | Note::Projected { .. }
             | Note::Probing { .. }
             | Note::Sweep { .. }
-            | Note::TreeLives { .. } => {}
+            | Note::TreeLives { .. }
+            | Note::LookAtUsage { .. } => {}
         }
     }
 }

@@ -28,9 +28,25 @@ impl Run<'_> {
                 }
                 return;
             };
-            self.lease(seq, link, queue);
+            // What was free when it was routed may be reserved by now.
+            if self.is_short(seq) {
+                self.route_anew(seq);
+            } else {
+                self.lease(seq, link, queue);
+            }
         }
         self.note(&Note::Unserved { queue: queue.clone(), is_due: true });
+    }
+
+    fn is_short(&self, seq: Seq) -> bool {
+        let model = self.state.queue.get(seq).and_then(Message::model);
+        model.and_then(|model| self.model(model)).is_some_and(|m| self.afford(seq, m).is_err())
+    }
+
+    fn route_anew(&mut self, seq: Seq) {
+        let message = self.state.queue.get(seq).and_then(|message| message.consultation.as_ref());
+        let Some(candidate) = message.map(|consultation| consultation.candidate) else { return };
+        self.route(seq, candidate, "its budget is reserved");
     }
 
     fn next_lease(&self, queue: &Recipient) -> Option<(Seq, LinkId)> {
@@ -103,7 +119,7 @@ impl Run<'_> {
             }
             _ => None,
         };
-        let delivered = Delivered {
+        let mut delivered = Delivered {
             link,
             seq,
             id: message.id,
@@ -119,6 +135,10 @@ impl Run<'_> {
         };
         let to = agent.clone();
         self.event(Event::Leased { subject, at: self.now.wall, epoch, agent, instance, pulled });
+        if let Some(most) = model.as_ref().and_then(|model| self.reserve(seq, model)) {
+            delivered.max_output_tokens =
+                Some(delivered.max_output_tokens.unwrap_or(most).min(most));
+        }
         let boot = self.now.boot;
         self.note(&Note::LeaseRuns {
             seq,

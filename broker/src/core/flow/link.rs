@@ -237,6 +237,8 @@ impl Run<'_> {
         for recipient in recipients {
             self.unpark(&recipient);
         }
+        // What time has changed while no broker ran, and what a new configuration says.
+        self.assess_all();
     }
 
     fn is_stranded(&self, seq: Seq) -> bool {

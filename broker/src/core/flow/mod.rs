@@ -16,6 +16,8 @@ mod session;
 mod settle;
 mod task;
 mod tree;
+mod usage;
+mod usage_query;
 
 use broker_proto::ModelName;
 
@@ -102,6 +104,7 @@ impl<'a> Run<'a> {
             Command::Session(command) => self.session(*command),
             Command::SetToken { agent, hash } => self.set_token(agent, hash),
             Command::Package(command) => self.package(command),
+            Command::Usage(command) => self.of_usage(*command),
             Command::Recovered => {
                 self.recovered();
                 Ok(Reply::None)
@@ -120,7 +123,11 @@ impl<'a> Run<'a> {
 
     fn event(&mut self, event: Event) {
         apply(self.state, &event);
+        let leased = self.state.usage.is_reserving().then(|| Self::ends_lease(&event)).flatten();
         self.events.push(event);
+        if let Some(seq) = leased {
+            self.release_budget(seq);
+        }
     }
 
     fn note(&mut self, note: &Note) {
@@ -142,6 +149,8 @@ impl<'a> Run<'a> {
                 self.end_abandoned(seq);
             } else if let Some(seq) = self.state.queue.awake(self.now) {
                 self.wake(seq);
+            } else if let Some(subject) = self.state.usage.due(self.now).cloned() {
+                self.assess(&subject);
             } else if let Some(root) = self.state.tree.idle(self.now) {
                 self.look_at_tree(root);
             } else {

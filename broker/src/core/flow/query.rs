@@ -1,16 +1,16 @@
 //! Questions about the state; they change nothing.
 
 use broker_proto::{
-    AgentInfo, Candidate, ModelInfo, ModelUsage, Recipient, RouteExplanation, TokenInfo, WallTime,
+    AgentInfo, Candidate, ModelInfo, Recipient, RouteExplanation, TokenInfo, UsageLevel, WallTime,
 };
 
-use super::Run;
+use super::{Run, usage_query::level_info};
 use crate::core::{
     Holder, NewConsultation, Query, Reply, View,
     policy::Model,
     queue::Seq,
     route::{self, Bounds, Choice, Gate, Judgement, Needs, Presence},
-    usage::{Level, cost},
+    usage::{Level, Subject, cost},
 };
 
 impl Run<'_> {
@@ -27,7 +27,10 @@ impl Run<'_> {
                     };
                 Reply::Tokens(self.state.agent.tokens().map(info).collect())
             }
-            Query::Usage => Reply::Usage(self.in_order().map(|model| self.usage(model)).collect()),
+            Query::Usage => {
+                Reply::Usage(self.in_order().map(|model| self.model_usage(model)).collect())
+            }
+            Query::OfUsage(query) => self.usage_query(query),
             Query::Explain(new) => Reply::Explained(self.explain(&new)),
             Query::Token(hash) => {
                 let owner = self.state.agent.tokens().find(|(_, token)| token.hash == hash);
@@ -56,32 +59,35 @@ impl Run<'_> {
     }
 
     /// The models as the configuration lists them.
-    fn in_order(&self) -> impl Iterator<Item = &Model> {
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Model> {
         let mut models: Vec<&Model> = self.state.policy.models.values().collect();
         models.sort_by_key(|model| model.place);
         models.into_iter()
     }
 
-    /// The level of a model and why: routing's word first, then its windows.
-    fn level(&self, model: &Model) -> (Level, String, Option<WallTime>) {
+    /// The level of a model, and until when routing does not call it; routing's word on why comes first.
+    pub(super) fn shown_level(&self, model: &Model) -> (UsageLevel, Option<WallTime>) {
+        let held = self.state.usage.level(&Subject::Model(model.name.clone()));
+        let mut level = level_info(&held);
         let shut = self.state.route.shut(&model.name);
         let gate = self.state.route.gate(&model.name, self.now);
-        if let (Some(shut), Gate::Shut | Gate::Probing(_) | Gate::Due) = (shut, gate) {
-            let level = if shut.class.is_limit() { Level::Exhausted } else { Level::Healthy };
-            let tried =
-                if gate == Gate::Shut { "" } else { "; tried again with the next question" };
-            return (level, format!("{}{tried}", shut.reason), shut.until);
+        let (Some(shut), Gate::Shut | Gate::Probing(_) | Gate::Due) = (shut, gate) else {
+            return (level, None);
+        };
+        let tried = if gate == Gate::Shut { "" } else { "; tried again with the next question" };
+        // Signals and windows say more than that it is not called now.
+        if held.level == Level::Healthy || held.cause == "refused" {
+            level.reason = format!("{}{tried}", shut.reason);
         }
-        let totals = self.state.usage.get(&model.name);
-        let (level, reason) = totals.level(self.state.policy.thresholds, self.now.wall);
-        (level, reason, None)
+        (level, shut.until)
     }
 
     fn model_info(&self, model: &Model) -> ModelInfo {
         let queue = Recipient::Model(model.name.clone());
         let (ready, leased, _) = self.state.queue.load(&queue);
         let agents = self.state.agent.serving(&queue);
-        let (level, mut reason, unavailable_until) = self.level(model);
+        let (level, unavailable_until) = self.shown_level(model);
+        let mut reason = level.reason;
         if reason.is_empty() {
             reason = self.standstill(&queue).unwrap_or_default().into();
         }
@@ -93,7 +99,7 @@ impl Run<'_> {
             provider: model.provider.clone(),
             id: model.id.clone(),
             context_window: model.context_window,
-            level: level.as_str().into(),
+            level: level.level,
             reason,
             is_simulated: model.is_simulated,
             is_degraded: model.is_degraded,
@@ -112,23 +118,6 @@ impl Run<'_> {
             return Some("the broker is being drained");
         }
         self.state.queue.is_paused(queue).then_some("its queue is paused")
-    }
-
-    fn usage(&self, model: &Model) -> ModelUsage {
-        let totals = self.state.usage.get(&model.name);
-        let (level, reason, unavailable_until) = self.level(model);
-        ModelUsage {
-            model: model.name.clone(),
-            level: level.as_str().into(),
-            reason,
-            windows: totals.windows(self.now.wall),
-            total: totals.usage,
-            calls: totals.calls,
-            failures: totals.failures,
-            cost_usd: totals.known_cost(),
-            unavailable_until,
-            is_simulated: model.is_simulated,
-        }
     }
 
     fn agents(&self) -> Vec<AgentInfo> {

@@ -131,7 +131,13 @@ impl Run<'_> {
         if judged.verdict == route::Judgement::UnderProbe && !is_under_way {
             return Judged { verdict: route::Judgement::Probe, reason: String::new() };
         }
-        judged
+        match (&judged.verdict, self.afford(seq, model)) {
+            (route::Judgement::Unfit(_) | route::Judgement::Shut { .. }, _) | (_, Ok(_)) => judged,
+            (_, Err(short)) => {
+                let verdict = route::Judgement::Unfit(FailureClass::Budget);
+                Judged { verdict, reason: short.words }
+            }
+        }
     }
 
     pub(super) fn presence(&self, model: &ModelName) -> Presence {
@@ -245,6 +251,7 @@ impl Run<'_> {
             let was_available = self.state.route.shut(&model).is_none();
             let at = self.now.wall;
             self.event(Event::RouteChanged { model: model.clone(), at, route });
+            self.assess_model(&model);
             if is_available && !was_available {
                 self.dispatch(&Recipient::Model(model.clone()));
             }
@@ -331,9 +338,9 @@ impl Run<'_> {
                 Some(Answered { attempt, stop_reason, model })
             });
             let mut summary = consultation.summary(subject.id, answered);
-            if let Some(attempt) = cut_short {
+            if let Some(attempt) = &cut_short {
                 summary.cost_usd = summary.cost_usd.zip(attempt.cost_usd).map(|(a, b)| a + b);
-                summary.attempts.push(attempt);
+                summary.attempts.push(attempt.clone());
             }
             for passed in passed_over {
                 if summary.passed_over.iter().all(|before| before.model != passed.model)
@@ -344,6 +351,9 @@ impl Run<'_> {
             }
             summary
         });
+        if let Some(attempt) = cut_short {
+            self.count_unsettled(seq, &attempt);
+        }
         let at = self.now.wall;
         self.event(Event::Finished(Box::new(Finished {
             subject,
@@ -406,18 +416,5 @@ impl Run<'_> {
         }
         self.note(&Note::Probing { model: model.clone(), seq: None });
         self.note(&Note::Sweep { model: model.clone(), is_due: true });
-    }
-
-    /// Counts one call's figures towards its model.
-    pub(super) fn count(
-        &mut self,
-        model: &ModelName,
-        usage: Usage,
-        cost: Option<f64>,
-        failed: bool,
-        limits: &[broker_proto::RateLimit],
-    ) {
-        let totals = Box::new(self.state.usage.get(model).with(usage, cost, failed, limits));
-        self.event(Event::UsageChanged { model: model.clone(), at: self.now.wall, totals });
     }
 }

@@ -103,11 +103,12 @@ impl Run<'_> {
             return;
         };
         let Some(policy) = self.model(&model) else { return };
-        let cost = usage::cost(policy.prices, figures.usage);
         let mut effects =
             route::consequences(&self.state.route, &self.state.policy, policy, None, self.now);
         self.drop_stale(&model, Some(seq), &mut effects);
-        self.count(&model, figures.usage, cost, false, &figures.limits);
+        if let Some(attempt) = self.attempt(seq, None, figures) {
+            self.count_attempt(seq, &attempt, &figures.limits);
+        }
         self.reroute(effects);
     }
 
@@ -163,11 +164,13 @@ impl Run<'_> {
         }
         let Some(attempt) = self.attempt(seq, Some(failure.clone()), figures) else { return };
         let model = attempt.model.clone();
-        let cost = attempt.cost_usd;
         let at = self.now.wall;
-        self.event(Event::AttemptFailed { subject, at, attempt: Box::new(attempt), shown });
-        if failure.class != FailureClass::AgentLost {
-            self.count(&model, figures.usage, cost, true, &figures.limits);
+        let told = Box::new(attempt.clone());
+        self.event(Event::AttemptFailed { subject, at, attempt: told, shown });
+        if failure.class == FailureClass::AgentLost {
+            self.count_unsettled(seq, &attempt);
+        } else {
+            self.count_attempt(seq, &attempt, &figures.limits);
         }
         if let Some(policy) = self.model(&model) {
             let mut effects = route::consequences(
@@ -287,7 +290,9 @@ impl Run<'_> {
         let Some(message) = self.state.queue.get(seq) else { return };
         let (subject, at) = (message.subject(), self.now.wall);
         if let Some(attempt) = attempt {
-            self.event(Event::AttemptFailed { subject, at, attempt, shown });
+            let told = attempt.clone();
+            self.event(Event::AttemptFailed { subject, at, attempt: told, shown });
+            self.count_unsettled(seq, &attempt);
         }
     }
 
@@ -439,7 +444,6 @@ impl Run<'_> {
             let given = model.to_string();
             return Err(Refusal::UnknownModel { given, nearest: Vec::new() });
         };
-        let cost = usage::cost(policy.prices, usage);
         let effects = failure.map(|failure| {
             route::consequences(
                 &self.state.route,
@@ -449,7 +453,7 @@ impl Run<'_> {
                 self.now,
             )
         });
-        self.count(model, usage, cost, failure.is_some(), limits);
+        self.count_report(model, usage, limits, failure.map(|failure| failure.class));
         if let Some(mut effects) = effects {
             self.drop_stale(model, None, &mut effects);
             self.reroute(effects);

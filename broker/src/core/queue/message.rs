@@ -122,6 +122,7 @@ pub struct Lease {
 #[derive(Debug)]
 pub struct Consultation {
     pub asked: ModelName,
+    pub session: Option<Box<str>>,
     pub options: AskOptions,
     pub prompt_bytes: u64,
     pub needs_vision: bool,
@@ -146,6 +147,7 @@ impl Message {
         let consultation = accepted.consultation.as_ref().map(|new| {
             Box::new(Consultation {
                 asked: new.asked.clone(),
+                session: accepted.session.as_deref().map(Into::into),
                 options: new.options.clone(),
                 prompt_bytes: new.prompt_bytes,
                 needs_vision: new.needs_vision,

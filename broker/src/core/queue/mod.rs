@@ -435,6 +435,7 @@ impl State {
             | Event::ContentForgotten { .. }
             | Event::Session(_)
             | Event::Package(_)
+            | Event::Usage(_)
             // Its steps are applied, one by one.
             | Event::FannedOut(_) => {}
         }
@@ -502,6 +503,7 @@ impl State {
             | Note::Probing { .. }
             | Note::Sweep { .. }
             | Note::TreeLives { .. }
+            | Note::LookAtUsage { .. }
             | Note::ToldAbsent { .. } => {}
         }
     }

@@ -121,6 +121,7 @@ impl State {
             | Note::LeaseRuns { .. }
             | Note::WaitRuns { .. }
             | Note::TreeLives { .. }
+            | Note::LookAtUsage { .. }
             | Note::Orphaned { .. }
             | Note::Unserved { .. }
             | Note::TooSmall { .. }

@@ -61,12 +61,13 @@ fn candidate(name: &str, account: &str, context_window: u64, chain: &[&str]) -> 
         is_degraded: false,
         is_simulated: false,
         account: account.into(),
+        key: account.to_uppercase(),
         family: name.into(),
     }
 }
 
 /// `opus -> sonnet -> gpt-4o -> local`, with the settings as shipped.
-pub(super) fn policy() -> Policy {
+pub(in crate::core) fn policy() -> Policy {
     let free = Prices { input: 0.0, output: 0.0, cache_read: 0.0, cache_write: 0.0 };
     let models = [
         candidate("opus", "anthropic", 200_000, &["opus", "sonnet", "gpt-4o", "local"]),
@@ -105,7 +106,8 @@ pub(super) fn policy() -> Policy {
             agent_grace: GRACE,
             min_output_tokens: 16,
         },
-        thresholds: Thresholds { warning: 70, critical: 85, exhausted: 100 },
+        thresholds: Thresholds::default(),
+        budgets: crate::core::usage::Budgets::new(),
     }
 }
 

@@ -1,233 +1,403 @@
-//! Usage: what each model has used, what it has left, and which level that is.
+//! Usage: what was used of what, what is left, and which level that is. No model is asked for any of it.
+//!
+//! Every call is counted in a meter for the namespace, its key, its model and its session. Levels come from the limits
+//! and signals of a meter (`cause`), budgets are held against it before a call (`budget`).
+//!
+//! Invariant: meters change by events alone, so that the rows of a restart are folded by the same code (`meter`).
 
-use std::collections::BTreeMap;
+mod budget;
+mod cause;
+mod command;
+mod event;
+mod forecast;
+mod level;
+mod meter;
+mod price;
+mod scope;
+mod settings;
+mod signal;
+mod totals;
+mod window;
 
-use broker_proto::{FailureClass, ModelName, RateLimit, Usage, UsageWindow, WallTime};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Event,
-    policy::{Prices, Thresholds},
-};
+use broker_proto::{ModelName, WallTime};
 
-/// How near a limit is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Healthy,
-    Warning,
-    Critical,
-    Exhausted,
-}
+use super::{BootTime, Now, Policy, queue::Seq};
 
-impl Level {
-    /// The level's word, as people and scripts read it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "HEALTHY",
-            Self::Warning => "WARNING",
-            Self::Critical => "CRITICAL",
-            Self::Exhausted => "EXHAUSTED",
-        }
-    }
-}
+pub use budget::{BudgetKey, Budgets, Reservations, Short, Wanted};
+pub use cause::{Cause, Held, Kind, highest};
+pub use command::{Command, Query, Record, Reply};
+pub use event::{Call, Change, Event, Reservation, Said, Source, Subject, scopes};
+pub use forecast::{Burn, FirstSeen, Recent, burn_of, reached_at};
+pub use level::{Action, Level};
+pub use meter::{Meter, SessionFigures};
+pub use price::{Nanos, cost, is_unbilled, tokens};
+pub use scope::{Scope, ScopeKind};
+pub use settings::{Invalid, Rules};
+pub use signal::{Ended, Heard, Readings, Signals};
+pub use totals::{ModelTotals, matters};
+pub use window::{Amount, Span, Unit, Window, Windows};
 
-impl Thresholds {
-    /// The level of `used` of `limit`; a limit of nothing is no limit.
-    #[must_use]
-    pub fn level(&self, used: u64, limit: u64) -> Level {
-        let reached = |percent: u8| {
-            u128::from(used) * 100 >= u128::from(limit) * u128::from(percent) && limit > 0
-        };
-        match () {
-            () if reached(self.exhausted) => Level::Exhausted,
-            () if reached(self.critical) => Level::Critical,
-            () if reached(self.warning) => Level::Warning,
-            () => Level::Healthy,
-        }
-    }
-}
-
-/// Everything one model has used through this broker, and its provider's last word on its limits.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct ModelTotals {
-    pub calls: u64,
-    pub failures: u64,
-    pub usage: Usage,
-    /// USD of the calls whose cost is known.
-    pub cost_usd: f64,
-    /// Calls whose cost is not known.
-    pub unpriced: u64,
-    pub limits: Vec<RateLimit>,
-}
-
-impl ModelTotals {
-    /// These totals and one call more.
-    #[must_use]
-    pub fn with(
-        mut self,
-        usage: Usage,
-        cost: Option<f64>,
-        failed: bool,
-        limits: &[RateLimit],
-    ) -> Self {
-        self.calls += 1;
-        self.failures += u64::from(failed);
-        self.usage = self.usage.plus(usage);
-        match cost {
-            Some(cost) => self.cost_usd += cost,
-            None => self.unpriced += 1,
-        }
-        if !limits.is_empty() {
-            self.limits = limits.to_vec();
-        }
-        self
-    }
-
-    /// USD; `None` when the cost of some call is not known.
-    #[must_use]
-    pub fn known_cost(&self) -> Option<f64> {
-        (self.unpriced == 0).then_some(self.cost_usd)
-    }
-
-    /// The provider's windows that have not been reset since.
-    #[must_use]
-    pub fn windows(&self, now: WallTime) -> Vec<UsageWindow> {
-        let is_current = |limit: &&RateLimit| limit.resets_at.is_none_or(|at| at > now);
-        let window = |limit: &RateLimit| UsageWindow {
-            name: limit.name.clone(),
-            used: limit.limit.zip(limit.remaining).map(|(all, left)| all.saturating_sub(left)),
-            limit: limit.limit,
-            resets_at: limit.resets_at,
-        };
-        self.limits.iter().filter(is_current).map(window).collect()
-    }
-
-    /// The level of the nearest limit that matters. Windows of a minute only delay; they raise no level.
-    #[must_use]
-    pub fn level(&self, thresholds: Thresholds, now: WallTime) -> (Level, String) {
-        let levels = self.windows(now).into_iter().filter(|w| matters(&w.name)).filter_map(|w| {
-            let (used, limit) = (w.used?, w.limit?);
-            Some((thresholds.level(used, limit), format!("{used} of {limit} {}", w.name)))
-        });
-        let highest = levels.max_by_key(|(level, _)| *level);
-        match highest {
-            Some((level, reason)) if level > Level::Healthy => (level, reason),
-            _ => (Level::Healthy, String::new()),
-        }
-    }
-}
-
-/// The windows of subscriptions last hours and days; the other headers speak of a minute's bucket.
-fn matters(window: &str) -> bool {
-    matches!(window, "5h" | "7d")
-}
-
-/// USD of one call; `None` when a price or a count is not known.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-pub fn cost(prices: Option<Prices>, usage: Usage) -> Option<f64> {
-    let prices = prices?;
-    if prices == (Prices { input: 0.0, output: 0.0, cache_read: 0.0, cache_write: 0.0 }) {
-        return Some(0.0);
-    }
-    let dollars = |tokens: u64, price: f64| tokens as f64 * price / 1e6;
-    Some(
-        dollars(usage.input_tokens?, prices.input)
-            + dollars(usage.output_tokens?, prices.output)
-            + dollars(usage.cache_read_tokens.unwrap_or(0), prices.cache_read)
-            + dollars(usage.cache_write_tokens.unwrap_or(0), prices.cache_write),
-    )
-}
-
-/// Whether a provider that failed so has certainly not worked, so that an unknown figure is nothing.
-#[must_use]
-pub fn is_unbilled(class: FailureClass) -> bool {
-    match class {
-        FailureClass::RateLimited
-        | FailureClass::QuotaExhausted
-        | FailureClass::CreditExhausted
-        | FailureClass::ContextTooLong
-        | FailureClass::RequestTooLarge
-        | FailureClass::InvalidRequest
-        | FailureClass::CredentialsRejected
-        | FailureClass::ModelNotFound
-        | FailureClass::Unreachable => true,
-        // These can come in the middle of an answer.
-        FailureClass::Overloaded
-        | FailureClass::ContentRefused
-        | FailureClass::Timeout
-        | FailureClass::Truncated
-        | FailureClass::MalformedReply
-        | FailureClass::AgentLost
-        | FailureClass::Budget
-        | FailureClass::Cancelled
-        | FailureClass::Internal => false,
-    }
-}
+/// Sessions whose figures are kept; past it those go first that were heard of longest ago.
+pub const MOST_SESSIONS: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub struct State {
-    models: BTreeMap<ModelName, ModelTotals>,
+    meters: BTreeMap<Scope, Meter>,
+    /// Every session of `meters`, by when it was heard of last.
+    sessions: BTreeSet<(WallTime, String)>,
+    /// Only what is not healthy.
+    levels: BTreeMap<Subject, Held>,
+    pub(super) reservations: Reservations,
+    overrides: BTreeMap<String, String>,
+    /// What the file says, and what counts.
+    file: Rules,
+    rules: Rules,
+    /// When to look again at what is not healthy; volatile.
+    looks: BTreeSet<(WallTime, Subject)>,
 }
 
 impl State {
     #[must_use]
-    pub fn get(&self, model: &ModelName) -> ModelTotals {
-        self.models.get(model).cloned().unwrap_or_default()
+    pub fn new(policy: &Policy) -> Self {
+        let rules = Rules::of(policy);
+        Self { file: rules.clone(), rules, ..Self::default() }
     }
 
-    pub(super) fn apply(&mut self, event: &Event) {
-        if let Event::UsageChanged { model, totals, .. } = event {
-            self.models.insert(model.clone(), (**totals).clone());
+    /// What counts now.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    #[must_use]
+    pub fn has_budgets(&self) -> bool {
+        !self.rules.budgets.is_empty()
+    }
+
+    /// What the file says.
+    #[must_use]
+    pub fn file(&self) -> &Rules {
+        &self.file
+    }
+
+    #[must_use]
+    pub fn overrides(&self) -> &BTreeMap<String, String> {
+        &self.overrides
+    }
+
+    #[must_use]
+    pub fn meter(&self, scope: &Scope) -> Option<&Meter> {
+        self.meters.get(scope)
+    }
+
+    /// What one model has used.
+    #[must_use]
+    pub fn get(&self, model: &ModelName) -> ModelTotals {
+        let meter = self.meters.get(&Scope::Model(model.clone()));
+        meter.map(|meter| meter.totals.clone()).unwrap_or_default()
+    }
+
+    /// Sessions that anything is known of, those heard of last first.
+    pub fn sessions(&self) -> impl Iterator<Item = &str> {
+        self.sessions.iter().rev().map(|(_, name)| name.as_str())
+    }
+
+    /// A session too many: the one heard of longest ago.
+    #[must_use]
+    pub fn to_forget(&self) -> Option<&str> {
+        let oldest = self.sessions.first().map(|(_, name)| name.as_str());
+        oldest.filter(|_| self.sessions.len() > MOST_SESSIONS)
+    }
+
+    #[must_use]
+    pub fn level(&self, subject: &Subject) -> Held {
+        self.levels.get(subject).cloned().unwrap_or_default()
+    }
+
+    /// Everything that is not healthy.
+    pub fn levels(&self) -> impl Iterator<Item = (&Subject, &Held)> {
+        self.levels.iter()
+    }
+
+    /// What speaks for a model's level: its provider's windows, the budgets it is under, its signals.
+    #[must_use]
+    pub fn causes_of_model(&self, model: &ModelName, key: &str, now: WallTime) -> Vec<Cause> {
+        let (rules, held) = (self.rules(), self.level(&Subject::Model(model.clone())));
+        let thresholds = &rules.thresholds;
+        let scopes = scopes(model, key, None);
+        let mut causes = self.of_budgets(rules, &scopes, &held, now);
+        if let Some(meter) = self.meter(&Scope::Model(model.clone())) {
+            causes.extend(cause::of_provider(meter, thresholds, &held, now));
+            causes.extend(cause::of_signals(meter, thresholds, &held, now));
         }
+        causes
+    }
+
+    /// What speaks for a session's level: its share of its model's `window`, and the budgets it is under.
+    #[must_use]
+    pub fn causes_of_session(
+        &self,
+        session: &str,
+        window: Option<u64>,
+        now: WallTime,
+    ) -> Vec<Cause> {
+        let (rules, held) = (self.rules(), self.level(&Subject::Session(session.to_owned())));
+        let scope = Scope::Session(session.to_owned());
+        let mut causes = self.of_budgets(rules, &[scope], &held, now);
+        let thresholds = &rules.thresholds;
+        causes.extend(window.and_then(|all| self.of_window(session, all, thresholds, &held)));
+        causes
+    }
+
+    /// What is to be looked at again, as time alone may have changed it.
+    #[must_use]
+    pub fn due(&self, now: Now) -> Option<&Subject> {
+        self.looks.first().filter(|(at, _)| *at <= now.wall).map(|(_, subject)| subject)
+    }
+
+    pub(super) fn next_deadline(&self, now: Now) -> Option<BootTime> {
+        self.looks.first().map(|(at, _)| now.boot_at(*at))
+    }
+
+    /// Looks at it again then.
+    pub(super) fn look_at(&mut self, subject: &Subject, at: Option<WallTime>) {
+        self.looks.retain(|(_, other)| other != subject);
+        self.looks.extend(at.map(|at| (at, subject.clone())));
+    }
+
+    pub(super) fn apply(&mut self, event: &super::Event) {
+        match event {
+            super::Event::UsageChanged { model, totals, .. } => {
+                let meter = self.meters.entry(Scope::Model(model.clone())).or_default();
+                meter.totals = (**totals).clone();
+            }
+            super::Event::Usage(event) => self.happened(event),
+            _ => {}
+        }
+    }
+
+    fn happened(&mut self, event: &Event) {
+        for scope in event.scopes() {
+            self.count(scope, event);
+        }
+        match event {
+            Event::Forgotten { session, .. } => self.forget(session),
+            Event::Reset { scope, .. } => {
+                let subject = match scope {
+                    Scope::Model(model) => Subject::Model(model.clone()),
+                    Scope::Session(name) => {
+                        self.forget(&name.clone());
+                        return;
+                    }
+                    Scope::Namespace | Scope::Key(_) => return,
+                };
+                self.levels.remove(&subject);
+            }
+            Event::LevelChanged(change) => self.change(change),
+            Event::Reserved(reservation) => self.reservations.hold(reservation),
+            Event::Released { seq, .. } => self.reservations.release(*seq),
+            Event::PolicySet { overrides, .. } => {
+                self.rules = Rules::as_far_as(&self.file, overrides);
+                self.overrides.clone_from(overrides);
+            }
+            Event::Counted(_) | Event::Grew { .. } | Event::Said(_) | Event::Metered { .. } => {}
+        }
+    }
+
+    fn count(&mut self, scope: Scope, event: &Event) {
+        let meter = self.meters.entry(scope.clone()).or_default();
+        let before = meter.session.last_at;
+        meter.apply(&scope, event);
+        let after = meter.session.last_at;
+        if let Scope::Session(name) = scope {
+            if let Some(at) = before {
+                self.sessions.remove(&(at, name.clone()));
+            }
+            self.sessions.extend(after.map(|at| (at, name)));
+        }
+    }
+
+    fn forget(&mut self, session: &str) {
+        let scope = Scope::Session(session.to_owned());
+        let meter = self.meters.remove(&scope);
+        if let Some(at) = meter.and_then(|meter| meter.session.last_at) {
+            self.sessions.remove(&(at, session.to_owned()));
+        }
+        self.levels.remove(&Subject::Session(session.to_owned()));
+    }
+
+    fn change(&mut self, change: &Change) {
+        if change.to == Level::Healthy {
+            self.levels.remove(&change.subject);
+            return;
+        }
+        let held = Held {
+            level: change.to,
+            cause: change.cause.clone(),
+            reason: change.reason.clone(),
+            action: change.action,
+            since: change.at,
+        };
+        self.levels.insert(change.subject.clone(), held);
+    }
+
+    /// Whether anything is reserved at all.
+    #[must_use]
+    pub fn is_reserving(&self) -> bool {
+        !self.reservations.is_empty()
+    }
+
+    /// Whether anything is reserved for this message.
+    #[must_use]
+    pub fn is_reserved(&self, seq: Seq) -> bool {
+        self.reservations.is_held(seq)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use broker_proto::{FailureClass, RateLimit};
+
     use super::*;
+    use crate::core::tests::given::policy;
 
-    const THRESHOLDS: Thresholds = Thresholds { warning: 70, critical: 85, exhausted: 100 };
+    const NOW: WallTime = WallTime(1_795_132_800_000);
 
-    #[track_caller]
-    fn check(used: u64, limit: u64, want: Level) {
-        assert_eq!(THRESHOLDS.level(used, limit), want, "{used} of {limit}");
+    fn opus() -> ModelName {
+        ModelName::parse("opus").unwrap()
     }
 
-    #[test]
-    fn level_rises_at_each_threshold() {
-        check(69, 100, Level::Healthy);
-        check(70, 100, Level::Warning);
-        check(85, 100, Level::Critical);
-        check(100, 100, Level::Exhausted);
-        check(u64::MAX, u64::MAX, Level::Exhausted);
-        check(0, 0, Level::Healthy);
+    fn state() -> State {
+        State::new(&policy())
     }
 
-    #[test]
-    fn cost_is_unknown_where_a_count_or_a_price_is() {
-        let prices = Prices { input: 4.0, output: 20.0, cache_read: 0.2, cache_write: 5.0 };
-        let usage = Usage {
-            input_tokens: Some(1_000_000),
-            output_tokens: Some(100_000),
-            cache_read_tokens: Some(1_000_000),
-            ..Usage::default()
-        };
-        assert_eq!(cost(Some(prices), usage), Some(4.0 + 2.0 + 0.2));
-        assert_eq!(cost(None, usage), None);
-        assert_eq!(cost(Some(prices), Usage { output_tokens: None, ..usage }), None);
+    fn call(ended: Ended) -> Call {
+        Call { ended, ..Call::new(NOW, Source::Attempt, opus(), "KEY") }
+    }
+
+    fn hear(state: &mut State, call: Call) {
+        state.happened(&Event::Counted(Box::new(call)));
+    }
+
+    fn level(state: &State) -> (Level, Action, String) {
+        let subject = Subject::Model(opus());
+        let causes = state.causes_of_model(&opus(), "KEY", NOW);
+        let cause = highest(causes, &state.level(&subject));
+        cause.map_or((Level::Healthy, Action::None, String::new()), |cause| {
+            (cause.level, cause.action(), cause.reason)
+        })
+    }
+
+    fn said(name: &str, left: u64) -> Vec<RateLimit> {
+        let resets_at = Some(NOW.after(Duration::from_secs(60)));
+        vec![RateLimit { name: name.into(), limit: Some(100), remaining: Some(left), resets_at }]
     }
 
     #[test]
     fn minute_windows_raise_no_level() {
-        let limit = |name: &str| RateLimit {
-            name: name.into(),
-            limit: Some(100),
-            remaining: Some(1),
-            resets_at: None,
-        };
-        let of = |name| ModelTotals { limits: vec![limit(name)], ..ModelTotals::default() };
-        assert_eq!(of("tokens").level(THRESHOLDS, WallTime(0)).0, Level::Healthy);
-        assert_eq!(of("5h").level(THRESHOLDS, WallTime(0)).0, Level::Critical);
+        let mut state = state();
+        hear(&mut state, Call { limits: said("tokens", 1), ..call(Ended::Done) });
+        assert_eq!(level(&state).0, Level::Healthy);
+        hear(&mut state, Call { limits: said("5h", 1), ..call(Ended::Done) });
+        assert_eq!(level(&state), (Level::Critical, Action::Prepare, "99 of 100 5h".into()));
+    }
+
+    #[test]
+    fn three_rate_limits_within_a_minute_move_at_once_and_two_warn() {
+        let mut state = state();
+        let mut levels = Vec::new();
+        for _ in 0..3 {
+            hear(&mut state, call(Ended::Failed(FailureClass::RateLimited)));
+            levels.push(level(&state));
+        }
+        let levels: Vec<_> = levels.iter().map(|(level, action, _)| (*level, *action)).collect();
+        assert_eq!(
+            levels,
+            [
+                (Level::Healthy, Action::None),
+                (Level::Warning, Action::Log),
+                (Level::Exhausted, Action::Move)
+            ]
+        );
+        assert_eq!(level(&state).2, "3 of 3 rate limits within 60 s");
+    }
+
+    #[test]
+    fn five_slow_replies_move_gradually() {
+        let mut state = state();
+        let slow = || Call { first_token: Some(Duration::from_secs(11)), ..call(Ended::Done) };
+        for _ in 0..3 {
+            hear(&mut state, slow());
+        }
+        assert_eq!(level(&state).0, Level::Healthy);
+        hear(&mut state, slow());
+        assert_eq!(level(&state).0, Level::Warning);
+        hear(&mut state, slow());
+        assert_eq!((level(&state).0, level(&state).1), (Level::Exhausted, Action::MoveGradually));
+    }
+
+    #[test]
+    fn thirty_percent_errors_of_at_least_ten_calls_move_with_a_diagnosis() {
+        let mut state = state();
+        for _ in 0..3 {
+            hear(&mut state, call(Ended::Failed(FailureClass::Overloaded)));
+        }
+        for _ in 0..6 {
+            hear(&mut state, call(Ended::Done));
+        }
+        assert_eq!(level(&state).0, Level::Healthy);
+        hear(&mut state, call(Ended::Done));
+        assert_eq!((level(&state).0, level(&state).1), (Level::Exhausted, Action::MoveDiagnosed));
+        // 3 of 13 are 23 % of the 30 %, and one more would be 30.7 %.
+        for _ in 0..3 {
+            hear(&mut state, call(Ended::Done));
+        }
+        assert_eq!(level(&state).0, Level::Warning);
+    }
+
+    #[test]
+    fn of_all_levels_the_highest_wins_and_is_named() {
+        let mut state = state();
+        hear(&mut state, Call { limits: said("5h", 25), ..call(Ended::Done) });
+        assert_eq!(level(&state).2, "75 of 100 5h");
+        for _ in 0..3 {
+            hear(&mut state, call(Ended::Failed(FailureClass::RateLimited)));
+        }
+        assert_eq!(level(&state).2, "3 of 3 rate limits within 60 s");
+    }
+
+    #[test]
+    fn no_more_sessions_are_kept_than_there_is_room_for() {
+        let mut state = state();
+        for number in 0..=MOST_SESSIONS as u64 {
+            let at = WallTime(NOW.0 + number);
+            let session = format!("s{number}");
+            state.happened(&Event::Grew { session, model: opus(), at, tokens: 1 });
+        }
+        let oldest = state.to_forget().map(str::to_owned);
+        assert_eq!(oldest.as_deref(), Some("s0"));
+        state.happened(&Event::Forgotten { session: "s0".into(), at: NOW });
+        assert_eq!(state.to_forget(), None);
+        assert_eq!(state.sessions().count(), MOST_SESSIONS);
+    }
+
+    #[test]
+    fn meters_loaded_for_a_restart_are_those_that_were_counted() {
+        let (mut whole, mut loaded) = (state(), state());
+        for _ in 0..3 {
+            let usage = broker_proto::Usage { input_tokens: Some(5), ..Default::default() };
+            let session = Some("s".to_owned());
+            hear(&mut whole, Call { usage, session, ..call(Ended::Done) });
+        }
+        for (scope, meter) in &whole.meters {
+            let meter = Box::new(meter.clone());
+            loaded.happened(&Event::Metered { scope: scope.clone(), meter });
+        }
+        assert_eq!(loaded.meters, whole.meters);
+        assert_eq!(loaded.sessions, whole.sessions);
     }
 }

@@ -38,7 +38,7 @@ impl LinkTask {
         let id = held.as_ref().map(|held| held.id);
         let held = held.map(|held| held.expected);
         let outcome = close_stream(&self.services.slots, seq, epoch, outcome, held);
-        let limits = bound::limits(limits);
+        let (limits, usage) = (bound::limits(limits), usage.believable());
         let (services, agent, link) = (Arc::clone(&self.services), self.agent.clone(), self.link);
         let span = debug_span!("message", id = id.map(tracing::field::display), attempt = epoch);
         let settle = SettleCommand {
@@ -171,7 +171,7 @@ pub(in crate::link) async fn settle_pulled(
             epoch,
             id,
             outcome: Outcome::Release { shown: false },
-            usage,
+            usage: usage.believable(),
             limits: bound::limits(limits),
             first_token,
             earlier: None,

@@ -511,20 +511,143 @@ pub(super) fn pong() -> Pong {
 pub(super) fn model_usage() -> ModelUsage {
     ModelUsage {
         model: model("opus"),
-        level: "WARNING".into(),
-        reason: "tokens".into(),
-        windows: vec![UsageWindow {
-            name: "tokens".into(),
-            used: Some(7),
-            limit: Some(10),
-            resets_at: Some(AT),
-        }],
+        level: usage_level(),
+        windows: vec![usage_window()],
         total: usage(),
         calls: 5,
         failures: 1,
         cost_usd: Some(2.0),
         unavailable_until: Some(AT),
         is_simulated: true,
+        next: Some(model("local")),
+        signals: UsageSignals {
+            rate_limit_count: 1,
+            slow_streak: 2,
+            error_rate: 0.25,
+            avg_response_seconds: Some(1.5),
+        },
+        forecast_at: Some(AT),
+        burn: UsageBurn {
+            requests_per_hour: 1,
+            tokens_per_hour: 2,
+            cost_usd_per_hour: 0.5,
+            confidence: 0.75,
+        },
+        counted: vec![counted_window()],
+        key: "KEY".into(),
+    }
+}
+
+pub(super) fn usage_level() -> UsageLevel {
+    UsageLevel {
+        level: "WARNING".into(),
+        cause: "5h".into(),
+        reason: "tokens".into(),
+        action: "log".into(),
+        pace: String::new(),
+        since: Some(AT),
+    }
+}
+
+pub(super) fn usage_window() -> UsageWindow {
+    UsageWindow {
+        name: "tokens".into(),
+        used: Some(7),
+        limit: Some(10),
+        resets_at: Some(AT),
+        unit: "tokens".into(),
+    }
+}
+
+pub(super) fn counted_window() -> CountedWindow {
+    CountedWindow { name: "day".into(), requests: 1, tokens: 2, cost_usd: 0.5, resets_at: Some(AT) }
+}
+
+pub(super) fn usage_status() -> UsageStatus {
+    UsageStatus {
+        models: vec![model_usage()],
+        scopes: vec![ScopeUsage {
+            kind: "key".into(),
+            name: "KEY".into(),
+            windows: vec![usage_window()],
+            counted: vec![counted_window()],
+            burn: UsageBurn::default(),
+            calls: 3,
+            cost_usd: Some(0.5),
+        }],
+        sessions: vec![SessionUsage {
+            session: "s".into(),
+            model: Some(model("opus")),
+            tokens: 9,
+            context_window: Some(200_000),
+            warning_threshold: Some(150_000),
+            switch_threshold: Some(180_000),
+            level: usage_level(),
+            windows: vec![usage_window()],
+            counted: vec![counted_window()],
+            total: usage(),
+            calls: 2,
+            cost_usd: None,
+            duration: Duration::from_secs(5),
+            worked: Duration::from_secs(3),
+            complexity: Some(0.5),
+            rating: Some(4),
+            last_at: Some(AT),
+        }],
+    }
+}
+
+pub(super) fn limit_forecast() -> LimitForecast {
+    LimitForecast {
+        kind: "model".into(),
+        name: "opus".into(),
+        window: usage_window(),
+        per_hour: 4,
+        reached_at: Some(AT),
+        confidence: 0.5,
+    }
+}
+
+pub(super) fn level_change() -> LevelChange {
+    LevelChange {
+        at: AT,
+        kind: "model".into(),
+        name: "opus".into(),
+        model: Some(model("opus")),
+        from: "HEALTHY".into(),
+        to: usage_level(),
+        diagnosis: vec!["a call".into()],
+    }
+}
+
+pub(super) fn ledger_line() -> LedgerLine {
+    LedgerLine {
+        at: AT,
+        source: "attempt".into(),
+        model: model("opus"),
+        key: "KEY".into(),
+        session: Some("s".into()),
+        message: Some(MessageId::from_u128(7)),
+        attempt: 2,
+        agent: Some(AgentName::parse("a").unwrap()),
+        outcome: "done".into(),
+        usage: usage(),
+        cost_usd: Some(0.5),
+        latency: Some(Duration::from_secs(1)),
+        first_token: Some(Duration::from_millis(5)),
+    }
+}
+
+pub(super) fn ledger_filter() -> LedgerFilter {
+    LedgerFilter {
+        model: Some(model("opus")),
+        key: Some("KEY".into()),
+        session: Some("s".into()),
+        agent: Some(AgentName::parse("a").unwrap()),
+        message: Some(MessageId::from_u128(7)),
+        outcome: Some("done".into()),
+        since: Some(AT),
+        until: Some(AT),
     }
 }
 

@@ -29,9 +29,9 @@ pub(crate) async fn status(global: &Global) -> anyhow::Result<Exit> {
 
 fn row(model: &ModelUsage, now: WallTime) -> [String; 8] {
     let mark = if model.is_simulated { " [simulated]" } else { "" };
-    let mut level = model.level.clone();
-    if !model.reason.is_empty() {
-        level.push_str(&format!(": {}", model.reason));
+    let mut level = model.level.level.clone();
+    if !model.level.reason.is_empty() {
+        level.push_str(&format!(": {}", model.level.reason));
     }
     let windows: Vec<String> =
         model.windows.iter().map(|window| window_words(window, now)).collect();
@@ -70,8 +70,8 @@ fn json(model: &ModelUsage) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "name": model.model.to_string(),
-        "level": model.level,
-        "reason": model.reason,
+        "level": model.level.level,
+        "reason": model.level.reason,
         "windows": windows,
         "usage": {
             "input_tokens": model.total.input_tokens,
@@ -96,7 +96,7 @@ mod tests {
     fn an_unknown_limit_is_a_dash() {
         let now = WallTime(1_795_255_200_000);
         let window =
-            UsageWindow { name: "tokens".into(), used: Some(5), limit: None, resets_at: Some(now) };
+            UsageWindow { used: Some(5), resets_at: Some(now), ..UsageWindow::named("tokens") };
         assert_eq!(window_words(&window, now), "tokens 5 of -, resets 10:00:00 UTC");
     }
 }

@@ -1,0 +1,412 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use broker_proto::{FailureClass, MessageState, Usage, UsageRecord, WallTime};
+
+use super::world::*;
+use crate::core::{
+    BootTime, BrokerClock, Command, Event, Query, Refusal, Reply,
+    queue::Seq,
+    usage::{self, Action, Amount, BudgetKey, Level, Nanos, Scope, ScopeKind, Span, Subject, Unit},
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn key(kind: ScopeKind, unit: Unit) -> BudgetKey {
+    BudgetKey { kind, name: "*".into(), span: Span::Day, unit }
+}
+
+/// Everything as shipped, and one budget for a day.
+fn under(kind: ScopeKind, unit: Unit, limit: u64) -> World {
+    World::with(|policy| {
+        policy.budgets.insert(key(kind, unit), limit);
+    })
+}
+
+/// A prompt of 100 tokens and an answer of 100.
+fn ask(world: &mut World, name: &str) -> Seq {
+    world.ask_with(name, |c| c.max_output_tokens = Some(100))
+}
+
+fn insist(world: &mut World, name: &str) -> Seq {
+    world.ask_with(name, |c| {
+        c.max_output_tokens = Some(100);
+        c.options.no_fallback = true;
+    })
+}
+
+fn settle(world: &mut World, seq: Seq, used: Usage) {
+    let mut settlement = world.settlement(seq, done());
+    settlement.usage = used;
+    world.settle_with(settlement).unwrap();
+}
+
+fn record(world: &mut World, name: Option<&str>, session: Option<&str>, what: UsageRecord) {
+    let command = usage::Command::Record(usage::Record {
+        model: name.map(model),
+        session: session.map(str::to_owned),
+        what,
+    });
+    world.run(Command::Usage(Box::new(command)));
+}
+
+fn grow(world: &mut World, session: &str, name: &str, tokens: u64) {
+    let (session, model) = (session.to_owned(), model(name));
+    world.run(Command::Usage(Box::new(usage::Command::Grew { session, model, tokens })));
+}
+
+fn set(world: &mut World, key: &str, value: &str) -> Result<Reply, Refusal> {
+    let set = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+    world.decide(Command::Usage(Box::new(usage::Command::SetPolicy { set, unset: vec![] })))
+}
+
+/// Every change of a level, as it was journalled.
+fn changes(world: &World) -> Vec<(Subject, Level, Action)> {
+    let change = |event: &Event| match event {
+        Event::Usage(usage::Event::LevelChanged(change)) => {
+            Some((change.subject.clone(), change.to, change.action))
+        }
+        _ => None,
+    };
+    world.journal.iter().filter_map(change).collect()
+}
+
+fn levels(world: &World) -> Vec<(Level, Action)> {
+    changes(world).into_iter().map(|(_, level, action)| (level, action)).collect()
+}
+
+fn reserved(world: &World) -> u64 {
+    world.state.usage.reservations.of(&Scope::Namespace).tokens
+}
+
+fn used(world: &World, scope: &Scope) -> Amount {
+    let meter = world.state.usage.meter(scope);
+    meter.map(|meter| meter.windows.at(Span::Day, world.wall()).used).unwrap_or_default()
+}
+
+#[test]
+fn of_two_that_want_the_last_tokens_one_is_refused_with_the_reason() {
+    let mut world = under(ScopeKind::Namespace, Unit::Tokens, 300);
+    let first = ask(&mut world, "opus");
+    let second = ask(&mut world, "opus");
+
+    assert_eq!(world.called(first), "opus");
+    let failure = world.failed_as(second);
+    assert_eq!(failure.class, FailureClass::Budget);
+    let words = "the budget namespace day tokens has 100 left of 300";
+    assert!(failure.detail.contains(words), "{}", failure.detail);
+    assert_eq!(reserved(&world), 200);
+}
+
+#[test]
+fn a_models_budget_sends_the_next_question_along_its_chain() {
+    let mut world = under(ScopeKind::Model, Unit::Requests, 1);
+    let first = ask(&mut world, "opus");
+    let second = ask(&mut world, "opus");
+    let alone = insist(&mut world, "opus");
+
+    assert_eq!((world.called(first), world.called(second)), ("opus".into(), "sonnet".into()));
+    assert_eq!(world.failed_as(alone).class, FailureClass::Budget);
+}
+
+/// Both were routed while there was room; the second is leased when there is none any more.
+#[test]
+fn what_was_free_when_it_was_routed_may_be_reserved_when_it_is_leased() {
+    let mut policy = policy();
+    policy.budgets.insert(key(ScopeKind::Namespace, Unit::Tokens), 300);
+    let mut world = World::empty(policy);
+    let first = ask(&mut world, "opus");
+    let second = ask(&mut world, "opus");
+    assert_eq!(reserved(&world), 0);
+
+    world.greet("opus", "first", 10);
+
+    assert_eq!(world.called(first), "opus");
+    assert_eq!(world.failed_as(second).class, FailureClass::Budget);
+}
+
+#[test]
+fn what_a_call_used_is_counted_in_place_of_what_it_reserved() {
+    let mut world = under(ScopeKind::Namespace, Unit::Tokens, 300);
+    let first = ask(&mut world, "opus");
+    settle(&mut world, first, tokens(100, 20));
+
+    assert_eq!((reserved(&world), used(&world, &Scope::Namespace).tokens), (0, 120));
+    let second = ask(&mut world, "opus");
+    assert_eq!(world.called(second), "opus");
+    // 180 tokens are left: the answer is cut to what they pay for.
+    assert_eq!(world.deliveries[1].max_output_tokens, Some(80));
+}
+
+#[test]
+fn a_restart_neither_forgets_nor_doubles_a_reservation() {
+    let mut world = under(ScopeKind::Namespace, Unit::Tokens, 300);
+    let first = ask(&mut world, "opus");
+    world.restart(secs(1));
+    world.run(Command::AskerBack { seq: first });
+    world.greet_as(link("opus", "first", 10), vec![world.token(first)]);
+    assert_eq!(reserved(&world), 200);
+
+    let second = insist(&mut world, "opus");
+    assert_eq!(world.failed_as(second).class, FailureClass::Budget);
+    settle(&mut world, first, tokens(100, 20));
+    world.restart(secs(1));
+
+    assert_eq!((reserved(&world), used(&world, &Scope::Namespace).tokens), (0, 120));
+}
+
+#[test]
+fn however_a_lease_ends_its_reservation_ends_with_it() {
+    let mut world = under(ScopeKind::Namespace, Unit::Tokens, 100_000);
+    let cancelled = ask(&mut world, "opus");
+    let failed = ask(&mut world, "opus");
+    let lost = ask(&mut world, "sonnet");
+    assert_eq!(reserved(&world), 600);
+
+    world.run(cancel(world.given_id(cancelled)));
+    assert_eq!(reserved(&world), 400);
+    world.fail(failed, FailureClass::InvalidRequest);
+    assert_eq!(reserved(&world), 200);
+    world.hang_up("sonnet");
+    world.advance(LEASE);
+    world.run(cancel(world.given_id(lost)));
+
+    assert_eq!((reserved(&world), world.end(lost)), (0, Some(MessageState::Cancelled)));
+}
+
+/// Nobody else will tell what its provider has read.
+#[test]
+fn a_lost_agents_prompt_counts_as_estimated() {
+    let mut world = World::new();
+    let seq = ask(&mut world, "opus");
+    world.hang_up("opus");
+    world.advance(LEASE);
+
+    assert!(world.journal.iter().any(|event| matches!(event, Event::LeaseLost { .. })));
+    let totals = world.state.usage.get(&model("opus"));
+    assert_eq!((used(&world, &Scope::Namespace).tokens, totals.calls), (100, 0));
+    assert_eq!(world.end(seq), None);
+}
+
+#[test]
+fn each_level_of_a_budget_is_told_once_with_what_is_to_be_done() {
+    let mut world = under(ScopeKind::Model, Unit::Tokens, 1_000);
+    for _ in 0..21 {
+        record(&mut world, Some("opus"), None, UsageRecord::Tokens(tokens(40, 10)));
+    }
+    assert_eq!(
+        levels(&world),
+        [
+            (Level::Warning, Action::Log),
+            (Level::Critical, Action::Prepare),
+            (Level::Exhausted, Action::Move)
+        ]
+    );
+    // The day is over; nobody asked anything meanwhile.
+    world.advance(DAY);
+    assert_eq!(levels(&world).last(), Some(&(Level::Healthy, Action::None)));
+    assert_eq!(levels(&world).len(), 4);
+}
+
+#[test]
+fn rate_limits_are_forgotten_by_time_alone() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        record(&mut world, Some("opus"), None, UsageRecord::RateLimit);
+    }
+    world.advance(secs(60));
+    let want = [
+        (Level::Warning, Action::Log),
+        (Level::Exhausted, Action::Move),
+        (Level::Healthy, Action::None),
+    ];
+    assert_eq!(levels(&world), want);
+}
+
+#[test]
+fn levels_are_those_of_before_after_a_restart_and_fall_when_their_time_comes() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        record(&mut world, Some("opus"), None, UsageRecord::RateLimit);
+    }
+    world.restart(secs(30));
+    assert_eq!(world.state.usage.level(&Subject::Model(model("opus"))).level, Level::Exhausted);
+    assert_eq!(levels(&world).len(), 2, "nothing is told again");
+
+    world.advance(secs(30));
+    assert_eq!(levels(&world).last(), Some(&(Level::Healthy, Action::None)));
+}
+
+#[test]
+fn an_error_rate_that_moves_lists_its_calls() {
+    let mut world = World::new();
+    let asked: Vec<Seq> = (0..3).map(|_| insist(&mut world, "opus")).collect();
+    let ids: Vec<String> = asked.iter().map(|seq| world.given_id(*seq).to_string()).collect();
+    for seq in asked {
+        world.fail(seq, FailureClass::MalformedReply);
+    }
+    for _ in 0..7 {
+        record(&mut world, Some("opus"), None, UsageRecord::Success);
+    }
+    let diagnosis = world.journal.iter().find_map(|event| match event {
+        Event::Usage(usage::Event::LevelChanged(change)) => Some(change.diagnosis.clone()),
+        _ => None,
+    });
+    let diagnosis = diagnosis.unwrap();
+    assert_eq!(diagnosis.len(), 3);
+    for id in ids {
+        assert!(diagnosis.iter().any(|line| line.starts_with(&id)), "{diagnosis:?}");
+    }
+}
+
+#[test]
+fn a_session_moves_at_its_share_of_its_own_models_window() {
+    let mut world = World::new();
+    grow(&mut world, "big", "opus", 149_999);
+    assert_eq!(levels(&world), []);
+    grow(&mut world, "big", "opus", 1);
+    grow(&mut world, "big", "opus", 30_000);
+    assert_eq!(levels(&world), [(Level::Warning, Action::Log), (Level::Exhausted, Action::Move)]);
+
+    grow(&mut world, "small", "gpt-4o", 115_199);
+    grow(&mut world, "small", "gpt-4o", 1);
+    let small = Subject::Session("small".into());
+    let of_small = changes(&world).into_iter().filter(|(subject, ..)| *subject == small);
+    let of_small: Vec<Level> = of_small.map(|(_, level, _)| level).collect();
+    assert_eq!(of_small, [Level::Critical, Level::Exhausted]);
+}
+
+/// A session that went to a model with a larger window is measured by that one.
+#[test]
+fn a_move_to_a_larger_window_makes_a_session_healthy() {
+    let mut world = World::new();
+    grow(&mut world, "s", "gpt-4o", 120_000);
+    grow(&mut world, "s", "opus", 0);
+    assert_eq!(levels(&world).last(), Some(&(Level::Healthy, Action::None)));
+}
+
+#[test]
+fn tokens_recorded_of_a_session_count_towards_its_window_and_its_model() {
+    let mut world = World::new();
+    let opus = Some("opus");
+    record(&mut world, opus, Some("s"), UsageRecord::Tokens(tokens(150_000, 0)));
+    record(&mut world, None, Some("s"), UsageRecord::Tokens(tokens(20_000, 10_000)));
+
+    let session = Subject::Session("s".into());
+    assert_eq!(world.state.usage.level(&session).level, Level::Exhausted);
+    assert_eq!(world.state.usage.get(&model("opus")).calls, 2);
+    let meter = world.state.usage.meter(&session.scope()).unwrap();
+    assert_eq!((meter.session.tokens, meter.totals.calls), (180_000, 2));
+}
+
+#[test]
+fn what_is_recorded_of_no_model_is_the_first_ones() {
+    let mut world = World::with(|policy| {
+        for (name, model) in &mut policy.models {
+            model.place = usize::from(name.as_str() != "opus");
+        }
+    });
+    record(&mut world, None, None, UsageRecord::Tokens(tokens(1, 1)));
+    assert_eq!(world.state.usage.get(&model("opus")).calls, 1);
+}
+
+#[test]
+fn a_session_keeps_what_is_said_of_it() {
+    let mut world = World::new();
+    let said = UsageRecord::Session { complexity: Some(0.7), rating: None };
+    record(&mut world, Some("opus"), Some("s"), said);
+    let said = UsageRecord::Session { complexity: None, rating: Some(4) };
+    record(&mut world, Some("opus"), Some("s"), said);
+    let figures = &world.state.usage.meter(&Scope::Session("s".into())).unwrap().session;
+    assert_eq!((figures.complexity, figures.rating), (Some(0.7), Some(4)));
+}
+
+#[test]
+fn a_policy_set_at_run_time_counts_at_once_and_after_a_restart() {
+    let mut world = under(ScopeKind::Model, Unit::Tokens, 1_000);
+    record(&mut world, Some("opus"), None, UsageRecord::Tokens(tokens(600, 0)));
+    assert_eq!(levels(&world), []);
+    set(&mut world, "warning", "60").unwrap();
+    assert_eq!(levels(&world), [(Level::Warning, Action::Log)]);
+
+    world.restart(secs(1));
+
+    assert_eq!(world.state.usage.rules().thresholds.warning, 60);
+    let command = usage::Command::SetPolicy { set: BTreeMap::new(), unset: vec!["warning".into()] };
+    world.run(Command::Usage(Box::new(command)));
+    assert_eq!(levels(&world).last(), Some(&(Level::Healthy, Action::None)));
+}
+
+#[test]
+fn a_policy_that_contradicts_itself_changes_nothing() {
+    let mut world = World::new();
+    let before = format!("{:?}", world.state);
+    let refused = set(&mut world, "warning", "90").unwrap_err();
+    assert_eq!(refused.to_string(), "`warning` must be below `critical`");
+    let unset = usage::Command::SetPolicy { set: BTreeMap::new(), unset: vec!["warning".into()] };
+    assert!(world.decide(Command::Usage(Box::new(unset))).is_err());
+    assert_eq!(format!("{:?}", world.state), before);
+}
+
+#[test]
+fn a_reset_begins_anew_and_says_so() {
+    let mut world = under(ScopeKind::Model, Unit::Tokens, 100);
+    record(&mut world, Some("opus"), Some("s"), UsageRecord::Tokens(tokens(100, 0)));
+    let reset = |scope| Command::Usage(Box::new(usage::Command::Reset(scope)));
+    world.run(reset(Scope::Model(model("opus"))));
+
+    assert_eq!(levels(&world).last(), Some(&(Level::Healthy, Action::None)));
+    assert_eq!(used(&world, &Scope::Model(model("opus"))), Amount::default());
+    assert_eq!(used(&world, &Scope::Namespace).tokens, 100);
+    world.run(reset(Scope::Session("s".into())));
+    let again = world.decide(reset(Scope::Session("s".into())));
+    assert_eq!(again, Err(Refusal::UncountedSession("s".into())));
+}
+
+#[test]
+fn money_is_counted_where_a_price_is_known() {
+    let mut world = World::new();
+    let seq = world.ask("opus");
+    settle(&mut world, seq, tokens(1_000_000, 100_000));
+    // 4 $ and 20 $ for a million.
+    let key = Scope::Key("ANTHROPIC".into());
+    assert_eq!(used(&world, &key).cost, Nanos(6_000_000_000));
+}
+
+/// Broker time does not follow a clock that jumped, so no window ends and no level falls by it.
+#[test]
+fn a_clock_that_is_a_day_ahead_ends_no_window() {
+    let mut clock = BrokerClock::default();
+    let boot = |seconds| BootTime(Duration::from_secs(seconds));
+    let noon = WallTime(1_795_176_000_000);
+    let mut state = crate::core::State::new(policy());
+    let mut decide = |now| {
+        let what = UsageRecord::Tokens(tokens(10, 0));
+        let record = usage::Record { model: Some(model("opus")), session: None, what };
+        let command = Command::Usage(Box::new(usage::Command::Record(record)));
+        crate::core::decide(&mut state, command, now).unwrap();
+        let meter = state.usage.meter(&Scope::Namespace).unwrap();
+        meter.windows.at(Span::Day, now.wall).used.tokens
+    };
+    assert_eq!(decide(clock.read(noon, boot(0))), 10);
+    assert_eq!(decide(clock.read(noon.after(DAY), boot(1))), 20);
+    assert_eq!(decide(clock.read(noon.after(secs(2)), boot(2))), 30);
+}
+
+/// Whatever is asked or told of usage, nobody is called for it.
+#[test]
+fn monitoring_calls_no_provider() {
+    let mut world = under(ScopeKind::Model, Unit::Tokens, 100);
+    for _ in 0..50 {
+        record(&mut world, Some("opus"), Some("s"), UsageRecord::Tokens(tokens(10, 10)));
+        record(&mut world, Some("opus"), None, UsageRecord::RateLimit);
+        record(&mut world, Some("opus"), None, UsageRecord::Error);
+        for query in
+            [usage::Query::Status { session: None }, usage::Query::Forecast, usage::Query::Policy]
+        {
+            world.run(Command::Query(Query::OfUsage(query)));
+        }
+        world.advance(secs(600));
+    }
+    assert!(!levels(&world).is_empty());
+    assert_eq!((world.deliveries.len(), world.effects.len()), (0, 0));
+}
