@@ -177,7 +177,7 @@ fn each_refusal_has_its_exit_code() {
     fs::write(dir.join("list.json"), "[1]").unwrap();
     for (file, why) in [
         ("deep.json", "deeper"),
-        ("huge.json", "8 MiB"),
+        ("huge.json", "8192 KiB"),
         ("cut.json", "line "),
         ("list.json", "no JSON object"),
     ] {

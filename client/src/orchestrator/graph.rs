@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     finding::{Fault, Finding},
-    state::{Task, TaskStatus},
+    state::{MOST_FINDINGS, Task, TaskStatus},
 };
 
 /// Duplicates, dependencies on nothing, and tasks that wait for each other.
@@ -17,8 +17,11 @@ pub(super) fn findings(tasks: &[Task]) -> Vec<Finding> {
             findings.push(Finding::new(Fault::Duplicate, place, "another task has the same id"));
         }
     }
-    for (index, task) in tasks.iter().enumerate() {
+    'tasks: for (index, task) in tasks.iter().enumerate() {
         for (number, id) in task.depends_on.iter().enumerate() {
+            if findings.len() >= MOST_FINDINGS {
+                break 'tasks;
+            }
             if !ids.contains(id.as_str()) {
                 let place = format!("$.tasks[{index}].depends_on[{number}]");
                 let problem = "names no task of this file";

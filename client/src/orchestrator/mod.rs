@@ -26,6 +26,6 @@ pub use kind::Kind;
 pub use payload::{Level, MustKeep, Payload, TooSmall, build};
 pub use report::{DEFAULT_TEMPLATE, PLACEHOLDERS, Report, plain, render, template};
 pub use state::{FileState, Priority, State, Task, TaskStatus};
-pub use text::{MOST_BYTES, Unreadable};
+pub use text::{MOST_BYTES, MOST_TEMPLATE_BYTES, Unreadable};
 pub use tokens::{METHOD, estimate};
 pub use validate::{Checked, Rules, Size, age, check};

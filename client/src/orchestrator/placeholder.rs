@@ -21,8 +21,11 @@ pub(super) fn all(text: &str) -> Vec<Placeholder<'_>> {
     for (index, line) in text.split_inclusive('\n').enumerate() {
         let is_fence = line.trim_start().starts_with("```") || line.trim_start().starts_with("~~~");
         is_fenced ^= is_fence;
+        let (mut looked_at, mut ticks) = (0, 0);
         of_line(line, |range| {
-            let is_span = line[..range.start].matches('`').count() % 2 == 1;
+            ticks += line[looked_at..range.start].matches('`').count();
+            looked_at = range.start;
+            let is_span = ticks % 2 == 1;
             found.push(Placeholder {
                 name: &line[range.start + 1..range.end - 1],
                 range: start + range.start..start + range.end,

@@ -52,7 +52,7 @@ pub struct Report {
 /// # Errors
 /// [`Unreadable`] when it is too large, binary or empty.
 pub fn template(bytes: &[u8]) -> Result<&str, Unreadable> {
-    text::of_bytes(bytes)
+    text::of_bytes(bytes, text::MOST_TEMPLATE_BYTES)
 }
 
 /// Fills `template` in, in one pass: what a value holds is never taken for a placeholder.

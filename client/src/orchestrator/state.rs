@@ -9,7 +9,7 @@ use broker_proto::types::WallTime;
 use serde_json::{Map, Value};
 
 use self::read::Reader;
-pub(super) use self::read::time_of;
+pub(super) use self::read::{MOST_FINDINGS, time_of};
 use super::{finding::Finding, graph, text};
 
 /// How far a task is.
@@ -152,7 +152,7 @@ impl State {
     /// # Errors
     /// [`text::Unreadable`] when the file holds no JSON object.
     pub fn parse(bytes: &[u8]) -> Result<(Option<Self>, Vec<Finding>), text::Unreadable> {
-        let object = text::object(text::of_bytes(bytes)?)?;
+        let object = text::object(text::of_bytes(bytes, text::MOST_BYTES)?)?;
         Ok(Self::of_object(&object))
     }
 
@@ -162,6 +162,7 @@ impl State {
         let mut findings = reader.findings;
         let is_whole = findings.is_empty();
         findings.extend(graph::findings(&state.tasks));
+        findings.truncate(MOST_FINDINGS);
         (is_whole.then_some(state), findings)
     }
 

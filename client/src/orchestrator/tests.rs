@@ -362,3 +362,15 @@ fn a_payload_over_its_level_or_too_old_is_found() {
     let findings = check(standard.text().as_bytes(), &rules).unwrap().findings;
     assert_eq!(findings[0].fault, Fault::OverBudget);
 }
+
+#[test]
+fn a_text_of_placeholders_alone_is_looked_through_once() {
+    let checked = check("`{a}".repeat(2 << 20).as_bytes(), &rules()).unwrap();
+    assert_eq!((checked.kind, checked.findings.len()), (Kind::Report, 1_000));
+    let text = format!(
+        "{{\"tasks\": [{{\"id\": \"a\", \"depends_on\": [{}\"x\"]}}]}}",
+        "\"x\",".repeat(1 << 20)
+    );
+    assert_eq!(State::parse(text.as_bytes()).unwrap().1.len(), 1_000);
+    assert!(super::template(&[b'x'; (64 << 10) + 1]).is_err());
+}

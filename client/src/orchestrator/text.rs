@@ -4,12 +4,14 @@ use serde_json::Value;
 
 /// The largest state, payload, report or template that is read: ten thousand tasks are a third of it.
 pub const MOST_BYTES: u64 = 8 << 20;
+/// The largest template that is filled in: each of its placeholders may become a whole payload.
+pub const MOST_TEMPLATE_BYTES: u64 = 64 << 10;
 
 /// A file that is not looked into.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    #[error("over the limit of {} MiB", MOST_BYTES >> 20)]
-    TooLarge,
+    #[error("it is over the limit of {} KiB", .most >> 10)]
+    TooLarge { most: u64 },
     #[error("it is not UTF-8 text")]
     NotText,
     #[error("it is empty")]
@@ -26,9 +28,9 @@ pub enum Unreadable {
 ///
 /// # Errors
 /// [`Unreadable`] when it is too large, binary or empty.
-pub(super) fn of_bytes(bytes: &[u8]) -> Result<&str, Unreadable> {
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(Unreadable::TooLarge);
+pub(super) fn of_bytes(bytes: &[u8], most: u64) -> Result<&str, Unreadable> {
+    if bytes.len() as u64 > most {
+        return Err(Unreadable::TooLarge { most });
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Unreadable::NotText)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -78,11 +80,13 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_told_apart() {
-        assert_eq!(of_bytes(&vec![b' '; (8 << 20) + 1]), Err(Unreadable::TooLarge));
-        assert_eq!(of_bytes(b"\xff\xfe"), Err(Unreadable::NotText));
-        assert_eq!(of_bytes(b"a\0b"), Err(Unreadable::NotText));
-        assert_eq!(of_bytes(b" \n"), Err(Unreadable::Empty));
-        assert_eq!(of_bytes("\u{feff}{}".as_bytes()), Ok("{}"));
+        let of = |bytes| of_bytes(bytes, MOST_BYTES);
+        let huge = vec![b' '; (8 << 20) + 1];
+        assert_eq!(of(&huge), Err(Unreadable::TooLarge { most: 8 << 20 }));
+        assert_eq!(of(b"\xff\xfe" as &[u8]), Err(Unreadable::NotText));
+        assert_eq!(of(b"a\0b"), Err(Unreadable::NotText));
+        assert_eq!(of(b" \n"), Err(Unreadable::Empty));
+        assert_eq!(of("\u{feff}{}".as_bytes()), Ok("{}"));
         assert_eq!(object("[1]"), Err(Unreadable::NoObject));
         assert_eq!(object("{\n\"a\": }"), Err(Unreadable::NotJson { line: 2, column: 6 }));
     }

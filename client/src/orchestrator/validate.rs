@@ -11,7 +11,7 @@ use super::{
     kind::{self, Kind},
     payload::Level,
     placeholder, report,
-    state::State,
+    state::{MOST_FINDINGS, State},
     text::{self, Unreadable},
 };
 
@@ -50,7 +50,7 @@ pub struct Size {
 /// # Errors
 /// [`Unreadable`] when the file cannot be looked into at all.
 pub fn check(bytes: &[u8], rules: &Rules) -> Result<Checked, Unreadable> {
-    let text = text::of_bytes(bytes)?;
+    let text = text::of_bytes(bytes, text::MOST_BYTES)?;
     if !kind::is_json(text) {
         return Ok(markdown(text));
     }
@@ -104,5 +104,5 @@ fn markdown(text: &str) -> Checked {
         Finding::new(Fault::UnknownPlaceholder, format!("line {}", placeholder.line), problem)
     });
     let kind = if is_template { Kind::Template } else { Kind::Report };
-    Checked { kind, findings: findings.collect(), size: None }
+    Checked { kind, findings: findings.take(MOST_FINDINGS).collect(), size: None }
 }
