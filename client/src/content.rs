@@ -44,6 +44,13 @@ impl Client {
         Ok(part)
     }
 
+    /// Stores bytes by their hash, unless the broker has them.
+    pub(crate) async fn upload_bytes(&self, bytes: Bytes) -> Result<ContentHash, Error> {
+        let hash = ContentHash::of(&bytes);
+        Box::pin(self.store(vec![Upload { hash, bytes }])).await?;
+        Ok(hash)
+    }
+
     /// The part stored under this hash.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod error;
 mod follow;
 pub mod link;
 pub mod orchestrator;
+mod package;
 mod queue;
 mod session;
 mod task;
@@ -41,6 +42,7 @@ pub use answer::{Answer, AnswerStream, Assembly, Seen};
 pub use endpoint::Endpoint;
 pub use error::Error;
 pub use follow::{Follow, Source, Step};
+pub use package::Template;
 pub use queue::LetterSelection;
 pub use session::{ImportSession, NewSession, RestoreSession, SessionFilter};
 pub use task::{TaskFilter, TaskItem, TaskStream};
@@ -145,6 +147,7 @@ services! {
     mail: message_service_client::MessageServiceClient,
     content: content_service_client::ContentServiceClient,
     events: event_service_client::EventServiceClient,
+    handoffs: handoff_service_client::HandoffServiceClient,
     registry: registry_service_client::RegistryServiceClient,
     sessions_of: session_service_client::SessionServiceClient,
     tasks_of: task_service_client::TaskServiceClient,

@@ -19,6 +19,7 @@ mod leases;
 mod letters;
 mod links;
 mod mail;
+mod packages;
 mod pings;
 mod producers;
 mod providers;

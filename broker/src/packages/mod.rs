@@ -49,6 +49,14 @@ pub struct Loaded {
     pub verified_at: WallTime,
 }
 
+/// How a package is reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Template {
+    Configured,
+    Plain,
+    Own(String),
+}
+
 /// A package's file as a caller gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum File {
@@ -108,16 +116,17 @@ impl Packages {
         self.verified(saved, false).await
     }
 
-    /// The report of a package, expired or not: by this template, else by the configured one, else the plain one.
+    /// The report of a package, expired or not: by this template, else, unless it shall be `Plain`, by the configured
+    /// one.
     ///
     /// # Errors
     /// As [`Packages::load`].
-    pub async fn report(&self, id: PackageId, template: Option<String>) -> Result<Report, Error> {
+    pub async fn report(&self, id: PackageId, template: Template) -> Result<Report, Error> {
         let Loaded { info, contents, .. } = self.verified(self.find(id).await?, true).await?;
         let (template, problem) = match (template, &self.settings.report_template) {
-            (Some(template), _) => (Some(template), None),
-            (None, None) => (None, None),
-            (None, Some(path)) => match tokio::fs::read_to_string(path).await {
+            (Template::Own(template), _) => (Some(template), None),
+            (Template::Plain, _) | (Template::Configured, None) => (None, None),
+            (Template::Configured, Some(path)) => match tokio::fs::read_to_string(path).await {
                 Ok(template) => (Some(template), None),
                 Err(error) => {
                     let problem = format!("cannot read the template `{}`: {error}", path.display());

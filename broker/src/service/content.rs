@@ -24,6 +24,8 @@ use crate::{
     journal::{Content, ContentKey, Journal, MAX_CONTENT_BYTES},
 };
 
+/// What a package has beside its parts, generously: the largest is uploaded, too.
+const HEAD: u64 = 1 << 20;
 /// Uploads under way at once.
 const UPLOADS: usize = 256;
 /// An upload nobody continues for this long is forgotten.
@@ -158,7 +160,7 @@ impl pb::content_service_server::ContentService for ContentService {
     ) -> Result<Response<pb::UploadChunkResponse>, Status> {
         let request = request.into_inner();
         let hash = hash(&request.hash)?;
-        check(&request, self.intake.limits.message.max(PACKED_MAX))?;
+        check(&request, self.intake.limits.message.max(PACKED_MAX + HEAD))?;
         let size = request.size_bytes;
         let whole = pb::UploadChunkResponse { received_bytes: size, complete: true };
         if self.stored(hash).await?.is_some() {

@@ -13,7 +13,7 @@ use broker_proto::{
 use super::{Caller, status};
 use crate::{
     context::package::document,
-    packages::{File, Loaded, Packages},
+    packages::{File, Loaded, Packages, Template},
 };
 
 /// Bytes of a document or a file in one frame.
@@ -132,7 +132,11 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
     ) -> Result<Response<pb::ReportPackageResponse>, Status> {
         let request = request.into_inner();
         let id = package_id(&request.package_id)?;
-        let template = Some(request.template).filter(|template| !template.is_empty());
+        let template = match (request.plain, request.template) {
+            (true, _) => Template::Plain,
+            (false, template) if template.is_empty() => Template::Configured,
+            (false, template) => Template::Own(template),
+        };
         let report = self.packages.report(id, template).await.map_err(status::packages)?;
         Ok(Response::new(pb::ReportPackageResponse {
             markdown: report.markdown,

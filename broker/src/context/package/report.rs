@@ -130,15 +130,21 @@ fn value(info: &PackageInfo, contents: &PackageContents, name: &str) -> Option<S
         "files" => list(lines(open(&task.files), bullet)),
         "task_queue" => list(lines(waiting(), bullet)),
         // Its headings go below those of the report.
-        "resumption_instructions" => format!("\n{}", contents.resumption_instructions)
-            .replace("\n#", "\n###")
-            .trim_start()
-            .to_owned(),
+        "resumption_instructions" => below(&contents.resumption_instructions),
         "dropped" => dropped(contents),
         "tokens" => info.tokens().to_string(),
         "integrity" => integrity(info),
         _ => return None,
     })
+}
+
+/// A text of Markdown without its title, its headings two levels down.
+fn below(text: &str) -> String {
+    let body = match text.split_once('\n') {
+        Some((title, body)) if title.starts_with("# ") => body,
+        _ => text,
+    };
+    format!("\n{body}").replace("\n#", "\n##").trim_start().to_owned()
 }
 
 fn dropped(contents: &PackageContents) -> String {

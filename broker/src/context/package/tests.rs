@@ -442,7 +442,7 @@ fn a_report_says_what_where_and_what_next() {
         "Step 2 of 5",
         "1. Read the grammar",
         "2. Port lists",
-        "### Resumption instructions",
+        "### Next steps",
         "Entries dropped: 1, 2",
         "- src/parse.rs",
     ] {

@@ -1,6 +1,7 @@
 //! What is typed.
 
 mod handoff;
+mod package;
 mod written;
 
 use std::{path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ use crate::{commands::consult::input, output::Format};
 
 pub(crate) use self::{
     handoff::{GenerateArgs, HandoffCommand, ValidateArgs},
+    package::{PackagesArgs, PlaceArgs, SaveArgs, Since, TrustCommand},
     written::{Written, WrittenParser},
 };
 
@@ -126,6 +128,8 @@ pub(crate) enum Misused {
     /// What stands in it may be an answer, which no message repeats.
     #[error("not a settlement: {problem} at column {column}")]
     NoSettlement { problem: String, column: usize },
+    #[error("what was given is not UTF-8 text")]
+    NotText,
     #[error("the answer is empty")]
     NoAnswer,
     #[error("nobody can be asked here whether to purge them all: say --yes")]

@@ -80,6 +80,10 @@ pub(crate) fn of_refusal(code: Code, reason: &str) -> Exit {
     if matches!(reason, "NO_AGENT" | "NO_RECIPIENT") {
         return Exit::NobodyThere;
     }
+    // A package is refused by what it is, whatever the reason; more room or another key is a person's decision.
+    if reason.starts_with("PACKAGE_") {
+        return Exit::Integrity;
+    }
     match code {
         Code::Ok => Exit::Done,
         Code::InvalidArgument | Code::OutOfRange => Exit::Usage,

@@ -49,6 +49,16 @@ pub(crate) fn text(text: &str) -> Result<(), Error> {
     })
 }
 
+/// Writes bytes to stdout as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    written.map_err(|source| match source.kind() {
+        io::ErrorKind::BrokenPipe => Error::Closed,
+        _ => Error::Write { source },
+    })
+}
+
 /// Writes a line to stdout.
 pub(crate) fn line(line: &str) -> Result<(), Error> {
     text(&format!("{line}\n"))

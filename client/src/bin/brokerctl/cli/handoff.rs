@@ -3,13 +3,106 @@
 use std::{path::PathBuf, time::Duration};
 
 use broker_client::orchestrator::Level;
+use broker_proto::types::PackageId;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Written, WrittenParser};
+use super::{
+    Written, WrittenParser,
+    package::{PackagesArgs, SaveArgs, TrustCommand, package},
+};
 
 /// One verb of `handoff`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HandoffCommand {
+    /// Save what is worked on as a package that somebody else can go on with; prints its id
+    ///
+    /// Needs neither a session nor a model. The package is signed with this broker's key, kept, and may be taken until
+    /// it expires.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff save --task 'Port the parser' --files src/parse.rs --steps 'Read the grammar' 'Port lists'\n  brokerctl handoff save --task 'Nightly run' --phase analysis --target-phase synthesis --step 2 --total-steps 5 --resume-point lists --reason user-requested\n  git log -1 --format=%B | brokerctl handoff save --task - --context '{\"branch\":\"port\"}' --output json\n\nExit codes: 0 saved, 2 no task or another mistake in what was typed."
+    )]
+    Save(Box<SaveArgs>),
+    /// Print a package as JSON, verified first; without an id the newest that has not expired
+    ///
+    /// The document is described in docs/schema/handoff-package.schema.json.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff load\n  brokerctl handoff load 01JD3Q8ZK5T0V9Y2X4W6R8P1NB | jq -r .resumption_instructions\n\nExit codes: 0 done, 3 there is none, 6 refused: it has expired, or is not what was signed."
+    )]
+    Load {
+        /// The package's id
+        #[arg(value_name = "ID", value_parser = package)]
+        id: Option<PackageId>,
+    },
+    /// List packages, newest first
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff list --active\n  brokerctl handoff list --project parser --created-after 24h --output json"
+    )]
+    List(PackagesArgs),
+    /// Show a package without its contents: from whom, for whom, its parts, and whether it can be taken
+    #[command(after_help = "Examples:\n  brokerctl handoff show 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
+    Show {
+        /// The package's id
+        #[arg(value_name = "ID", value_parser = package)]
+        id: PackageId,
+    },
+    /// Forget a package
+    #[command(after_help = "Examples:\n  brokerctl handoff delete 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
+    Delete {
+        /// The package's id
+        #[arg(value_name = "ID", value_parser = package)]
+        id: PackageId,
+    },
+    /// Write a package's file, as it was signed, for another broker
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff export 01JD3Q8ZK5T0V9Y2X4W6R8P1NB --file port.pkg\n  brokerctl handoff export 01JD3Q8ZK5T0V9Y2X4W6R8P1NB --file - | ssh laptop brokerctl handoff import -"
+    )]
+    Export {
+        /// The package's id
+        #[arg(value_name = "ID", value_parser = package)]
+        id: PackageId,
+        /// Where to; `-` is stdout
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Take a package's file in, once; prints its id
+    ///
+    /// It is verified before a byte of it is unpacked: its signature by a trusted key, its expiry, its recipient, its
+    /// hops, whether it was taken before, and every part.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff import port.pkg\n  ssh laptop cat port.pkg | brokerctl handoff import -\n\nExit codes: 0 taken, 3 no such file, 6 refused, with the reason."
+    )]
+    Import {
+        /// The file; `-` reads it from stdin
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Check a package's file as `import` does, and keep nothing
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff verify port.pkg && scp port.pkg laptop:\n\nExit codes: 0 it can be taken, 3 no such file, 6 it is refused, with the reason."
+    )]
+    Verify {
+        /// The file; `-` reads it from stdin
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print a package in Markdown: what, where it stands, what comes next, what was dropped
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff report 01JD3Q8ZK5T0V9Y2X4W6R8P1NB > handoff.md\n  brokerctl handoff report 01JD3Q8ZK5T0V9Y2X4W6R8P1NB --template ours.md\n\nPlaceholders of a template: {id} {task} {project} {reason} {from} {to} {session} {level} {created_at} {expires_at} {created_by} {source_phase} {target_phase} {standing} {sub_goals} {constraints} {decisions} {open_items} {critical_facts} {next_steps} {files} {task_queue} {resumption_instructions} {dropped} {tokens} {integrity}. With any other, or when it cannot be read, the plain report is printed and stderr says why."
+    )]
+    Report {
+        /// The package's id
+        #[arg(value_name = "ID", value_parser = package)]
+        id: PackageId,
+        /// Markdown with placeholders [default: packages.report_template, else the plain report]
+        #[arg(long, value_name = "FILE")]
+        template: Option<PathBuf>,
+    },
+    /// Whose packages are taken
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl handoff trust list\n  brokerctl handoff trust add laptop ed25519:9d61b19d..."
+    )]
+    Trust(TrustCommand),
     /// Make a payload and a report from an orchestrator's state file
     ///
     /// The payload is JSON within the level's tokens: 500, 1,200 or 2,000, estimated. What must not be lost goes in

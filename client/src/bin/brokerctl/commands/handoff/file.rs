@@ -23,6 +23,8 @@ pub(crate) enum Error {
     Refused { path: PathBuf, source: Unreadable },
     #[error("{} would be overwritten: the state, the payload and the report are three files", .0.display())]
     Same(PathBuf),
+    #[error("PACKAGE_TOO_LARGE: {} is larger than a package may be (64 MiB)", .0.display())]
+    PackageTooLarge(PathBuf),
     #[error("{source}; {}", remedy(.source))]
     TooSmall { source: TooSmall },
 }
@@ -32,7 +34,7 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::NotFound(_) => Exit::NotFound,
-            Self::Refused { .. } => Exit::Integrity,
+            Self::Refused { .. } | Self::PackageTooLarge(_) => Exit::Integrity,
             Self::Same(_) => Exit::Usage,
             Self::Read { .. } | Self::Write { .. } | Self::TooSmall { .. } => Exit::Failed,
         }
@@ -46,11 +48,16 @@ fn remedy(small: &TooSmall) -> String {
 
 /// The file's bytes, `-` is stdin; of a file that is too large one byte too many, so that it is refused as such.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    read_at_most(path, MOST_BYTES)
+}
+
+/// As [`read`], of files that may be larger or smaller.
+pub(crate) fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
-        io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes)
+        io::stdin().lock().take(most + 1).read_to_end(&mut bytes)
     } else {
-        File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
     };
     match read {
         Ok(_) => Ok(bytes),
@@ -60,11 +67,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Puts `text` in the place of what is there, in one step: whoever reads sees the old file or the new one.
-pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    written(path, text).map_err(|source| Error::Write { path: path.to_owned(), source })
+pub(crate) fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<(), Error> {
+    written(path, text.as_ref()).map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
-fn written(path: &Path, text: &str) -> io::Result<()> {
+fn written(path: &Path, text: &[u8]) -> io::Result<()> {
     // A link stays one: what it points to is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     match fs::metadata(&path) {
@@ -78,7 +85,7 @@ fn written(path: &Path, text: &str) -> io::Result<()> {
     name.push(format!(".{random:08x}"));
     let beside = path.with_file_name(name);
     let done = File::create_new(&beside)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
         .and_then(|()| keep_mode(&path, &beside))
         .and_then(|()| fs::rename(&beside, &path));
     if done.is_err() {

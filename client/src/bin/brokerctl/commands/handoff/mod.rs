@@ -2,6 +2,11 @@
 
 pub(crate) mod file;
 mod generate;
+mod list;
+mod package;
+mod report;
+mod save;
+mod trust;
 mod validate;
 
 use crate::{
@@ -12,6 +17,18 @@ use crate::{
 /// Runs one verb.
 pub(crate) async fn run(global: &Global, command: HandoffCommand) -> anyhow::Result<Exit> {
     match command {
+        HandoffCommand::Save(args) => save::run(global, *args).await,
+        HandoffCommand::Load { id } => package::load(global, id).await,
+        HandoffCommand::List(args) => list::run(global, args).await,
+        HandoffCommand::Show { id } => package::show(global, id).await,
+        HandoffCommand::Delete { id } => package::delete(global, id).await,
+        HandoffCommand::Export { id, file } => package::export(global, id, &file).await,
+        HandoffCommand::Import { file } => package::import(global, &file).await,
+        HandoffCommand::Verify { file } => package::verify(global, &file).await,
+        HandoffCommand::Report { id, template } => {
+            report::run(global, id, template.as_deref()).await
+        }
+        HandoffCommand::Trust(command) => trust::run(global, command).await,
         HandoffCommand::Generate(args) => generate::run(global, &args),
         HandoffCommand::Validate(args) => validate::run(global, &args),
     }

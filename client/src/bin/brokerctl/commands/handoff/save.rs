@@ -1,0 +1,138 @@
+//! `handoff save`: what is worked on, packed.
+
+use std::path::Path;
+
+use broker_proto::types::{
+    Checkpoint, CurrentWork, NewPackage, PackageContents, PackageInfo, SessionItem, SessionTask,
+    TokenShare,
+};
+
+use super::{file, list};
+use crate::{
+    cli::{Global, Misused, PlaceArgs, SaveArgs},
+    commands::{connect, consult},
+    exit_code::Exit,
+    output::{self, Format},
+};
+
+/// Shares of a window at which a session is warned and moved. Source: `thresholds` in `broker.toml`.
+const WARNING_PERCENT: u64 = 75;
+const SWITCH_PERCENT: u64 = 90;
+
+pub(super) async fn run(global: &Global, args: SaveArgs) -> anyhow::Result<Exit> {
+    let new = new_package(args)?;
+    let info = connect(global).await?.save_package(new).await?;
+    told(global, &info)
+}
+
+/// The id on stdout, everything else where people read it.
+pub(super) fn told(global: &Global, info: &PackageInfo) -> anyhow::Result<Exit> {
+    match global.output {
+        Format::Json => output::json(&list::json(info))?,
+        Format::Text => {
+            output::line(&info.header.id.to_string())?;
+            let expires = output::clock(info.header.expires_at, consult::now());
+            output::note(&format!(
+                "{} bytes packed, about {} tokens; may be taken until {expires}",
+                info.size_bytes,
+                info.tokens()
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn new_package(mut args: SaveArgs) -> anyhow::Result<NewPackage> {
+    if args.task == "-" {
+        args.task = text(file::read(Path::new("-"))?)?;
+    }
+    if args.task.trim().is_empty() {
+        return Err(Misused::NoTask.into());
+    }
+    let context = match (args.context, args.context_file) {
+        (Some(context), _) => context,
+        (None, Some(path)) => text(file::read(&path)?)?,
+        (None, None) => String::new(),
+    };
+    let (checkpoint, current_work) = place(&args.place);
+    let task = SessionTask {
+        goal: args.task.trim().to_owned(),
+        constraints: items(args.constraints),
+        decisions: items(args.decisions),
+        open_items: items(args.open),
+        next_steps: items(args.steps),
+        files: items(args.files),
+        ..SessionTask::default()
+    };
+    let contents = PackageContents {
+        target_phase: args.place.target_phase.unwrap_or_else(|| args.place.phase.clone()),
+        source_phase: args.place.phase,
+        created_by: args.created_by,
+        pipeline_version: args.pipeline_version,
+        checkpoint,
+        task_queue: args.queue,
+        current_work,
+        token_usage: share(args.tokens, args.window),
+        task,
+        resumption_instructions: args.instructions,
+        context,
+        ..PackageContents::default()
+    };
+    Ok(NewPackage {
+        session: args.session,
+        project: args.project,
+        recipient: args.to,
+        reason: args.reason,
+        ttl: args.ttl,
+        contents,
+    })
+}
+
+fn text(bytes: Vec<u8>) -> anyhow::Result<String> {
+    Ok(String::from_utf8(bytes).map_err(|_| Misused::NotText)?)
+}
+
+fn items(texts: Vec<String>) -> Vec<SessionItem> {
+    let item = |(id, text)| SessionItem { id, text, is_done: false, entry: None };
+    (1..).zip(texts).map(item).collect()
+}
+
+fn place(args: &PlaceArgs) -> (Checkpoint, CurrentWork) {
+    let checkpoint = Checkpoint {
+        phase: args.phase.clone(),
+        step: args.step,
+        total_steps: args.total_steps,
+        status: args.status,
+        resume_point: args.resume_point.clone(),
+    };
+    let work = CurrentWork {
+        task_id: args.work.clone(),
+        progress: args.progress.clone(),
+        completed_subtasks: args.done.clone(),
+        next_subtask: args.next.clone(),
+    };
+    (checkpoint, work)
+}
+
+fn share(total_tokens: u64, window: u64) -> TokenShare {
+    let part = |percent: u64| (u128::from(window) * u128::from(percent) / 100) as u64;
+    TokenShare {
+        total_tokens,
+        warning_threshold: part(WARNING_PERCENT),
+        auto_switch_threshold: part(SWITCH_PERCENT),
+        percentage_used: total_tokens as f64 / window.max(1) as f64 * 100.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_are_shares_of_the_window() {
+        let whole = share(150_000, 200_000);
+        assert_eq!((whole.warning_threshold, whole.auto_switch_threshold), (150_000, 180_000));
+        assert!((whole.percentage_used - 75.0).abs() < 1e-9);
+        assert_eq!(share(0, 128_000).auto_switch_threshold, 115_200);
+    }
+}

@@ -1,0 +1,453 @@
+//! Packages from the street: saved, loaded, carried to another broker, and every way to be refused.
+
+use std::{fs, path::Path};
+
+use broker_client::EventItem;
+use broker_proto::{EventFilter, EventStart, PackageFilter, PackageId, PackageKey};
+use broker_tests::{Output, Place, Program, TestBroker, brokerctl, repository, within};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+
+const TASK: &str = "Port the parser";
+
+async fn save(broker: &TestBroker, more: &[&str]) -> String {
+    let args = [&["handoff", "save", "--task", TASK], more].concat();
+    broker.run(&args).await.exits(0).stdout.trim().to_owned()
+}
+
+async fn json_of(broker: &TestBroker, args: &[&str]) -> Value {
+    let args = [&["handoff"], args, &["--output", "json"]].concat();
+    broker.run(&args).await.exits(0).json()
+}
+
+async fn load(broker: &TestBroker, args: &[&str]) -> Output {
+    broker.run(&[&["handoff", "load"], args].concat()).await
+}
+
+fn ids(list: &Value) -> Vec<&str> {
+    let packages = list["packages"].as_array().unwrap();
+    packages.iter().map(|package| package["id"].as_str().unwrap()).collect()
+}
+
+/// A file with a package in it, out of this broker.
+async fn exported(broker: &TestBroker, id: &str, folder: &Path) -> String {
+    let file = folder.join("work.pkg").to_str().unwrap().to_owned();
+    broker.run(&["handoff", "export", id, "--file", &file]).await.exits(0);
+    file
+}
+
+/// Makes `to` take what `from` signs.
+async fn trusts(to: &TestBroker, from: &TestBroker) {
+    let keys = json_of(from, &["trust", "list"]).await;
+    let key = keys["keys"][0]["key"].as_str().unwrap().to_owned();
+    to.run(&["handoff", "trust", "add", "other", &key]).await.exits(0);
+}
+
+#[tokio::test]
+async fn what_is_saved_without_session_or_model_is_loaded_as_the_schema_says() {
+    let broker = TestBroker::start().await;
+    let id = save(
+        &broker,
+        &[
+            "--files",
+            "src/parse.rs",
+            "src/lex.rs",
+            "--steps",
+            "Read the grammar",
+            "Port lists",
+            "--project",
+            "parser",
+            "--phase",
+            "analysis",
+            "--target-phase",
+            "synthesis",
+            "--step",
+            "2",
+            "--total-steps",
+            "5",
+            "--status",
+            "error",
+            "--resume-point",
+            "lists",
+            "--queue",
+            "docs:high:Write the docs",
+            "tests",
+            "--work",
+            "t0",
+            "--progress",
+            "50%",
+            "--done",
+            "outline",
+            "--next",
+            "module two",
+            "--tokens",
+            "160000",
+            "--context",
+            r#"{"branch":"port"}"#,
+            "--pipeline-version",
+            "2.1",
+            "--constraints",
+            "No new crates",
+        ],
+    )
+    .await;
+
+    let document = load(&broker, &[]).await.exits(0).json();
+
+    assert_eq!(document["id"], json!(id));
+    let want = [
+        ("/task", json!(TASK)),
+        ("/reason", json!("manual_save")),
+        ("/project", json!("parser")),
+        ("/source_phase", json!("analysis")),
+        ("/target_phase", json!("synthesis")),
+        ("/created_by", json!("local")),
+        ("/pipeline_version", json!("2.1")),
+        ("/files", json!(["src/parse.rs", "src/lex.rs"])),
+        ("/next_steps", json!(["Read the grammar", "Port lists"])),
+        ("/checkpoint/status", json!("error")),
+        ("/checkpoint/total_steps", json!(5)),
+        ("/task_queue/0/description", json!("Write the docs")),
+        ("/task_queue/1", json!({"id": "tests", "priority": "normal", "description": ""})),
+        ("/current_work/completed_subtasks", json!(["outline"])),
+        ("/token_usage/percentage_used", json!(80.0)),
+        ("/token_usage/warning_threshold", json!(150_000)),
+        ("/context", json!({"branch": "port"})),
+        ("/integrity/valid", json!(true)),
+        ("/integrity/signer_name", json!("self")),
+        ("/session_id", Value::Null),
+    ];
+    for (path, want) in want {
+        assert_eq!(document.pointer(path), Some(&want), "{path}");
+    }
+    let by_id = load(&broker, &[&id, "--output", "json"]).await.exits(0).json();
+    assert_eq!(by_id["resumption_instructions"], document["resumption_instructions"]);
+    holds_to_the_schema(&document);
+    holds_to_the_schema(&example());
+}
+
+fn example() -> Value {
+    let path = repository().join("docs/schema/examples/handoff-package.json");
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[track_caller]
+fn holds_to_the_schema(document: &Value) {
+    let path = repository().join("docs/schema/handoff-package.schema.json");
+    let schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let options = jsonschema::draft202012::options().should_validate_formats(true);
+    let validator = options.build(&schema).unwrap();
+    let problems: Vec<String> = validator
+        .iter_errors(document)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+    // It describes everything there is: whatever is taken away is missed.
+    for key in document.as_object().unwrap().keys() {
+        let mut less = document.clone();
+        less.as_object_mut().unwrap().remove(key);
+        assert!(!validator.is_valid(&less), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_package_and_the_keys_survive_a_restart() {
+    let mut broker = TestBroker::with(Place::Folder, "").await;
+    let id = save(&broker, &[]).await;
+    let gone = save(&broker, &[]).await;
+    broker.run(&["handoff", "delete", &gone]).await.exits(0);
+    let other = TestBroker::start().await;
+    trusts(&broker, &other).await;
+    let before = load(&broker, &[]).await.exits(0).json();
+    let keys = json_of(&broker, &["trust", "list"]).await;
+
+    broker.restart().await;
+
+    let after = load(&broker, &[]).await.exits(0).json();
+    assert_eq!(
+        (&after["id"], &after["integrity"]["checksum"]),
+        (&json!(id), &before["integrity"]["checksum"])
+    );
+    assert_eq!(ids(&json_of(&broker, &["list"]).await), [id.as_str()]);
+    assert_eq!(json_of(&broker, &["trust", "list"]).await, keys);
+    assert_eq!(keys["keys"][1]["name"], "other");
+    load(&broker, &[&gone]).await.exits(3);
+    let key = broker.data_dir().join("package.key");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_list_is_filtered_and_paged() {
+    let broker = TestBroker::start().await;
+    let first =
+        save(&broker, &["--project", "a", "--to", "opus", "--reason", "user-requested"]).await;
+    let second = save(&broker, &["--project", "b", "--session", "s1"]).await;
+    let third = save(&broker, &["--project", "b", "--ttl", "1ms"]).await;
+
+    let list = async |more: &[&str]| json_of(&broker, &[&["list"], more].concat()).await;
+    let all = list(&[]).await;
+    assert_eq!(ids(&all), [&third, &second, &first]);
+    let shown = &all["packages"][2];
+    assert_eq!(
+        [&shown["task"], &shown["reason"], &shown["expired"]],
+        [&json!(TASK), &json!("user-requested"), &json!(false)]
+    );
+    assert!(shown["tokens"].as_u64().unwrap() > 0 && shown["time"].is_string(), "{shown}");
+    assert_eq!(ids(&list(&["--project", "b"]).await), [&third, &second]);
+    assert_eq!(ids(&list(&["--model", "opus"]).await), [&first]);
+    assert_eq!(ids(&list(&["--session", "s1"]).await), [&second]);
+    assert_eq!(ids(&list(&["--active"]).await), [&second, &first]);
+    assert_eq!(ids(&list(&["--expired"]).await), [&third]);
+    assert_eq!(ids(&list(&["--created-after", "1h"]).await).len(), 3);
+    assert_eq!(ids(&list(&["--created-after", "2100-01-01"]).await).len(), 0);
+    let page = list(&["--limit", "2"]).await;
+    let next = page["next_page_token"].as_str().unwrap();
+    assert_eq!(ids(&list(&["--limit", "2", "--page", next]).await), [&first]);
+    let table = broker.run(&["handoff", "list"]).await.exits(0).stdout;
+    assert!(table.contains(&first) && table.contains("user-requested"), "{table}");
+
+    // The newest that has not expired.
+    assert_eq!(load(&broker, &[]).await.exits(0).json()["id"], json!(second));
+    let refused = load(&broker, &[&third]).await.exits(6);
+    assert!(refused.stderr.contains("PACKAGE_EXPIRED"), "{refused:?}");
+    let shown = json_of(&broker, &["show", &third]).await;
+    assert_eq!(shown["integrity"]["problem"], "PACKAGE_EXPIRED");
+    broker.run(&["handoff", "report", &third]).await.exits(0);
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_not_meant_is_refused_with_its_code() {
+    let broker = TestBroker::start().await;
+    load(&broker, &[]).await.exits(3);
+    broker.run(&["handoff", "save"]).await.exits(2);
+    broker.run(&["handoff", "save", "--task", "  "]).await.exits(2);
+    for more in [
+        &["--context", "[1]"][..],
+        &["--context", "{"],
+        &["--to", "nobody"],
+        &["--status", "fine"],
+        &["--step", "3", "--total-steps", "2"],
+        &["--ttl", "0s"],
+        &["--session", "../s"],
+    ] {
+        let args = [&["handoff", "save", "--task", TASK], more].concat();
+        let refused = broker.run(&args).await;
+        assert!([2, 3].contains(&refused.code) && !refused.stderr.is_empty(), "{refused:?}");
+    }
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let program = brokerctl(&broker.endpoint());
+    let args = ["handoff", "save", "--task", TASK, "--context-file", "-"];
+    program.args(&args).stdin(deep).output().await.exits(2);
+    let nobody = "01JD3Q8ZK5T0V9Y2X4W6R8P1NB";
+    for verb in ["load", "show", "delete", "report"] {
+        broker.run(&["handoff", verb, nobody]).await.exits(3);
+        broker.run(&["handoff", verb, "../../etc/passwd"]).await.exits(2);
+    }
+    broker.run(&["handoff", "verify", "/nowhere/x.pkg"]).await.exits(3);
+    assert_eq!(ids(&json_of(&broker, &["list"]).await), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn a_package_goes_to_another_broker_once() {
+    let (here, there) = (TestBroker::start().await, TestBroker::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let id = save(&here, &["--steps", "Read the grammar"]).await;
+    let file = exported(&here, &id, folder.path()).await;
+    here.run(&["handoff", "verify", &file]).await.exits(0);
+
+    let refused = there.run(&["handoff", "verify", &file]).await.exits(6);
+    assert!(refused.stderr.contains("PACKAGE_UNKNOWN_KEY"), "{refused:?}");
+    there.run(&["handoff", "import", &file]).await.exits(6);
+    trusts(&there, &here).await;
+    there.run(&["handoff", "verify", &file]).await.exits(0);
+    assert_eq!(there.run(&["handoff", "import", &file]).await.exits(0).stdout.trim(), id);
+
+    let document = load(&there, &[&id]).await.exits(0).json();
+    assert_eq!(document["next_steps"], json!(["Read the grammar"]));
+    assert_eq!(document["integrity"]["signer_name"], "other");
+    let again = there.run(&["handoff", "import", &file, "--output", "json"]).await.exits(6);
+    assert_eq!(again.json()["error"]["reason"], "PACKAGE_REPLAYED");
+    there.run(&["handoff", "delete", &id]).await.exits(0);
+    there.run(&["handoff", "import", &file]).await.exits(6);
+    let again = there.run(&["handoff", "verify", &file]).await.exits(6);
+    assert!(again.stderr.contains("PACKAGE_REPLAYED"), "{again:?}");
+
+    // What was made here and deleted may come back from its file.
+    here.run(&["handoff", "import", &file]).await.exits(6);
+    here.run(&["handoff", "delete", &id]).await.exits(0);
+    here.run(&["handoff", "import", &file]).await.exits(0);
+}
+
+#[tokio::test]
+async fn a_key_that_is_trusted_no_more_opens_nothing() {
+    let (here, there) = (TestBroker::start().await, TestBroker::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let id = save(&here, &[]).await;
+    let file = exported(&here, &id, folder.path()).await;
+    trusts(&there, &here).await;
+    there.run(&["handoff", "import", &file]).await.exits(0);
+
+    there.run(&["handoff", "trust", "remove", "other"]).await.exits(0);
+
+    let refused = load(&there, &[&id]).await.exits(6);
+    assert!(refused.stderr.contains("PACKAGE_UNKNOWN_KEY"), "{refused:?}");
+    there.run(&["handoff", "trust", "remove", "other"]).await.exits(3);
+    let weak = format!("ed25519:{}", "0".repeat(64));
+    there.run(&["handoff", "trust", "add", "weak", &weak]).await.exits(2);
+    there.run(&["handoff", "trust", "add", "self", &weak]).await.exits(2);
+    there.run(&["handoff", "trust", "add", "short", "ed25519:00"]).await.exits(2);
+}
+
+#[tokio::test]
+async fn a_file_with_one_byte_changed_is_refused_wherever_it_is() {
+    let broker = TestBroker::start().await;
+    let client = broker.client();
+    let id = save(&broker, &[]).await;
+    let file = client.export_package(PackageId::parse(&id).unwrap()).await.unwrap();
+    client.verify_package(file.clone().into()).await.unwrap();
+    for at in 0..file.len() {
+        let mut changed = file.clone();
+        changed[at] ^= 0x10;
+        let refused = client.verify_package(changed.into()).await.unwrap_err();
+        let reason = refused.reason().unwrap_or_default().to_owned();
+        assert!(reason.starts_with("PACKAGE_"), "byte {at}: {refused}");
+    }
+    // The command says so, too, and nothing of it is kept.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("changed.pkg");
+    let mut changed = file.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    for (bytes, reason) in [
+        (changed, "PACKAGE_DAMAGED"),
+        (b"no package".to_vec(), "PACKAGE_MALFORMED"),
+        (Vec::new(), "PACKAGE_MALFORMED"),
+        (vec![0; (65 << 20) + 1], "PACKAGE_TOO_LARGE"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        for verb in ["verify", "import"] {
+            let refused = broker.run(&["handoff", verb, path.to_str().unwrap()]).await.exits(6);
+            assert!(refused.stderr.contains(reason), "{verb} {refused:?}");
+        }
+    }
+    assert_eq!(ids(&json_of(&broker, &["list"]).await), [id.as_str()]);
+}
+
+/// A recipient that this broker does not have; the other models of both are the same.
+#[tokio::test]
+async fn a_package_for_a_model_that_is_not_here_is_refused() {
+    let models = "[[models]]\nname = \"mine\"\nprovider = \"openai\"\nid = \"x\"\n";
+    let here = TestBroker::with(Place::Memory, models).await;
+    let there = TestBroker::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let id = save(&here, &["--to", "mine"]).await;
+    let file = exported(&here, &id, folder.path()).await;
+    trusts(&there, &here).await;
+    let refused = there.run(&["handoff", "import", &file]).await.exits(6);
+    assert!(refused.stderr.contains("PACKAGE_RECIPIENT"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_large_package_travels_in_pieces() {
+    let (here, there) = (TestBroker::start().await, TestBroker::start().await);
+    trusts(&there, &here).await;
+    let folder = tempfile::tempdir().unwrap();
+    // Digits that do not repeat, so that it stays large when it is packed.
+    let mut state = 7_u64;
+    let digits: String = (0..200_000)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            format!("{:08x}", state >> 32)
+        })
+        .collect();
+    let context = json!({ "digits": digits }).to_string();
+    let path = folder.path().join("context.json");
+    fs::write(&path, context.as_bytes()).unwrap();
+    let refused = here
+        .run(&["handoff", "save", "--task", TASK, "--context-file", path.to_str().unwrap()])
+        .await;
+    // One frame holds a megabyte; what is larger belongs into a session.
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let context = json!({ "digits": &digits[..900_000] }).to_string();
+    fs::write(&path, context.as_bytes()).unwrap();
+    let id = save(&here, &["--context-file", path.to_str().unwrap()]).await;
+    let file = exported(&here, &id, folder.path()).await;
+    assert!(fs::metadata(&file).unwrap().len() > 400 << 10);
+    there.run(&["handoff", "import", &file]).await.exits(0);
+    let document = there.client().load_package(None, PackageFilter::default()).await.unwrap();
+    assert!(document.contains(&digits[..1000]));
+}
+
+#[tokio::test]
+async fn a_report_is_plain_or_as_a_template_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let template = folder.path().join("ours.md");
+    fs::write(&template, "House: {task}\n").unwrap();
+    let settings = format!("[packages]\nreport_template = \"{}\"\n", template.display());
+    let broker = TestBroker::with(Place::Memory, &settings).await;
+    let id = save(&broker, &["--steps", "Read the grammar"]).await;
+    let report = async |more: &[&str]| {
+        broker.run(&[&["handoff", "report", &id], more].concat()).await.exits(0)
+    };
+    assert_eq!(report(&[]).await.stdout, format!("House: {TASK}\n"));
+    let own = folder.path().join("own.md");
+    let own = own.to_str().unwrap();
+    fs::write(own, "Next: {next_steps}{\"a\": 1}\n").unwrap();
+    assert_eq!(
+        report(&["--template", own]).await.stdout,
+        "Next: 1. Read the grammar\n{\"a\": 1}\n"
+    );
+    fs::write(own, "{tsak}").unwrap();
+    let plain = report(&["--template", own]).await;
+    assert!(plain.stderr.contains("{tsak}") && plain.stdout.contains("## Next steps"), "{plain:?}");
+    let plain = report(&["--template", "/nowhere.md"]).await;
+    assert!(plain.stderr.contains("/nowhere.md"), "{plain:?}");
+    for word in ["# Port the parser", "1. Read the grammar", "## What was dropped", "## Integrity"]
+    {
+        assert!(plain.stdout.contains(word), "{word} in {}", plain.stdout);
+    }
+    fs::remove_file(&template).unwrap();
+    let fallback = report(&[]).await;
+    assert!(
+        fallback.stderr.contains("ours.md") && fallback.stdout.contains("## Files"),
+        "{fallback:?}"
+    );
+}
+
+#[tokio::test]
+async fn packages_go_through_pipes_and_tasks_come_from_them() {
+    let (here, there) = (TestBroker::start().await, TestBroker::start().await);
+    trusts(&there, &here).await;
+    let program = brokerctl(&here.endpoint()).args(&["handoff", "save", "--task", "-"]);
+    let id = program.stdin("From a pipe\n").output().await.exits(0).stdout;
+    let document = load(&here, &[]).await.exits(0).json();
+    assert_eq!(
+        (&document["task"], document["id"].as_str().unwrap()),
+        (&json!("From a pipe"), id.trim())
+    );
+    let key = here.client().trusted_keys().await.unwrap()[0].key;
+    assert_eq!(PackageKey::parse(&key.to_string()), Ok(key));
+    let file = here.client().export_package(PackageId::parse(id.trim()).unwrap()).await.unwrap();
+    let import: Program = brokerctl(&there.endpoint()).args(&["handoff", "import", "-"]);
+    import.stdin(file).output().await.exits(0);
+}
+
+/// Its subject is content: a subscriber sees ids, ends and sizes.
+#[tokio::test]
+async fn events_tell_of_packages_and_not_of_what_they_are_about() {
+    let broker = TestBroker::start().await;
+    let id = save(&broker, &[]).await;
+    broker.run(&["handoff", "delete", &id]).await.exits(0);
+    let mut events =
+        broker.client().subscribe(EventStart::First, EventFilter::default()).await.unwrap();
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let item = within("an event", events.next()).await.unwrap().unwrap();
+        if let EventItem::Event { event, .. } = item {
+            told.push(event);
+        }
+    }
+    let kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["package_saved", "package_deleted"]);
+    assert!(told[0].detail.contains(&id) && !told[0].detail.contains(TASK), "{told:?}");
+}
