@@ -378,6 +378,10 @@ fn the_document_has_every_name_that_was_asked_for() {
     let read = opened(&made.file).unwrap();
     let document = document(&made.info, &read, NOW);
     for path in [
+        "/id",
+        "/version",
+        "/created_at",
+        "/hops",
         "/project",
         "/source_phase",
         "/target_phase",
