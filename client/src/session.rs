@@ -1,9 +1,9 @@
 //! Sessions: conversations that the broker keeps.
 
 use broker_proto::{
-    EntryHash, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk, Rendering,
-    SessionDetail, SessionDiff, SessionEntry, SessionId, SessionInfo, SessionOutcome, SessionPoint,
-    SessionTask, SessionVersion, SharedValue, TaskEdit,
+    EntryHash, MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk,
+    Rendering, SessionDetail, SessionDiff, SessionEntry, SessionId, SessionInfo, SessionOutcome,
+    SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit,
     convert::{InvalidField, Stored as _},
     pb,
 };
@@ -115,9 +115,33 @@ impl Client {
             session_id: id.to_string(),
             entries: wire,
             expected_head: expected_head.map(|head| head.0.to_vec().into()).unwrap_or_default(),
+            message_id: String::new(),
         })?;
         let reply = self.reply(self.sessions_of().append_entries(request).await)?;
         Ok((info(reply.session)?, reply.first))
+    }
+
+    /// Appends what a consultation led to, once however often it is said; gives the number of the first, and whether it
+    /// was appended before.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such session.
+    pub async fn append_answer(
+        &self,
+        id: &SessionId,
+        entries: Vec<NewSessionEntry>,
+        of: MessageId,
+    ) -> Result<(SessionInfo, u64, bool), Error> {
+        let mut wire: Vec<pb::NewSessionEntry> = entries.into_iter().map(Into::into).collect();
+        self.offload_entries(&mut wire, false).await?;
+        let request = self.unary_request(pb::AppendEntriesRequest {
+            session_id: id.to_string(),
+            entries: wire,
+            expected_head: bytes::Bytes::new(),
+            message_id: of.to_string(),
+        })?;
+        let reply = self.reply(self.sessions_of().append_entries(request).await)?;
+        Ok((info(reply.session)?, reply.first, reply.duplicate))
     }
 
     /// Entries of a session at a point, from this number on, at most so many, with everything in its place.

@@ -31,6 +31,7 @@ mod refusals;
 mod renderings;
 mod rings;
 mod secrets;
+mod sessions;
 mod streams;
 mod tasks;
 mod transcripts;

@@ -227,8 +227,8 @@ impl Projection {
         Ok(found.into_iter().find(|found| found.session.info.version == wanted))
     }
 
-    /// What a session was about when it ended with `head`: the newest version that did, else the first that went
-    /// further.
+    /// What a session was about when it ended with `head`: the newest version that did, else, where several entries came
+    /// at once, the newest that ended with them.
     ///
     /// # Errors
     /// [`Error`] when the rows cannot be read.
@@ -246,8 +246,9 @@ impl Projection {
                      ORDER BY version DESC LIMIT 1",
                 )?;
                 let mut further = connection.prepare_cached(
-                    "SELECT record FROM versions WHERE session = ?1 AND entries > ?2
-                     ORDER BY version LIMIT 1",
+                    "SELECT record FROM versions WHERE session = ?1 AND head =
+                     (SELECT head FROM versions WHERE session = ?1 AND entries > ?2
+                      ORDER BY version LIMIT 1) ORDER BY version DESC LIMIT 1",
                 )?;
                 let asked = params![id.as_str(), &head.hash.0[..]];
                 let record = match exact.query_row(asked, |row| row.get(0)).optional()? {

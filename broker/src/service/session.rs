@@ -4,8 +4,8 @@ use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk, SessionDetail, SessionId,
-    SessionPoint, SharedValue, TaskEdit,
+    MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk, SessionDetail,
+    SessionId, SessionPoint, SharedValue, TaskEdit,
     convert::{
         InvalidField, Stored as _, entry_hash, optional_session_id, session_id, session_point,
         session_title,
@@ -16,7 +16,7 @@ use broker_proto::{
 use super::status;
 use crate::{
     core::session::{Expected, Session, task},
-    session::{Import, NewSession, Restore, Sessions},
+    session::{Import, NewSession, Restore, Sessions, Written},
 };
 
 /// Rows of a page when the caller names no size, and at most.
@@ -136,9 +136,16 @@ impl pb::session_service_server::SessionService for SessionService {
         let head = entry_hash(&request.expected_head, "expected_head")?;
         let entries = entries(request.entries)?;
         let expected = Expected { head, version: None };
-        let (session, first) =
-            self.sessions.append(&id, entries, expected).await.map_err(status::session)?;
-        Ok(Response::new(pb::AppendEntriesResponse { session: info(session), first }))
+        let of = match request.message_id.as_str() {
+            "" => None,
+            text => Some(MessageId::parse(text).ok_or_else(|| {
+                InvalidField::new("message_id", "is not a ULID (26 characters, upper case)")
+            })?),
+        };
+        let written = self.sessions.append(&id, entries, expected, of).await;
+        let Written { session, first, is_duplicate } = written.map_err(status::session)?;
+        let (session, duplicate) = (info(session), is_duplicate);
+        Ok(Response::new(pb::AppendEntriesResponse { session, first, duplicate }))
     }
 
     async fn list_entries(

@@ -81,20 +81,21 @@ impl Sessions {
             at: Some(at),
             entries: NewEntries::default(),
             task: None,
+            answer_of: None,
             change: Change::Restored,
         };
         let seen = expected.unwrap_or(now.info.version);
         let conflict = match self.write(write.clone(), contents.clone(), seen).await {
             Err(Error::Conflict(conflict)) => conflict,
-            done => return done.map(|(session, _)| (session, SessionOutcome::Done)),
+            done => return done.map(|done| (done.session, SessionOutcome::Done)),
         };
         match on_conflict {
             OnConflict::Fail => Err(Error::Conflict(conflict)),
             OnConflict::Keep => Ok((self.get(&id).await?, SessionOutcome::Kept)),
             OnConflict::Replace => {
                 let write = Write { expected: Expected::default(), ..write };
-                let (session, _) = self.write(write, contents, seen).await?;
-                Ok((session, SessionOutcome::Replaced))
+                let done = self.write(write, contents, seen).await?;
+                Ok((done.session, SessionOutcome::Replaced))
             }
             OnConflict::Fork => {
                 let new = NewSession { id: new_id, ..NewSession::default() };
@@ -143,8 +144,8 @@ impl Sessions {
             (Relation::Conflict, OnConflict::Keep) => Ok((session, SessionOutcome::Kept)),
             (Relation::Conflict, OnConflict::Replace) => {
                 let write = self.instead(&session, new);
-                let (session, _) = self.write(write, contents, session.info.version).await?;
-                Ok((session, SessionOutcome::Replaced))
+                let done = self.write(write, contents, session.info.version).await?;
+                Ok((done.session, SessionOutcome::Replaced))
             }
             (Relation::Conflict, OnConflict::Fork) => {
                 let model = model.or(Some(session.info.owner.model));
@@ -172,10 +173,11 @@ impl Sessions {
             at: None,
             entries: new,
             task: None,
+            answer_of: None,
             change: Change::Imported,
         };
-        let (session, _) = self.write(write, contents, session.info.version).await?;
-        Ok((session, SessionOutcome::Done))
+        let done = self.write(write, contents, session.info.version).await?;
+        Ok((done.session, SessionOutcome::Done))
     }
 
     /// The conversation instead of the session's entries. What the session is about and shares stays.
@@ -190,6 +192,7 @@ impl Sessions {
             }),
             entries: new,
             task: None,
+            answer_of: None,
             change: Change::Imported,
         }
     }

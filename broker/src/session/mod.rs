@@ -12,6 +12,9 @@ mod read;
 mod render;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use broker_proto::{
@@ -58,6 +61,16 @@ pub struct NewSession {
     pub title: String,
 }
 
+/// A session after it was written.
+#[derive(Debug, Clone)]
+pub struct Written {
+    pub session: Session,
+    /// The number of the first new entry.
+    pub first: u64,
+    /// It was written before.
+    pub is_duplicate: bool,
+}
+
 impl Sessions {
     /// Begins a session.
     ///
@@ -95,7 +108,7 @@ impl Sessions {
         Ok(SessionDetail { info: session.info, task, shared })
     }
 
-    /// Appends entries in one commit; gives the session after it and the number of the first.
+    /// Appends entries in one commit. Those of one consultation are appended once.
     ///
     /// # Errors
     /// [`Error::Conflict`] when it does not end with `expected` any more.
@@ -104,7 +117,8 @@ impl Sessions {
         id: &SessionId,
         entries: Vec<NewSessionEntry>,
         expected: Expected,
-    ) -> Result<(Session, u64), Error> {
+        answer_of: Option<MessageId>,
+    ) -> Result<Written, Error> {
         if entries.is_empty() {
             return Err(Error::Empty);
         }
@@ -116,6 +130,7 @@ impl Sessions {
             at: None,
             entries: prepared.entries,
             task: None,
+            answer_of,
             change: Change::Appended,
         };
         let written = self.write(write, prepared.contents, seen.info.version).await;
@@ -271,11 +286,13 @@ impl Sessions {
         write: Write,
         contents: Vec<Content>,
         seen: u64,
-    ) -> Result<(Session, u64), Error> {
+    ) -> Result<Written, Error> {
         let expected = write.expected;
         let command = Command::Session(Box::new(session::Command::Write(Box::new(write))));
         match self.intake.engine.with_contents(command, contents).await.map_err(Error::from) {
-            Ok(Reply::Session(session::Reply::Written { session, first })) => Ok((*session, first)),
+            Ok(Reply::Session(session::Reply::Written { session, first, is_duplicate })) => {
+                Ok(Written { session: *session, first, is_duplicate })
+            }
             Ok(_) => Err(Error::Engine(engine::Error::Unknown)),
             Err(Error::Refused(session::Refusal::Moved(now))) => {
                 Err(self.conflict(*now, expected, seen).await?)

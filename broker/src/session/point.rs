@@ -50,7 +50,7 @@ impl Sessions {
         then: Session,
     ) -> Result<(Point, Vec<crate::journal::Content>), Error> {
         use broker_proto::convert::Stored as _;
-        let Session { info, task: stored, shared } = then;
+        let Session { info, task: stored, shared, .. } = then;
         let read = self.task(stored.as_ref()).await?;
         let until = task::until(read.clone(), info.head.entries);
         let (task, contents) = if until == read {

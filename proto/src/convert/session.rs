@@ -175,9 +175,6 @@ impl TryFrom<pb::NewSessionEntry> for NewSessionEntry {
             Err(_) => return Err(InvalidField::new("entries.kind", "is not a kind of entry")),
         };
         let entry: crate::Entry = required(wire.entry, "entries.entry")?.try_into()?;
-        if entry.parts.is_empty() {
-            return Err(InvalidField::new("entries.entry", "says nothing"));
-        }
         Ok(Self {
             kind,
             entry: crate::Entry { name: short(entry.name, "entries.name")?, ..entry },

@@ -12,12 +12,16 @@ pub mod task;
 use std::collections::{BTreeMap, BTreeSet};
 
 use broker_proto::{
-    ContentHash, EntryHash, ModelName, SessionHead, SessionId, SessionInfo, SessionOwner, WallTime,
+    ContentHash, EntryHash, MessageId, ModelName, SessionHead, SessionId, SessionInfo,
+    SessionOwner, WallTime,
 };
 
 pub use event::{Change, Entries, EntryRow, Event};
 
 use super::queue::Body;
+
+/// Consultations of one session that are known to be appended: more are not answered at once.
+const ANSWERED: usize = 8;
 
 /// Sessions at most: each is a few hundred bytes of memory.
 pub const MOST_SESSIONS: usize = 100_000;
@@ -30,6 +34,8 @@ pub struct Session {
     pub task: Option<Body>,
     /// What it shares.
     pub shared: Option<Body>,
+    /// The consultations whose answers were appended last.
+    pub answered: Vec<MessageId>,
 }
 
 /// A point in a session's past: where it ended, and what it was about then.
@@ -128,6 +134,8 @@ pub struct Write {
     pub entries: NewEntries,
     /// What the entries say it is about: the task that they were read with, and the new one.
     pub task: Option<(Option<Body>, Option<Body>)>,
+    /// The consultation that the entries are of.
+    pub answer_of: Option<MessageId>,
     pub change: Change,
 }
 
@@ -144,6 +152,8 @@ pub enum Reply {
     Written {
         session: Box<Session>,
         first: u64,
+        /// It was written before.
+        is_duplicate: bool,
     },
     Found(Option<Box<Session>>),
     Deleted,
@@ -249,7 +259,8 @@ impl State {
             forked_from,
             models: models.unwrap_or_default(),
         };
-        let mut session = Session { info, task: at.task, shared: at.shared };
+        let (task, shared) = (at.task, at.shared);
+        let mut session = Session { info, task, shared, answered: Vec::new() };
         let mut events = append(&mut session, entries, now);
         let (changed, reply) = changed(session, change, detail, now);
         events.extend(changed);
@@ -257,8 +268,11 @@ impl State {
     }
 
     fn write(&self, write: Write, now: WallTime) -> Result<(Vec<Event>, Reply), Refusal> {
-        let Write { id, expected, at, entries, task, change } = write;
+        let Write { id, expected, at, entries, task, answer_of, change } = write;
         let session = self.known(&id)?;
+        if answer_of.is_some_and(|of| session.answered.contains(&of)) {
+            return Ok(before(session, entries.entries.len()));
+        }
         let is_moved = expected.head.is_some_and(|head| head != session.info.head.hash)
             || expected.version.is_some_and(|version| version != session.info.version)
             || task.as_ref().is_some_and(|(was, _)| *was != session.task);
@@ -273,6 +287,9 @@ impl State {
         if let Some((_, now)) = task {
             session.task = now;
         }
+        session.answered.extend(answer_of);
+        let old = session.answered.len().saturating_sub(ANSWERED);
+        session.answered.drain(..old);
         let first = session.info.head.entries;
         let detail = match entries.entries.len() {
             0 => format!("to {}", count(usize::try_from(first).unwrap_or(usize::MAX))),
@@ -282,7 +299,8 @@ impl State {
         let (changed, _) = changed(session.clone(), change, detail, now);
         events.extend(changed);
         session.info = info_of(&events).unwrap_or(session.info);
-        Ok((events, Reply::Written { session: Box::new(session), first }))
+        let session = Box::new(session);
+        Ok((events, Reply::Written { session, first, is_duplicate: false }))
     }
 
     /// The same append again, whose answer was lost, is no conflict: its entries are what the session ends with.
@@ -297,11 +315,17 @@ impl State {
         let hashes = entries.entries.iter().map(|entry| entry.hash);
         let end = expected.head.map(|head| hashes.fold(head, EntryHash::next));
         if many > 0 && at.is_none() && end == Some(session.info.head.hash) {
-            let first = session.info.head.entries - many;
-            return Ok((Vec::new(), Reply::Written { session: Box::new(session.clone()), first }));
+            return Ok(before(session, entries.entries.len()));
         }
         Err(Refusal::Moved(Box::new(session.clone())))
     }
+}
+
+/// So many entries are in the session already.
+fn before(session: &Session, entries: usize) -> (Vec<Event>, Reply) {
+    let first = session.info.head.entries.saturating_sub(entries as u64);
+    let session = Box::new(session.clone());
+    (Vec::new(), Reply::Written { session, first, is_duplicate: true })
 }
 
 fn info_of(events: &[Event]) -> Option<SessionInfo> {

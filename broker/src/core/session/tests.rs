@@ -61,6 +61,7 @@ fn write(name: &str, texts: &[&str], expected: Expected) -> Write {
         at: None,
         entries: entries(texts),
         task: None,
+        answer_of: None,
         change: Change::Appended,
     }
 }
@@ -82,7 +83,7 @@ fn appended_entries_follow_one_another_by_hash() {
     let (events, reply) = run(&mut state, append("s", &["c"], None)).unwrap();
 
     assert_eq!(head(&state, "s"), SessionHead { entries: 3, hash: chain(&["a", "b", "c"]) });
-    let Reply::Written { session, first } = reply else { panic!() };
+    let Reply::Written { session, first, .. } = reply else { panic!() };
     assert_eq!((session.info.version, session.info.tokens, first), (3, 3, 2));
     assert_eq!(*session, *state.get(&id("s")).unwrap());
     let Event::Entries(rows) = &events[0] else { panic!() };
@@ -112,8 +113,32 @@ fn the_same_append_again_is_no_conflict_and_no_second_turn() {
     let (events, reply) = run(&mut state, append("s", &["b", "c"], Some(seen))).unwrap();
 
     assert_eq!(events, []);
-    assert!(matches!(reply, Reply::Written { first: 1, .. }));
+    assert!(matches!(reply, Reply::Written { first: 1, is_duplicate: true, .. }));
     assert_eq!(head(&state, "s").entries, 3);
+}
+
+#[test]
+fn the_answer_of_one_consultation_is_appended_once() {
+    let mut state = State::default();
+    run(&mut state, start("s", &[])).unwrap();
+    let answer = |number| {
+        let answer_of = Some(MessageId::from_u128(number));
+        Command::Write(Box::new(Write {
+            answer_of,
+            ..write("s", &["q", "a"], Expected::default())
+        }))
+    };
+    run(&mut state, answer(1)).unwrap();
+
+    let (events, reply) = run(&mut state, answer(1)).unwrap();
+
+    assert_eq!(events, []);
+    assert!(matches!(reply, Reply::Written { is_duplicate: true, .. }));
+    for number in 2..20 {
+        run(&mut state, answer(number)).unwrap();
+    }
+    let session = state.get(&id("s")).unwrap();
+    assert_eq!((session.info.head.entries, session.answered.len()), (38, ANSWERED));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use broker_proto::{EntryHash, SessionInfo, WallTime, convert::Stored as _, convert::session_id};
+use broker_proto::{
+    EntryHash, MessageId, SessionInfo, WallTime, convert::Stored as _, convert::session_id,
+};
 
 use super::{BodyRecord, kind, read_body, write_body};
 use crate::core::session::{Change, Entries, EntryRow, Event, Session};
@@ -57,6 +59,9 @@ struct ChangedRecord {
     task: Option<BodyRecord>,
     #[prost(message, optional, tag = "7")]
     shared: Option<BodyRecord>,
+    /// 16 bytes each.
+    #[prost(bytes = "vec", tag = "8")]
+    answered: Vec<u8>,
 }
 
 pub(super) fn write(event: &Event) -> (u16, Vec<u8>) {
@@ -71,6 +76,11 @@ pub(super) fn write(event: &Event) -> (u16, Vec<u8>) {
                 info: after.as_ref().map(|session| session.info.clone().encode()),
                 task: after.as_ref().and_then(|session| session.task.as_ref()).map(write_body),
                 shared: after.as_ref().and_then(|session| session.shared.as_ref()).map(write_body),
+                answered: after
+                    .iter()
+                    .flat_map(|session| &session.answered)
+                    .flat_map(|id| id.as_u128().to_be_bytes())
+                    .collect(),
             };
             (kind::SESSION_CHANGED, record.encode_to_vec())
         }
@@ -133,6 +143,7 @@ pub(super) fn read_changed(body: Bytes) -> Option<Event> {
             info: SessionInfo::decode(info).ok()?,
             task: optional(record.task)?,
             shared: optional(record.shared)?,
+            answered: read_ids(&record.answered)?,
         })),
     };
     Some(Event::Changed {
@@ -142,6 +153,12 @@ pub(super) fn read_changed(body: Bytes) -> Option<Event> {
         detail: record.detail,
         after,
     })
+}
+
+fn read_ids(bytes: &[u8]) -> Option<Vec<MessageId>> {
+    let (ids, rest) = bytes.as_chunks::<16>();
+    let ids = ids.iter().map(|id| MessageId::from_u128(u128::from_be_bytes(*id))).collect();
+    rest.is_empty().then_some(ids)
 }
 
 #[cfg(test)]
@@ -173,7 +190,8 @@ mod tests {
             forked_from: SessionId::parse("r").ok().map(|from| (from, 2)),
             models: vec![opus],
         };
-        Session { info, task, shared: None }
+        let answered = vec![MessageId::from_u128(7), MessageId::from_u128(8)];
+        Session { info, task, shared: None, answered }
     }
 
     #[test]

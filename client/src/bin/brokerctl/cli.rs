@@ -2,14 +2,15 @@
 
 mod handoff;
 mod package;
+mod session;
 mod written;
 
 use std::{path::PathBuf, time::Duration};
 
 use broker_config::{Config, Endpoint, Loader, Paths};
 use broker_proto::types::{
-    AgentName, FailureClass, MessageId, MessageName, MessageState, Recipient, RoleName, TaskState,
-    WallTime,
+    AgentName, FailureClass, MessageId, MessageName, MessageState, Recipient, RoleName, SessionId,
+    TaskState, WallTime,
 };
 use clap::{
     Args, Parser, Subcommand,
@@ -23,6 +24,10 @@ use crate::{commands::consult::input, output::Format};
 pub(crate) use self::{
     handoff::{GenerateArgs, HandoffCommand, ValidateArgs},
     package::{PackagesArgs, PlaceArgs, SaveArgs, Since, TrustCommand},
+    session::{
+        AppendArgs, ConflictArgs, ContextVerb, ExportFormat, SessionArgs, SessionCommand,
+        SpeakerRole, TaskVerb, Which, session_id,
+    },
     written::{Written, WrittenParser},
 };
 
@@ -109,6 +114,10 @@ pub(crate) enum Misused {
     ModelName(String),
     #[error("`{0}` is no agent's name: 1 to 64 of a-z, 0-9, `.`, `_`, `-` are")]
     AgentName(String),
+    #[error("name the model: --model MODEL, or a session whose owner is asked: --session ID")]
+    NoModel,
+    #[error("--context shared is a session's: name it with --session ID or BROKER_SESSION")]
+    SharedOfNone,
     #[error("the task is empty")]
     NoTask,
     #[error("the message is empty")]
@@ -132,6 +141,18 @@ pub(crate) enum Misused {
     NotText,
     #[error("the answer is empty")]
     NoAnswer,
+    #[error("`{0}` is no session's id: 1 to 64 of a-z, 0-9, `_`, `-` are")]
+    SessionId(String),
+    #[error("two sessions are named: say one of them")]
+    TwoSessions,
+    #[error("name the session: --session ID")]
+    NoSession,
+    #[error("say what is appended: a text, `-` for stdin, or --file")]
+    AppendWhat,
+    #[error("nobody can be asked here whether to delete it: say --yes")]
+    DeleteUnasked,
+    #[error("there is no shared value `{0}`")]
+    NoSharedValue(String),
     #[error("nobody can be asked here whether to purge them all: say --yes")]
     PurgeUnasked,
     #[error("invalid value '{0}' for '--output': text and json are the formats")]
@@ -297,6 +318,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  brokerctl dead-letter list\n  brokerctl dead-letter redrive --to agent:reviewer --dry-run\n  brokerctl dead-letter purge 01JD3Q8ZK5T0V9Y2X4W6R8P1NB"
     )]
     DeadLetter(DeadLetterCommand),
+    /// Conversations that the broker keeps: append, go back, fork, share
+    #[command(
+        after_help = "Examples:\n  brokerctl session import --file run.jsonl --model opus\n  brokerctl session append refactoring --role user \"Keep the public names.\"\n  brokerctl session show refactoring --last 5\n  brokerctl session fork refactoring --at 12 --model local"
+    )]
+    Session(SessionArgs),
     /// Packages that carry work elsewhere, and an orchestrator's checkpoints
     #[command(
         subcommand,
@@ -394,9 +420,12 @@ pub(crate) struct DoctorArgs {
 /// What is asked, and under which conditions.
 #[derive(Debug, Args)]
 pub(crate) struct QuestionArgs {
-    /// The model to ask; the usual spellings count (gpt4o is gpt-4o)
+    /// The model to ask; the usual spellings count (gpt4o is gpt-4o) [default: with a session its owner]
     #[arg(long, short)]
-    pub(crate) model: String,
+    pub(crate) model: Option<String>,
+    /// The session that the question belongs to: what was said goes along, question and answer are appended [default: $BROKER_SESSION]
+    #[arg(long, value_name = "ID", value_parser = session_id)]
+    pub(crate) session: Option<SessionId>,
     /// The question
     #[arg(
         long,
@@ -409,8 +438,9 @@ pub(crate) struct QuestionArgs {
     /// `-` reads the question from stdin
     #[arg(value_name = "-", value_parser = ["-"])]
     pub(crate) stdin: Option<String>,
-    /// The conversation so far: a transcript, one JSON object a line, as OpenAI or Anthropic write them
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// The conversation so far: a transcript, one JSON object a line, as OpenAI or Anthropic write them. `shared` (a file of
+    /// that name is ./shared) sends the session's shared values, and appends the answer as advice
+    #[arg(long, value_name = "FILE.jsonl|shared")]
     pub(crate) context: Option<PathBuf>,
     /// A file with the system prompt
     #[arg(long, value_name = "FILE")]
@@ -433,6 +463,13 @@ pub(crate) struct QuestionArgs {
     /// The message's id, a ULID; the same id again gives the same answer
     #[arg(long, value_name = "ULID", value_parser = message_id)]
     pub(crate) id: Option<MessageId>,
+}
+
+impl QuestionArgs {
+    /// The shared context of the session is asked for, not a file.
+    pub(crate) fn wants_shared(&self) -> bool {
+        self.context.as_deref() == Some(std::path::Path::new("shared"))
+    }
 }
 
 /// What is given out, to whom, and under which conditions.

@@ -122,6 +122,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(err) = cause.downcast_ref::<handoff::file::Error>() {
         return Some(err.exit());
     }
+    if matches!(cause.downcast_ref(), Some(crate::cli::Misused::NoSharedValue(_))) {
+        return Some(Exit::NotFound);
+    }
     let is_usage = cause.is::<consult::input::Error>()
         || cause.is::<broker_config::Error>()
         || cause.is::<broker_config::PathError>()

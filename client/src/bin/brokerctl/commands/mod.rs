@@ -3,6 +3,7 @@
 mod agent;
 mod clock;
 pub(crate) mod consult;
+pub(crate) mod current;
 mod dead_letter;
 mod demo;
 mod doctor;
@@ -15,6 +16,7 @@ mod payload;
 mod ping;
 mod queue;
 mod registry;
+pub(crate) mod session;
 mod task;
 mod token;
 pub(crate) mod up;
@@ -62,6 +64,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Clock(command) => clock::run(global, command).await,
         Command::Queue(command) => queue::run(global, command).await,
         Command::DeadLetter(command) => dead_letter::run(global, command).await,
+        Command::Session(args) => Box::pin(session::run(global, args)).await,
         Command::Handoff(command) => Box::pin(handoff::run(global, command)).await,
         Command::Usage(crate::cli::UsageCommand::Status) => usage::status(global).await,
         Command::Token(command) => token::run(global, command).await,

@@ -31,8 +31,10 @@ pub(crate) enum Error {
     TooLarge { what: String, limit: u64 },
     #[error("cannot read {what}")]
     Read { what: String, source: io::Error },
-    #[error("{}:{}: {}", .path.display(), .source.line, .source.problem)]
-    Transcript { path: PathBuf, source: transcript::Error },
+    #[error("{}:{}: {}", .path.display(), .wrong.line, .wrong.problem)]
+    Transcript { path: PathBuf, wrong: transcript::Error },
+    #[error("{} holds no turn", .path.display())]
+    NoEntries { path: PathBuf },
     #[error("{} is no picture: PNG, JPEG, GIF and WebP are", .path.display())]
     NoPicture { path: PathBuf },
     #[error("{} is no JSON Schema: a JSON object is", .path.display())]
@@ -54,9 +56,11 @@ impl Error {
 ///
 /// # Errors
 /// [`Error`], or [`Misused::ModelName`].
-pub(crate) fn message(args: &QuestionArgs) -> anyhow::Result<(Message, AskOptions)> {
-    let model = model_name(&args.model)?;
-    let payload = payload(args, &mut io::stdin().lock())?;
+pub(crate) fn message(
+    args: &QuestionArgs,
+    model: ModelName,
+    payload: Payload,
+) -> anyhow::Result<(Message, AskOptions)> {
     let id = match args.id {
         Some(id) => id,
         None => new_id()?,
@@ -68,6 +72,14 @@ pub(crate) fn message(args: &QuestionArgs) -> anyhow::Result<(Message, AskOption
         ..AskOptions::default()
     };
     Ok((Message::consultation(id, model, payload), options))
+}
+
+/// What is asked, from the flags, files and stdin.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) fn question(args: &QuestionArgs) -> Result<Payload, Error> {
+    payload(args, &mut io::stdin().lock())
 }
 
 /// An id nobody has had.
@@ -111,7 +123,7 @@ fn payload(args: &QuestionArgs, stdin: &mut impl Read) -> Result<Payload, Error>
             parts: vec![Part::text(system)],
         });
     }
-    if let Some(path) = &args.context {
+    if let Some(path) = args.context.as_ref().filter(|_| !args.wants_shared()) {
         context.extend(conversation(path)?);
     }
     // Models read a picture better when the question about it follows.
@@ -130,7 +142,7 @@ fn payload(args: &QuestionArgs, stdin: &mut impl Read) -> Result<Payload, Error>
 /// The turns of a transcript.
 pub(crate) fn conversation(path: &Path) -> Result<Vec<Entry>, Error> {
     transcript::parse(&text_file(path)?)
-        .map_err(|source| Error::Transcript { path: path.to_owned(), source })
+        .map_err(|wrong| Error::Transcript { path: path.to_owned(), wrong })
 }
 
 /// The text itself, or stdin where it is `-`.
@@ -204,7 +216,8 @@ mod tests {
 
     fn args(stdin: bool) -> QuestionArgs {
         QuestionArgs {
-            model: "opus".into(),
+            model: Some("opus".into()),
+            session: None,
             question: (!stdin).then(|| "why?".into()),
             stdin: stdin.then(|| "-".into()),
             context: None,

@@ -6,11 +6,14 @@ pub(crate) mod reading;
 mod report;
 mod screen;
 pub(crate) mod story;
+mod thread;
 
 use std::time::{Duration, SystemTime};
 
 use broker_client::{Client, Error};
-use broker_proto::types::{MessageId, MessageState, Part, Terminal, WallTime};
+use broker_proto::types::{
+    AskOptions, Message, MessageId, MessageState, Part, Payload, Recipient, Terminal, WallTime,
+};
 use tokio::time::Instant;
 
 use self::{
@@ -19,9 +22,11 @@ use self::{
     report::Report,
     screen::Screen,
 };
-use super::{Interrupts, connect, note_granted};
+use super::{Interrupts, connect, current, note_granted};
 use crate::{
-    cli::{AttachArgs, ConsultArgs, ExplainArgs, Global, PollArgs, QuestionArgs, SubmitArgs},
+    cli::{
+        AttachArgs, ConsultArgs, ExplainArgs, Global, Misused, PollArgs, QuestionArgs, SubmitArgs,
+    },
     error,
     exit_code::{self, Exit},
     output::{self, Format},
@@ -34,7 +39,7 @@ const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Asks and shows the answer.
 pub(crate) async fn consult(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
-    let asked = args.question.model.clone();
+    let asked = args.question.model.clone().unwrap_or_default();
     let id = args.question.id;
     let done = ask(global, args).await;
     match done {
@@ -49,15 +54,26 @@ pub(crate) async fn consult(global: &Global, args: ConsultArgs) -> anyhow::Resul
 }
 
 async fn ask(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
-    let (message, mut options) = prepare(&args.question)?;
+    let payload = input::question(&args.question)?;
+    check_model(&args.question)?;
+    let client = connect(global).await?;
+    let (message, mut options, thread) = prepare(&client, &args.question, payload).await?;
+    let (id, asked) = (message.id, message.to.clone());
     let is_shown_at_end = args.no_stream || global.output == Format::Json;
     // What is shown only at the end can begin anew unseen.
     options.allow_restart = args.restart || is_shown_at_end;
     options.keep = args.keep;
-    let screen = Screen::new(global, &args.question.model, is_shown_at_end);
-    let client = connect(global).await?;
+    let asked = args.question.model.clone().unwrap_or_else(|| match asked {
+        Recipient::Model(model) => model.to_string(),
+        other => other.to_string(),
+    });
+    let screen = Screen::new(global, &asked, is_shown_at_end);
     let follow = Follow::new(client.clone(), Source::Ask(Box::new(message), options));
-    watch(&client, follow, screen, OnInterrupt::Cancel, args.question.deadline).await
+    let done = watch(&client, follow, screen, OnInterrupt::Cancel, args.question.deadline).await?;
+    if thread.is_some() && done != Exit::Interrupted {
+        thread::append(&client, id).await?;
+    }
+    Ok(done)
 }
 
 /// Comes back to an answer.
@@ -68,7 +84,11 @@ pub(crate) async fn attach(global: &Global, args: &AttachArgs) -> anyhow::Result
     let allow_restart = args.restart || is_shown_at_end;
     let follow =
         Follow::new(client.clone(), Source::Attach { name: args.message.clone(), allow_restart });
-    watch(&client, follow, screen, OnInterrupt::Leave, None).await
+    let done = watch(&client, follow, screen, OnInterrupt::Leave, None).await?;
+    if done == Exit::Done {
+        thread::append_if_ended(&client, args.message.clone()).await;
+    }
+    Ok(done)
 }
 
 /// What Ctrl-C means for the work.
@@ -148,19 +168,41 @@ fn exit_of(terminal: &Terminal) -> Exit {
     }
 }
 
-fn prepare(
+/// A model that nobody could mean is refused before the broker is looked for.
+fn check_model(args: &QuestionArgs) -> Result<(), Misused> {
+    let session = args.session.is_some() || current::of_environment()?.is_some();
+    match &args.model {
+        Some(model) => input::model_name(model).map(|_| ()),
+        None if session => Ok(()),
+        None => Err(Misused::NoModel),
+    }
+}
+
+/// The question with what its session has said before. Stdin and files were read before this: nothing else runs until
+/// they are there.
+async fn prepare(
+    client: &Client,
     args: &QuestionArgs,
-) -> anyhow::Result<(broker_proto::types::Message, broker_proto::types::AskOptions)> {
-    // Stdin and files are read on this thread: nothing else runs until they are there.
-    input::message(args)
+    payload: Payload,
+) -> anyhow::Result<(Message, AskOptions, Option<thread::Thread>)> {
+    let thread = thread::of(client, args).await?;
+    let model = thread::model(args, thread.as_ref())?;
+    let (mut message, options) = input::message(args, model, payload)?;
+    if let Some(thread) = &thread {
+        thread.put_into(client, &mut message).await?;
+    }
+    Ok((message, options, thread))
 }
 
 /// Leaves a question and prints its id.
 pub(crate) async fn submit(global: &Global, args: SubmitArgs) -> anyhow::Result<Exit> {
-    let (message, mut options) = prepare(&args.question)?;
+    let payload = input::question(&args.question)?;
+    check_model(&args.question)?;
+    let client = connect(global).await?;
+    let (message, mut options, _) = prepare(&client, &args.question, payload).await?;
     options.allow_restart = true;
     options.keep = true;
-    let receipt = connect(global).await?.submit(message, options).await?;
+    let receipt = client.submit(message, options).await?;
     note_granted(args.question.deadline, &receipt);
     match global.output {
         Format::Text => output::line(&receipt.message_id.to_string())?,
@@ -184,6 +226,9 @@ pub(crate) async fn poll(global: &Global, args: &PollArgs) -> anyhow::Result<Exi
             break poll;
         }
     };
+    if poll.state == MessageState::Done {
+        thread::append_if_ended(&client, args.message.clone()).await;
+    }
     let terminal = ended(poll.state, poll.summary, poll.failure);
     let answer = text_of(&poll.parts);
     let Some(terminal) = terminal else {
@@ -240,8 +285,11 @@ pub(crate) fn text_of(parts: &[Part]) -> String {
 
 /// Shows where a question would go.
 pub(crate) async fn explain(global: &Global, args: ExplainArgs) -> anyhow::Result<Exit> {
-    let (message, options) = prepare(&args.question)?;
-    let route = connect(global).await?.explain(message, options).await?;
+    let payload = input::question(&args.question)?;
+    check_model(&args.question)?;
+    let client = connect(global).await?;
+    let (message, options, _) = prepare(&client, &args.question, payload).await?;
+    let route = client.explain(message, options).await?;
     if global.output == Format::Json {
         let candidates: Vec<_> = route
             .candidates

@@ -6,10 +6,15 @@
 //!
 //! Invariant: an error names the line and the field, never what stands in it.
 
+mod write;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use broker_proto::types::{Entry, Part, Role};
+use broker_proto::types::{Entry, EntryKind, ModelName, NewSessionEntry, Part, Role, WallTime};
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+pub use write::write;
 
 /// A line that is no turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,47 +30,142 @@ pub struct Error {
 pub enum Problem {
     #[error("not a JSON object (column {column})")]
     NotJson { column: usize },
+    #[error("nested too deep (column {column})")]
+    TooDeep { column: usize },
     #[error("`{field}` is missing")]
     Missing { field: &'static str },
     #[error("`{field}` must be {want}")]
     Wrong { field: &'static str, want: &'static str },
 }
 
-/// Reads a transcript; blank lines and turns that say nothing are left out.
+/// Reads a transcript for the context of a message; blank lines and turns that say nothing are left out, and results of
+/// tools stand before what a user says in the same turn.
 ///
 /// # Errors
 /// [`Error`] for the first line that is no turn.
 pub fn parse(text: &str) -> Result<Vec<Entry>, Error> {
+    let turns = parse_entries(text)?;
+    let parted = turns.into_iter().flat_map(|turn| apart(turn.entry));
+    Ok(parted.filter(|entry| !entry.parts.is_empty()).collect())
+}
+
+/// Reads a transcript for a session: each line is one entry, also one that says nothing; only blank lines are none. Who
+/// said it, with which model and when is kept where the line says so.
+///
+/// # Errors
+/// [`Error`] for the first line that is no turn.
+pub fn parse_entries(text: &str) -> Result<Vec<NewSessionEntry>, Error> {
     let mut entries = Vec::new();
     for (index, line) in text.lines().enumerate() {
+        // A file may begin with a byte order mark.
+        let line = line.trim_start_matches('\u{feff}');
         if !line.trim().is_empty() {
-            let turn = turn(line).map_err(|problem| Error { line: index + 1, problem })?;
-            entries.extend(turn.into_iter().filter(|entry| !entry.parts.is_empty()));
+            entries.push(turn(line).map_err(|problem| Error { line: index + 1, problem })?);
         }
     }
     Ok(entries)
 }
 
-fn turn(line: &str) -> Result<Vec<Entry>, Problem> {
-    let value: Value =
-        serde_json::from_str(line).map_err(|err| Problem::NotJson { column: err.column() })?;
-    let Value::Object(turn) = value else { return Err(Problem::NotJson { column: 1 }) };
-    let name = match turn.get("name") {
-        None | Some(Value::Null) => String::new(),
-        Some(_) => text(&turn, "name")?.to_owned(),
+/// An entry as providers take it: what tools gave back is a turn of its own, in front of what the user says.
+#[must_use]
+pub fn apart(entry: Entry) -> Vec<Entry> {
+    if entry.role != Role::User {
+        return vec![entry];
+    }
+    let is_result = |part: &Part| matches!(part, Part::ToolResult { .. });
+    let Entry { role, name, parts } = entry;
+    let (results, said): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(is_result);
+    match (results.is_empty(), said.is_empty()) {
+        (true, _) => vec![self::entry(role, name, said)],
+        (false, true) => vec![self::entry(Role::Tool, String::new(), results)],
+        (false, false) => {
+            vec![self::entry(Role::Tool, String::new(), results), self::entry(role, name, said)]
+        }
+    }
+}
+
+fn object(line: &str) -> Result<Map<String, Value>, Problem> {
+    match serde_json::from_str(line) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(Problem::NotJson { column: 1 }),
+        Err(err) if err.to_string().starts_with("recursion limit") => {
+            Err(Problem::TooDeep { column: err.column() })
+        }
+        Err(err) => Err(Problem::NotJson { column: err.column() }),
+    }
+}
+
+fn turn(line: &str) -> Result<NewSessionEntry, Problem> {
+    let outer = object(line)?;
+    // Some agents write each turn as the `message` of a larger object, which says when it was.
+    let inner = match outer.get("message") {
+        Some(Value::Object(message)) if !outer.contains_key("role") => message,
+        _ => &outer,
     };
-    match text(&turn, "role")? {
-        "system" | "developer" => Ok(vec![entry(Role::System, name, content(&turn)?)]),
-        "user" => Ok(user(name, content(&turn)?)),
+    let name = match inner.get("name") {
+        None | Some(Value::Null) => String::new(),
+        Some(_) => name(text(inner, "name")?)?,
+    };
+    let model = [inner, &outer].into_iter().find_map(|turn| turn.get("model")?.as_str());
+    Ok(NewSessionEntry {
+        kind: match outer.get("kind").and_then(Value::as_str) {
+            Some("advice") => EntryKind::Advice,
+            _ => EntryKind::Turn,
+        },
+        entry: said(inner, name)?,
+        // One that no broker could have configured is no model here.
+        model: model.and_then(|model| ModelName::parse(&model.to_lowercase()).ok()),
+        created_at: created_at(inner)?.or(created_at(&outer)?),
+    })
+}
+
+/// Bytes of a name.
+const NAME: usize = 256;
+
+fn name(text: &str) -> Result<String, Problem> {
+    if text.len() > NAME || text.chars().any(char::is_control) {
+        return Err(Problem::Wrong { field: "name", want: "one line of at most 256 bytes" });
+    }
+    Ok(text.to_owned())
+}
+
+fn created_at(turn: &Map<String, Value>) -> Result<Option<WallTime>, Problem> {
+    let field = ["created_at", "timestamp"].into_iter().find(|field| turn.contains_key(*field));
+    let wrong = |field| Problem::Wrong { field, want: "a time as RFC 3339 writes it" };
+    match field.map(|field| (field, &turn[field])) {
+        None | Some((_, Value::Null)) => Ok(None),
+        Some((field, Value::String(text))) => {
+            let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| wrong(field))?;
+            let millis = moment.unix_timestamp_nanos() / 1_000_000;
+            Ok(Some(WallTime(u64::try_from(millis).map_err(|_| wrong(field))?)))
+        }
+        Some((field, _)) => Err(wrong(field)),
+    }
+}
+
+fn said(turn: &Map<String, Value>, name: String) -> Result<Entry, Problem> {
+    match text(turn, "role")? {
+        "system" | "developer" => Ok(entry(Role::System, name, content(turn)?)),
+        "user" => {
+            let parts = content(turn)?;
+            let is_result = |part: &Part| matches!(part, Part::ToolResult { .. });
+            let is_tools = !parts.is_empty() && parts.iter().all(is_result);
+            Ok(entry(if is_tools { Role::Tool } else { Role::User }, name, parts))
+        }
         "assistant" => {
-            let mut parts = content(&turn)?;
-            parts.extend(tool_calls(&turn)?);
-            Ok(vec![entry(Role::Assistant, name, parts)])
+            let mut parts = content(turn)?;
+            parts.extend(tool_calls(turn)?);
+            Ok(entry(Role::Assistant, name, parts))
         }
         "tool" => {
-            let call_id = text(&turn, "tool_call_id")?.to_owned();
-            let result = Part::ToolResult { call_id, parts: content(&turn)?, is_error: false };
-            Ok(vec![entry(Role::Tool, name, vec![result])])
+            let parts = content(turn)?;
+            let is_result = |part: &Part| matches!(part, Part::ToolResult { .. });
+            if !turn.contains_key("tool_call_id") && parts.iter().any(is_result) {
+                return Ok(entry(Role::Tool, name, parts));
+            }
+            let call_id = text(turn, "tool_call_id")?.to_owned();
+            let result = Part::ToolResult { call_id, parts, is_error: false };
+            Ok(entry(Role::Tool, name, vec![result]))
         }
         _ => Err(Problem::Wrong {
             field: "role",
@@ -76,13 +176,6 @@ fn turn(line: &str) -> Result<Vec<Entry>, Problem> {
 
 fn entry(role: Role, name: String, parts: Vec<Part>) -> Entry {
     Entry { role, name, parts }
-}
-
-/// Anthropic gives results of tools back in the user's turn, in front of what the user says.
-fn user(name: String, parts: Vec<Part>) -> Vec<Entry> {
-    let is_result = |part: &Part| matches!(part, Part::ToolResult { .. });
-    let (results, said): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(is_result);
-    vec![entry(Role::Tool, String::new(), results), entry(Role::User, name, said)]
 }
 
 fn content(object: &Map<String, Value>) -> Result<Vec<Part>, Problem> {
@@ -110,8 +203,20 @@ fn block(value: &Value) -> Result<Part, Problem> {
                 .and_then(Value::as_str)
                 .unwrap_or_default()
                 .to_owned(),
-            provider: "anthropic".to_owned(),
+            provider: block
+                .get("provider")
+                .and_then(Value::as_str)
+                .unwrap_or("anthropic")
+                .to_owned(),
         }),
+        "opaque" => {
+            let want = Problem::Wrong { field: "data", want: "bytes in base 64" };
+            Ok(Part::Opaque {
+                provider: text(block, "provider")?.to_owned(),
+                kind: text(block, "kind")?.to_owned(),
+                data: STANDARD.decode(text(block, "data")?).map_err(|_| want)?.into(),
+            })
+        }
         "tool_use" => Ok(Part::ToolCall {
             id: text(block, "id")?.to_owned(),
             name: text(block, "name")?.to_owned(),
@@ -236,6 +341,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_one_entry_that_says_who_when_and_with_which_model() {
+        let text = r#"{"role":"user","name":"ada","content":"hi","created_at":"2026-03-01T12:00:00.250+01:00"}
+{"role":"assistant","content":"","model":"Opus"}
+{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":"ok"},{"type":"text","text":"go on"}]}
+{"type":"user","message":{"role":"user","content":"wrapped"},"timestamp":"1970-01-01T00:00:01Z"}"#;
+
+        let entries = parse_entries(text).unwrap();
+
+        assert_eq!(entries.len(), 4);
+        assert_eq!(entries[0].created_at, Some(WallTime(1_772_362_800_250)));
+        assert_eq!(entries[0].entry.name, "ada");
+        assert_eq!(entries[1].entry, entry(Role::Assistant, String::new(), vec![]));
+        assert_eq!(entries[1].model, ModelName::parse("opus").ok());
+        let mixed = vec![result("t1", "ok", false), Part::text("go on")];
+        assert_eq!(entries[2].entry, entry(Role::User, String::new(), mixed));
+        assert_eq!(entries[3].created_at, Some(WallTime(1_000)));
+        assert_eq!(parse(text).unwrap().len(), 4, "an empty turn goes, a mixed one becomes two");
+    }
+
+    #[test]
     fn anthropic_results_become_a_turn_of_the_tool() {
         let text = r#"{"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"s"},{"type":"text","text":"I look."},{"type":"tool_use","id":"t1","name":"read","input":{"path":"a"}}]}
 {"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":"no such file","is_error":true},{"type":"text","text":"Try b."}]}"#;
@@ -297,6 +422,11 @@ mod tests {
         check(r#"{"role":"user""#, "not a JSON object (column 14)");
         check(r#"["sk-canary"]"#, "not a JSON object (column 1)");
         check(r#"{"content":"x"}"#, "`role` is missing");
+        check(&"[".repeat(100_000), "nested too deep (column 128)");
+        check(
+            r#"{"role":"user","content":"x","created_at":"yesterday"}"#,
+            "`created_at` must be a time as RFC 3339 writes it",
+        );
         check(r#"{"role":7}"#, "`role` must be a string");
         check(
             r#"{"role":"sk-canary"}"#,
