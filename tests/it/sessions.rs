@@ -6,7 +6,7 @@ use broker_client::{Client, Error, ImportSession, NewSession, SessionFilter, tra
 use broker_proto::{
     Entry, EntryKind, NewSessionEntry, Part, Role, SessionId, SessionPoint, TaskEdit, TaskList,
 };
-use broker_tests::{Output, Place, TestBroker, brokerctl, repository};
+use broker_tests::{Output, Place, TestBroker, TestHouse, brokerctl, repository};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -431,6 +431,124 @@ async fn lists_are_in_pages() {
     }
     seen.sort();
     assert_eq!(seen, ["s0", "s1", "s2", "s3", "s4"]);
+}
+
+async fn shown(house: &TestHouse, s: &str) -> Value {
+    house.run(&["session", "show", s, "--output", "json"]).await.exits(0).json()
+}
+
+#[tokio::test]
+async fn a_question_in_a_session_takes_along_what_was_said_and_appends_both_sides() {
+    let house = TestHouse::start().await;
+    house.run(&["session", "new", "s", "--model", "sonnet"]).await.exits(0);
+    let append = ["session", "append", "s", "--role", "user", "My name is Ada."];
+    house.run(&append).await.exits(0);
+
+    let ask = ["consult", "--session", "s", "--question", "Who am I?", "--output", "json"];
+    let owner = house.run(&ask).await.exits(0).json();
+    let other = ["consult", "--session", "s", "--model", "gpt-4o", "--question", "Sure?"];
+    house.run(&other).await.exits(0);
+
+    assert_eq!(owner["model"], "sonnet", "its owner is asked");
+    let calls = house.sim.calls().await;
+    assert!(calls[0]["body"].to_string().contains("My name is Ada."), "{calls:?}");
+    assert!(calls[1]["body"].to_string().contains("Who am I?"), "{calls:?}");
+    let session = shown(&house, "s").await;
+    assert_eq!(session["owner"]["model"], "sonnet", "asking another changes no owner");
+    let models = session["active_models"].as_array().unwrap();
+    assert_eq!(models, &[json!("gpt-4o"), json!("sonnet")]);
+    let turns: Vec<_> = session["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["role"].as_str().unwrap(), it["model"].as_str()))
+        .collect();
+    let want = [
+        ("user", None),
+        ("user", None),
+        ("assistant", Some("sonnet")),
+        ("user", None),
+        ("assistant", Some("gpt-4o")),
+    ];
+    assert_eq!(turns, want);
+    assert_eq!(session["entries"][1]["text"], "Who am I?");
+    assert_eq!(session["entries"][2]["text"], owner["answer"]);
+    assert!(session["entries"][2]["created_at"].is_string());
+}
+
+#[tokio::test]
+async fn a_question_that_names_no_session_belongs_to_none() {
+    let house = TestHouse::start().await;
+    let state = folder();
+    let run = async |words: &[&str], session: &str| {
+        let program = house.command(words).env("XDG_STATE_HOME", state.path());
+        program.env("BROKER_SESSION", session).output().await
+    };
+    run(&["session", "new", "last"], "").await.exits(0);
+    run(&["session", "new", "env"], "").await.exits(0);
+    run(&["consult", "--model", "opus", "--question", "alone?"], "").await.exits(0);
+    run(&["consult", "--model", "opus", "--question", "with it?"], "last").await.exits(0);
+    run(&["consult", "--question", "whom?"], "").await.exits(2);
+    let missing = run(&["consult", "--session", "nobody", "--question", "x"], "").await.exits(3);
+    assert!(missing.stderr.contains("UNKNOWN_SESSION"), "{missing:?}");
+
+    assert_eq!(shown(&house, "env").await["entry_count"], 0);
+    assert_eq!(shown(&house, "last").await["entries"][0]["text"], "with it?");
+}
+
+#[tokio::test]
+async fn a_failed_question_appends_nothing_and_says_so() {
+    let house = TestHouse::start().await;
+    house.run(&["session", "new", "s"]).await.exits(0);
+    house.sim.refuse("anthropic.family_429", "claude-opus-*", json!("forever")).await;
+    let ask =
+        ["consult", "--session", "s", "--model", "opus", "--no-fallback", "--question", "now?"];
+    let failed = house.run(&ask).await.exits(5);
+    assert!(failed.stderr.contains("nothing was appended to session s"), "{failed:?}");
+    assert_eq!(shown(&house, "s").await["entry_count"], 0);
+}
+
+#[tokio::test]
+async fn a_submitted_question_is_appended_once_it_is_answered_however_often_it_is_polled() {
+    let house = TestHouse::start().await;
+    house.run(&["session", "new", "s"]).await.exits(0);
+    let submit = ["submit", "--session", "s", "--question", "later"];
+    let message = house.run(&submit).await.exits(0).stdout;
+    for _ in 0..2 {
+        house.run(&["poll", message.trim(), "--wait", "10s"]).await.exits(0);
+    }
+    house.run(&["attach", message.trim()]).await.exits(0);
+    let session = shown(&house, "s").await;
+    assert_eq!(
+        (&session["entry_count"], &session["entries"][0]["text"]),
+        (&json!(2), &json!("later"))
+    );
+}
+
+#[tokio::test]
+async fn shared_values_reach_the_advisor_and_its_answer_is_advice() {
+    let house = TestHouse::start().await;
+    house.run(&["session", "new", "s", "--model", "opus"]).await.exits(0);
+    house.run(&["session", "append", "s", "--role", "user", "Fix the parser."]).await.exits(0);
+    let set = ["session", "context", "set", "api.v", "42", "--source", "review", "--session", "s"];
+    house.run(&set).await.exits(0);
+    let ask = ["consult", "--session", "s", "--model", "gpt-4o", "--context", "shared"];
+    house.run(&[&ask[..], &["--question", "What would you do?"]].concat()).await.exits(0);
+
+    let body = house.sim.calls().await[0]["body"].to_string();
+    for said in ["api.v: 42", "review", "Fix the parser.", "What would you do?"] {
+        assert!(body.contains(said), "{said} in {body}");
+    }
+    let session = shown(&house, "s").await;
+    let advice = &session["entries"][1];
+    assert_eq!((&advice["kind"], &advice["name"]), (&json!("advice"), &json!("gpt-4o")));
+    assert_eq!(session["entry_count"], 2, "the question was the asker's own");
+    // The owner hears it as what somebody else said.
+    house.run(&["consult", "--session", "s", "--question", "Go on."]).await.exits(0);
+    let body = house.sim.calls().await[1]["body"].to_string();
+    assert!(body.contains("Advice of gpt-4o"), "{body}");
+    let none = ["consult", "--model", "opus", "--context", "shared", "--question", "x"];
+    house.run(&none).await.exits(2);
 }
 
 /// Third-party data beside the repository: read where it is.
