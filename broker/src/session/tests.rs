@@ -14,7 +14,7 @@ use crate::{
 };
 
 fn sessions(shell: &Shell) -> Sessions {
-    Sessions { intake: shell.intake.clone() }
+    Sessions { intake: shell.intake.clone(), indexes: Default::default() }
 }
 
 fn id(text: &str) -> SessionId {
