@@ -2,8 +2,8 @@
 
 use broker_proto::{
     EntryHash, MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk,
-    Rendering, SessionDetail, SessionDiff, SessionEntry, SessionId, SessionInfo, SessionOutcome,
-    SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit,
+    Rendering, SessionDetail, SessionDiff, SessionEntry, SessionHistory, SessionId, SessionInfo,
+    SessionOutcome, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit,
     convert::{InvalidField, Stored as _},
     pb,
 };
@@ -206,6 +206,43 @@ impl Client {
             }
         }
         Ok(Rendering { text, ..required(rendering, "rendering")? })
+    }
+
+    /// The conversation at a point as the wire of `reader` takes it (the owner's without one), for a question that ends
+    /// with `next`. What is large stays named by its hash.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such session, point or model.
+    pub async fn session_history(
+        &self,
+        id: &SessionId,
+        at: &SessionPoint,
+        reader: Option<ModelName>,
+        next: &str,
+    ) -> Result<SessionHistory, Error> {
+        use pb::read_history_response::Part;
+        let request = pb::ReadHistoryRequest {
+            session_id: id.to_string(),
+            at: at.to_string(),
+            model: text(reader),
+            next: next.to_owned(),
+        };
+        let request = self.request(request, None)?;
+        let mut frames = self.reply(self.sessions_of().read_history(request).await)?;
+        let mut history = SessionHistory::default();
+        while let Some(frame) = frames.message().await.map_err(|status| self.error(status))? {
+            match frame.part {
+                Some(Part::Rendering(rendering)) => history.rendering = Some(rendering.try_into()?),
+                Some(Part::Entry(entry)) => history.entries.push(entry.try_into()?),
+                Some(Part::More(more)) => {
+                    let last = history.entries.last_mut();
+                    let last = last.ok_or_else(|| InvalidField::new("more", "follows nothing"))?;
+                    last.parts.extend(broker_proto::Entry::try_from(more)?.parts);
+                }
+                None => {}
+            }
+        }
+        Ok(history)
     }
 
     /// What became of a session, newest first.

@@ -165,3 +165,55 @@ async fn a_text_larger_than_a_frame_arrives_whole() {
     assert!(!got.text.contains('\u{fffd}'));
     assert!(got.text.contains("59 größer"));
 }
+
+#[tokio::test]
+async fn a_history_is_whole_where_it_fits_and_a_rendering_with_the_newest_turns_where_not() {
+    let small = format!(
+        "{TWO}\n[[models]]\nname = \"local\"\nprovider = \"ollama\"\nid = \"llama3.2\"\ncontext_window = 2048\n"
+    );
+    let broker = TestBroker::with(Place::Memory, &small).await;
+    let client = broker.client();
+    let id = session(&client).await;
+    let read = async |model: &str| {
+        let reader = ModelName::parse(model).ok();
+        client.session_history(&id, &SessionPoint::Head, reader, NEXT).await.unwrap()
+    };
+
+    let whole = read("opus").await;
+    assert_eq!((whole.entries.len(), whole.rendering), (300, None));
+    assert_eq!(whole.entries[1].role, Role::Assistant);
+
+    let part = read("local").await;
+    let rendering = part.rendering.unwrap();
+    let text = |entry: &Entry| match entry.parts.first() {
+        Some(Part::Text(text)) => text.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(text(&part.entries[0]).contains("port 6543"), "{}", text(&part.entries[0]));
+    assert!(rendering.dropped.len() > 200 && rendering.tokens < 1_024, "{rendering:?}");
+    let last = part.entries.last().unwrap();
+    assert_eq!(
+        (last.role, text(last)),
+        (Role::Assistant, "Small talk number 299, nothing more.".into())
+    );
+}
+
+#[tokio::test]
+async fn a_history_names_what_is_large_by_its_hash_and_comes_in_frames() {
+    let broker = TestBroker::with(Place::Memory, TWO).await;
+    let client = broker.client();
+    let id = client.start_session(NewSession::default()).await.unwrap().id;
+    let said = |n: usize| entry(Role::User, format!("{n} {}", "word ".repeat(10_000)));
+    client.append_entries(&id, (0..9).map(said).collect(), None).await.unwrap();
+    let large = vec![entry(Role::User, "large ".repeat(20_000))];
+    client.append_entries(&id, large, None).await.unwrap();
+    let large = ModelName::parse("gpt-4o").ok();
+
+    let history = client.session_history(&id, &SessionPoint::Head, large, NEXT).await.unwrap();
+
+    assert_eq!(history.entries.len(), 1, "one speaker is one entry");
+    let parts = &history.entries[0].parts;
+    assert_eq!(parts.len(), 10);
+    assert!(matches!(&parts[8], Part::Text(text) if text.starts_with("8 word")));
+    assert!(matches!(&parts[9], Part::Ref(named) if named.size_bytes > 100_000), "{:?}", parts[9]);
+}

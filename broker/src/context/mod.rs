@@ -5,6 +5,7 @@ mod bodies;
 pub mod bound;
 pub mod choose;
 pub mod extract;
+pub mod history;
 mod indexes;
 pub mod package;
 mod plain;

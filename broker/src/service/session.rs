@@ -4,8 +4,8 @@ use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk, SessionDetail,
-    SessionId, SessionPoint, SharedValue, TaskEdit,
+    Entry, MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk, SessionDetail,
+    SessionHistory, SessionId, SessionPoint, SharedValue, TaskEdit,
     convert::{
         InvalidField, Stored as _, entry_hash, optional_session_id, session_id, session_point,
         session_title,
@@ -85,6 +85,7 @@ impl SessionService {
 
 #[tonic::async_trait]
 impl pb::session_service_server::SessionService for SessionService {
+    type ReadHistoryStream = BoxStream<'static, Result<pb::ReadHistoryResponse, Status>>;
     type RenderSessionStream = BoxStream<'static, Result<pb::RenderSessionResponse, Status>>;
 
     async fn start_session(
@@ -281,6 +282,23 @@ impl pb::session_service_server::SessionService for SessionService {
         Ok(Response::new(futures::stream::iter(parts).boxed()))
     }
 
+    async fn read_history(
+        &self,
+        request: Request<pb::ReadHistoryRequest>,
+    ) -> Result<Response<Self::ReadHistoryStream>, Status> {
+        use pb::read_history_response::Part;
+        let request = request.into_inner();
+        let (id, at) = (id(&request.session_id)?, at(&request.at)?);
+        let reader = model(&request.model)?;
+        let history = self.sessions.history(&id, &at, reader, request.next).await;
+        let SessionHistory { entries, rendering } = history.map_err(status::session)?;
+        let first = rendering.map(|rendering| Part::Rendering(rendering.into()));
+        let parts: Vec<Part> =
+            first.into_iter().chain(entries.into_iter().flat_map(framed)).collect();
+        let parts = parts.into_iter().map(|part| Ok(pb::ReadHistoryResponse { part: Some(part) }));
+        Ok(Response::new(futures::stream::iter(parts).boxed()))
+    }
+
     async fn delete_session(
         &self,
         request: Request<pb::DeleteSessionRequest>,
@@ -336,6 +354,29 @@ fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
         text = rest;
         (!piece.is_empty()).then_some(piece)
     })
+}
+
+/// An entry in frames of a few parts each.
+fn framed(entry: Entry) -> Vec<pb::read_history_response::Part> {
+    use pb::read_history_response::Part;
+    let Entry { role, name, parts } = entry;
+    let mut frames: Vec<(u64, Vec<broker_proto::Part>)> = Vec::new();
+    for part in parts {
+        let bytes = part.inline_bytes();
+        match frames.last_mut() {
+            Some((size, frame)) if *size + bytes <= PIECE as u64 => {
+                *size += bytes;
+                frame.push(part);
+            }
+            _ => frames.push((bytes, vec![part])),
+        }
+    }
+    let entry = |parts| pb::Entry::from(Entry { role, name: name.clone(), parts });
+    let frames = frames.into_iter().enumerate().map(|(place, (_, parts))| match place {
+        0 => Part::Entry(entry(parts)),
+        _ => Part::More(entry(parts)),
+    });
+    frames.collect()
 }
 
 fn no_token() -> Status {

@@ -1,13 +1,15 @@
 //! A session in words, for whoever reads it next.
 
 use broker_proto::{
-    ModelName, RenderAsk, Rendering, SessionDetail, SessionEntry, SessionHead, SessionId,
-    SessionPoint,
+    Entry, ModelName, Part, RenderAsk, Rendering, Role, SessionDetail, SessionEntry, SessionHead,
+    SessionHistory, SessionId, SessionPoint,
 };
 
 use super::{Error, Sessions};
 use crate::context::{
     Indexed, Receiver,
+    bound::{apart_for, for_receiver},
+    history::{Plan, plan},
     render::{Ask, Missing, View, render},
 };
 
@@ -36,6 +38,32 @@ impl Sessions {
         rendering
     }
 
+    /// The conversation at a point as the wire of its reader takes it: whole where it fits, else a rendering and the
+    /// newest turns. What is large stays named by its hash.
+    ///
+    /// # Errors
+    /// [`Error`] when there is no such session, point or reader, or when the window holds nothing beside `next`.
+    pub async fn history(
+        &self,
+        id: &SessionId,
+        at: &SessionPoint,
+        reader: Option<ModelName>,
+        next: String,
+    ) -> Result<SessionHistory, Error> {
+        let detail = self.detail(id, at).await?;
+        let head = detail.info.head;
+        let receiver = self.receiver(reader.as_ref().unwrap_or(&detail.info.owner.model))?;
+        let (light, whole) = (self.entries(head).await?, self.whole_entries(head).await?);
+        let indexed = self.indexed(id, head).await?;
+        let history = tokio::task::spawn_blocking(move || {
+            let history = made(&detail, &indexed, &receiver, (&light, &whole), &next);
+            (history, indexed)
+        });
+        let (history, indexed) = history.await.map_err(|_| Error::Stopped)?;
+        self.indexes.keep(id.clone(), indexed);
+        history
+    }
+
     /// The model of this name as one that reads.
     ///
     /// # Errors
@@ -62,6 +90,32 @@ impl Sessions {
         let all = self.whole_entries(head).await?;
         Ok(grown(Indexed::default(), all).await?.0)
     }
+}
+
+/// The history of `entries`, as they are stored and with everything in its place.
+fn made(
+    detail: &SessionDetail,
+    indexed: &Indexed,
+    receiver: &Receiver,
+    (light, whole): (&[SessionEntry], &[SessionEntry]),
+    next: &str,
+) -> Result<SessionHistory, Error> {
+    let SessionDetail { task, shared, .. } = detail;
+    let view = View { task, shared, turns: indexed.index() };
+    let of = |from: usize, to: usize| apart_for(&light[from..to], &whole[from..to], receiver);
+    let (rendering, system, from) = match plan(&view, whole, receiver, next)? {
+        Plan::All => (None, 0, 0),
+        Plan::Part { rendering, system, from } => (Some(rendering), system, from),
+    };
+    let sent = [of(0, system), of(from, whole.len())].concat();
+    let mut entries = for_receiver(&sent, receiver);
+    let rendering = rendering.map(|mut rendering| {
+        let parts = vec![Part::Text(std::mem::take(&mut rendering.text))];
+        let behind = entries.iter().take_while(|entry| entry.role == Role::System).count();
+        entries.insert(behind, Entry { role: Role::User, name: String::new(), parts });
+        rendering
+    });
+    Ok(SessionHistory { entries, rendering })
 }
 
 /// The index with what is new, and whether that followed it.

@@ -54,7 +54,7 @@ pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};
 pub use registry::{
     AgentInfo, ClockInfo, ClockJump, Drain, DrainStep, Draining, ModelInfo, Pong, TokenInfo,
 };
-pub use rendering::{RenderAsk, Rendering};
+pub use rendering::{RenderAsk, Rendering, SessionHistory};
 pub use session::{
     EntryHash, EntryKind, InvalidPoint, NewSessionEntry, OnConflict, PendingSubagent,
     SessionDetail, SessionDiff, SessionEntry, SessionHead, SessionInfo, SessionItem,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ModelName, Preservation};
+use super::{Entry, ModelName, Preservation};
 
 /// For whom a session is rendered, and how much of it.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -64,4 +64,12 @@ impl fmt::Debug for Rendering {
             .field("score", &self.score)
             .finish()
     }
+}
+
+/// A conversation as the wire of one model takes it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SessionHistory {
+    pub entries: Vec<Entry>,
+    /// Where not all fits: what became of it, without the text, which stands in the first of the entries.
+    pub rendering: Option<Rendering>,
 }

@@ -46,6 +46,38 @@ pub fn for_receiver(entries: &[SessionEntry], receiver: &Receiver) -> Vec<Entry>
     turns.into_iter().flat_map(entries_of).collect()
 }
 
+/// The entries for [`for_receiver`], from the same with their large parts in place: those that the receiver takes as they
+/// are stay apart, by their hash.
+#[must_use]
+pub fn apart_for(
+    entries: &[SessionEntry],
+    whole: &[SessionEntry],
+    receiver: &Receiver,
+) -> Vec<SessionEntry> {
+    let pairs = entries.iter().zip(whole);
+    let lighter = pairs.map(|(entry, whole)| {
+        let mut lighter = whole.clone();
+        lighten(&mut lighter.entry.parts, &entry.entry.parts, receiver);
+        lighter
+    });
+    lighter.collect()
+}
+
+/// Puts the names of parts back in their place, where the part itself is not needed.
+fn lighten(whole: &mut [Part], named: &[Part], receiver: &Receiver) {
+    for (whole, named) in whole.iter_mut().zip(named) {
+        match (&mut *whole, named) {
+            (Part::ToolResult { parts, .. }, Part::ToolResult { parts: named, .. })
+                if receiver.tools =>
+            {
+                lighten(parts, named, receiver);
+            }
+            (part, Part::Ref(_)) if part::stays_apart(part, receiver) => *whole = named.clone(),
+            _ => {}
+        }
+    }
+}
+
 /// What an entry says, in the words that its speaker may use on the wire.
 fn said(entry: &SessionEntry, has_begun: bool, receiver: &Receiver) -> Turn {
     let SessionEntry { entry: said, kind, model, .. } = entry;

@@ -15,6 +15,15 @@ const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"]
 /// A name that every wire takes is of these, and no longer.
 const LONGEST_NAME: usize = 64;
 
+/// Whether this part may stay stored apart on its way to the receiver: it goes as it is, and nobody looks into it.
+pub(super) fn stays_apart(part: &Part, receiver: &Receiver) -> bool {
+    match part {
+        Part::Text(_) => true,
+        Part::Image { media_type, .. } => receiver.vision && IMAGES.contains(&media_type.as_str()),
+        _ => false,
+    }
+}
+
 /// Who takes a part, and from whom.
 pub(super) struct Taker<'a> {
     pub(super) speaker: Speaker,

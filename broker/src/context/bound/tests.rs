@@ -1,5 +1,5 @@
 use broker_config::{Model, Provider};
-use broker_proto::{EntryHash, ModelName};
+use broker_proto::{ContentHash, EntryHash, ModelName, PartRef};
 use bytes::Bytes;
 
 use super::*;
@@ -278,4 +278,24 @@ fn names_and_advice_are_said_in_words() {
     named.entry.name = "Nora".into();
     let advice = SessionEntry { kind: EntryKind::Advice, ..by("gpt-4o", assistant("use a lock")) };
     check(&[named, advice], &opus(), &["User: \"Nora: hi\", \"Advice of gpt-4o: use a lock\""]);
+}
+
+#[test]
+fn large_parts_stay_apart_where_the_receiver_takes_them_as_they_are() {
+    let named = |size_bytes| Part::Ref(PartRef { hash: ContentHash([7; 32]), size_bytes });
+    let light = [
+        entry(Role::User, vec![named(70_000), named(80_000)]),
+        entry(Role::Assistant, vec![named(90_000)]),
+    ];
+    let whole = [
+        entry(Role::User, vec![Part::text("long"), image()]),
+        entry(Role::Assistant, vec![call("c1", "ls")]),
+    ];
+    let seeing = gpt();
+    let closed = "Tool: error c1 [Text(40 bytes)]";
+    let lighter = apart_for(&light, &whole, &seeing);
+    check(&lighter, &seeing, &["User: ref, ref", "Assistant: call c1", closed]);
+    let blind = Receiver { vision: false, ..gpt() };
+    let mark = "User: ref, \"[image/png image, 4 bytes], which this model is not shown\"";
+    check(&apart_for(&light, &whole, &blind), &blind, &[mark, "Assistant: call c1", closed]);
 }
