@@ -13,6 +13,9 @@ use crate::{Client, Error, Page, each, required};
 /// Encoded bytes of entries that one frame carries; more go up apart.
 const INLINE: usize = 512 * 1024;
 
+/// Characters of a question that its history is chosen by.
+const NEXT: usize = 100_000;
+
 /// A session that is to begin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewSession {
@@ -225,7 +228,8 @@ impl Client {
             session_id: id.to_string(),
             at: at.to_string(),
             model: text(reader),
-            next: next.to_owned(),
+            // What is longer fits no frame, and its beginning says what it is about.
+            next: next.chars().take(NEXT).collect(),
         };
         let request = self.request(request, None)?;
         let mut frames = self.reply(self.sessions_of().read_history(request).await)?;

@@ -203,8 +203,8 @@ async fn a_history_names_what_is_large_by_its_hash_and_comes_in_frames() {
     let broker = TestBroker::with(Place::Memory, TWO).await;
     let client = broker.client();
     let id = client.start_session(NewSession::default()).await.unwrap().id;
-    let said = |n: usize| entry(Role::User, format!("{n} {}", "word ".repeat(10_000)));
-    client.append_entries(&id, (0..9).map(said).collect(), None).await.unwrap();
+    let said = |n: usize| entry(Role::User, format!("{n} {}", "word ".repeat(400)));
+    client.append_entries(&id, (0..160).map(said).collect(), None).await.unwrap();
     let large = vec![entry(Role::User, "large ".repeat(20_000))];
     client.append_entries(&id, large, None).await.unwrap();
     let large = ModelName::parse("gpt-4o").ok();
@@ -213,7 +213,60 @@ async fn a_history_names_what_is_large_by_its_hash_and_comes_in_frames() {
 
     assert_eq!(history.entries.len(), 1, "one speaker is one entry");
     let parts = &history.entries[0].parts;
-    assert_eq!(parts.len(), 10);
-    assert!(matches!(&parts[8], Part::Text(text) if text.starts_with("8 word")));
-    assert!(matches!(&parts[9], Part::Ref(named) if named.size_bytes > 100_000), "{:?}", parts[9]);
+    assert_eq!(parts.len(), 161);
+    assert!(matches!(&parts[159], Part::Text(text) if text.starts_with("159 word")), "{parts:?}");
+    assert!(
+        matches!(&parts[160], Part::Ref(named) if named.size_bytes > 100_000),
+        "{:?}",
+        parts[160]
+    );
+}
+
+/// The long conversation of this repository.
+fn long() -> String {
+    broker_tests::repository().join("tests/fidelity/lake-veltra.jsonl").display().to_string()
+}
+
+#[tokio::test]
+async fn people_get_the_text_and_programs_the_fixed_fields() {
+    let broker = TestBroker::with(Place::Memory, TWO).await;
+    broker.run(&["session", "import", "--file", &long(), "--session", "s"]).await.exits(0);
+    let next = "When do they stay at Lake Veltra, from which day to which?";
+    let render =
+        ["session", "render", "s", "--level", "minimal", "--for", "gpt-4o", "--next", next];
+
+    let json = broker.run(&[&render[..], &["--output", "json"]].concat()).await.exits(0).json();
+    assert!(json["text"].as_str().unwrap().contains("from the 18th to the 25th of July"), "{json}");
+    let numbers = |field: &str| json[field].as_array().unwrap().len();
+    assert_eq!(numbers("kept") + numbers("partly") + numbers("dropped"), 411);
+    assert_eq!(json["must_keep_missing"], serde_json::json!([]));
+    assert!(json["tokens"].as_u64().unwrap() <= 500);
+    assert_eq!(json["tokenizer"], "o200k_base");
+    assert!((0.0..=1.0).contains(&json["score"].as_f64().unwrap()));
+
+    let text = broker.run(&render).await.exits(0);
+    assert_eq!(text.stdout.trim_end(), json["text"].as_str().unwrap().trim_end());
+    assert!(text.stderr.contains("of 411 entries kept"), "{}", text.stderr);
+
+    let ten = broker.run(&["session", "render", "s", "--budget", "10"]).await.exits(1);
+    assert!(ten.stdout.is_empty() && ten.stderr.contains("10 tokens"), "{}", ten.stderr);
+    broker.run(&["session", "render", "s", "--level", "huge"]).await.exits(2);
+    broker.run(&["session", "render", "nobody"]).await.exits(3);
+}
+
+#[tokio::test]
+async fn a_question_in_a_session_larger_than_the_window_takes_what_it_needs_of_it() {
+    let house = broker_tests::TestHouse::start().await;
+    house.run(&["session", "import", "--file", &long(), "--session", "s"]).await.exits(0);
+    let question = "When do they stay at Lake Veltra, from which day to which?";
+    let ask = ["consult", "--session", "s", "--model", "local", "--no-fallback", "-q", question];
+
+    let reply = house.run(&ask).await.exits(0);
+
+    assert!(reply.stderr.contains("session s does not fit the window"), "{}", reply.stderr);
+    let calls = house.sim.calls().await;
+    let body = calls.last().unwrap()["body"].to_string();
+    assert!(body.contains("from the 18th to the 25th of July"), "{body}");
+    let messages = calls.last().unwrap()["body"]["messages"].as_array().unwrap().len();
+    assert!((2..300).contains(&messages), "{messages}");
 }

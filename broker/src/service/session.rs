@@ -4,8 +4,8 @@ use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    Entry, MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk, SessionDetail,
-    SessionHistory, SessionId, SessionPoint, SharedValue, TaskEdit,
+    Entry, MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk,
+    SessionDetail, SessionHistory, SessionId, SessionPoint, SharedValue, TaskEdit,
     convert::{
         InvalidField, Stored as _, entry_hash, optional_session_id, session_id, session_point,
         session_title,

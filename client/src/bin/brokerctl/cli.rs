@@ -25,8 +25,8 @@ pub(crate) use self::{
     handoff::{GenerateArgs, HandoffCommand, ValidateArgs},
     package::{PackagesArgs, PlaceArgs, SaveArgs, Since, TrustCommand},
     session::{
-        AppendArgs, ConflictArgs, ContextVerb, ExportFormat, SessionArgs, SessionCommand,
-        SpeakerRole, TaskVerb, Which, session_id,
+        AppendArgs, ConflictArgs, ContextVerb, ExportFormat, RenderArgs, SessionArgs,
+        SessionCommand, SpeakerRole, TaskVerb, Which, session_id,
     },
     written::{Written, WrittenParser},
 };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use broker_proto::types::{OnConflict, SessionId, SessionPoint, TaskList};
+use broker_proto::types::{OnConflict, Preservation, SessionId, SessionPoint, TaskList};
 use clap::{Args, Subcommand, ValueEnum};
 
 /// One command about sessions.
@@ -133,6 +133,16 @@ pub(crate) enum SessionCommand {
         #[arg(value_name = "ID[@POINT]", value_parser = session_at)]
         other: (SessionId, SessionPoint),
     },
+    /// Render a session as one text for whoever reads it next
+    ///
+    /// First what must be kept (goal, constraints, decisions, critical facts, open items, next steps, pending
+    /// subagents), then the turns that the next step needs, the newest ones among them; `…` stands where something is
+    /// left out. A level that cannot hold what must be kept is refused and says what would. Tokens are counted by the
+    /// reader's tokenizer where there is one, else estimated, and `tokenizer` says which.
+    #[command(
+        after_help = "Examples:\n  brokerctl session render refactoring --level minimal\n  brokerctl session render --level full --for gpt-4o --next \"Why does the parser drop the last line?\"\n  brokerctl session render refactoring --budget 800 --allow-missing --output json\n\nLevels: minimal 500 tokens, standard 1,200, full 2,000, complete what the reader's window holds beside its answer.\n\nJSON: text, kept, partly, dropped (numbers of entries), must_keep_missing, tokens, tokenizer, score."
+    )]
+    Render(RenderArgs),
     /// Take a transcript in, all of it or nothing; prints the session's id
     ///
     /// One JSON object a line, as OpenAI or Anthropic write turns: `role`, `content` (a string or blocks), `tool_calls`,
@@ -185,6 +195,50 @@ pub(crate) enum SessionCommand {
         after_help = "Examples:\n  brokerctl session context set api.version '\"v2\"' --tag api --source review\n  brokerctl session context get api.version\n  brokerctl session context list --match 'api.*'"
     )]
     Context(ContextVerb),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenderArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// How much of it
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t)]
+    pub(crate) level: RenderLevel,
+    /// Tokens at most, in place of the level's
+    #[arg(long, value_name = "N")]
+    pub(crate) budget: Option<u64>,
+    /// Who reads it, and whose tokens these are [default: the session's owner]
+    #[arg(long = "for", value_name = "MODEL")]
+    pub(crate) reader: Option<String>,
+    /// What the reader will be asked; `-` reads it from stdin [default: the task's next steps, its goal and the last turn of a person]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) next: String,
+    /// Go on when what must be kept does not fit, and list what is missing
+    #[arg(long)]
+    pub(crate) allow_missing: bool,
+}
+
+/// A choice of [`Preservation`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum RenderLevel {
+    Minimal,
+    #[default]
+    Standard,
+    Full,
+    Complete,
+}
+
+impl From<RenderLevel> for Preservation {
+    fn from(level: RenderLevel) -> Self {
+        match level {
+            RenderLevel::Minimal => Self::Minimal,
+            RenderLevel::Standard => Self::Standard,
+            RenderLevel::Full => Self::Full,
+            RenderLevel::Complete => Self::Complete,
+        }
+    }
 }
 
 /// The session, as the first word or as `--session`.

@@ -187,9 +187,9 @@ async fn prepare(
 ) -> anyhow::Result<(Message, AskOptions, Option<thread::Thread>)> {
     let thread = thread::of(client, args).await?;
     let model = thread::model(args, thread.as_ref())?;
-    let (mut message, options) = input::message(args, model, payload)?;
+    let (mut message, options) = input::message(args, model.clone(), payload)?;
     if let Some(thread) = &thread {
-        thread.put_into(client, &mut message).await?;
+        thread.put_into(client, &mut message, model).await?;
     }
     Ok((message, options, thread))
 }

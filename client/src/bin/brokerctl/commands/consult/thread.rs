@@ -4,16 +4,16 @@
 //! The session and how the answer is appended are written into the message, so that `poll` and `attach` append it too,
 //! whoever comes first; the message's id keeps it from being appended twice.
 
-use broker_client::{Client, transcript};
+use broker_client::Client;
 use broker_proto::types::{
     Entry, EntryKind, Message, MessageName, MessageState, ModelName, NewSessionEntry, Part, Role,
-    SessionDetail, SessionEntry, SessionId, SessionPoint, SharedValue, WallTime,
+    SessionDetail, SessionId, SessionPoint, SharedValue, WallTime,
 };
 
 use super::input;
 use crate::{
     cli::{Misused, QuestionArgs},
-    commands::current,
+    commands::{current, session},
     output,
 };
 
@@ -63,7 +63,8 @@ pub(super) fn model(args: &QuestionArgs, thread: Option<&Thread>) -> Result<Mode
 }
 
 impl Thread {
-    /// Puts what was said before into a question, behind its system prompt.
+    /// Puts what was said before into a question to `model`, behind its system prompt: all of it where that fits the
+    /// model's window, else what the question needs of it and the newest turns, which stderr tells.
     ///
     /// # Errors
     /// When the session cannot be read.
@@ -71,6 +72,7 @@ impl Thread {
         &self,
         client: &Client,
         message: &mut Message,
+        model: ModelName,
     ) -> anyhow::Result<()> {
         let info = &self.detail.info;
         let mut before = Vec::new();
@@ -80,10 +82,14 @@ impl Thread {
         if info.head.entries > 0 {
             // What comes since belongs to the next question.
             let at = SessionPoint::Version(info.version);
-            let entries = client.session_entries(&info.id, &at, 0, usize::MAX).await?;
-            before.extend(entries.into_iter().flat_map(|entry| transcript::apart(heard(entry))));
+            let next = super::text_of(&message.payload.request);
+            let history = client.session_history(&info.id, &at, Some(model), &next).await?;
+            if let Some(rendering) = history.rendering {
+                let short = session::render::in_short(&rendering);
+                output::note(&format!("session {} does not fit the window: {short}", info.id));
+            }
+            before.extend(history.entries);
         }
-        before.retain(|entry| !entry.parts.is_empty());
         let context = &mut message.payload.context;
         let at = context.iter().take_while(|entry| entry.role == Role::System).count();
         context.splice(at..at, before);
@@ -96,18 +102,6 @@ impl Thread {
 
 fn system(text: String) -> Entry {
     Entry { role: Role::System, name: String::new(), parts: vec![Part::Text(text)] }
-}
-
-/// An entry as another question hears it: advice is what somebody else said, never the model's own words.
-fn heard(entry: SessionEntry) -> Entry {
-    let SessionEntry { kind, mut entry, .. } = entry;
-    if kind == EntryKind::Advice {
-        let who = if entry.name.is_empty() { "another model" } else { &entry.name };
-        let said = super::text_of(&entry.parts);
-        entry.parts = vec![Part::Text(format!("Advice of {who}:\n{said}"))];
-        entry.role = Role::User;
-    }
-    entry
 }
 
 fn shared(values: &[SharedValue]) -> String {

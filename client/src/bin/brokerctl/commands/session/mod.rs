@@ -2,6 +2,7 @@
 
 mod context;
 pub(crate) mod json;
+pub(crate) mod render;
 mod show;
 mod task;
 mod transcript;
@@ -69,6 +70,10 @@ pub(crate) async fn run(global: &Global, args: SessionArgs) -> anyhow::Result<Ex
             let diff = client.diff_sessions((&one.0, &one.1), (&other.0, &other.1)).await?;
             show::diff(global, &diff)?;
             Ok(Exit::Done)
+        }
+        SessionCommand::Render(args) => {
+            let named = named(args.which.clone())?;
+            render::run(global, named, args).await
         }
         SessionCommand::Import { file, model, title, conflict } => {
             let import = broker_client::ImportSession {
