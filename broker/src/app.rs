@@ -319,11 +319,12 @@ async fn services(
         nonce: AtomicU64::new(1),
         journal: kind,
     };
-    let session =
-        SessionService { sessions: Sessions { intake: intake.clone(), indexes: Arc::default() } };
+    let sessions = Sessions { intake: intake.clone(), indexes: Arc::default() };
+    let session = SessionService { sessions: sessions.clone() };
     let handoff = HandoffService {
         packages: Packages {
             intake: intake.clone(),
+            sessions,
             signer: parts.signer.clone(),
             settings: config.packages.clone(),
         },

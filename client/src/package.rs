@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use futures::TryStreamExt;
 
-use broker_proto::{NewPackage, PackageFilter, PackageId, PackageInfo, PackageKey, TrustedKey, pb};
+use broker_proto::{
+    NewPackage, PackageFilter, PackageId, PackageInfo, PackageKey, PreparePackage, TrustedKey, pb,
+};
 
 use crate::{Client, Error, Page, each, required};
 
@@ -27,6 +29,16 @@ impl Client {
     pub async fn save_package(&self, new: NewPackage) -> Result<PackageInfo, Error> {
         let request = self.unary_request(pb::SavePackageRequest::from(new))?;
         let reply = self.reply(self.handoffs().save_package(request).await)?;
+        Ok(required(reply.package, "package")?.try_into()?)
+    }
+
+    /// Makes a package of a session for one model.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such session, or the level does not hold what must be kept.
+    pub async fn prepare_package(&self, prepare: PreparePackage) -> Result<PackageInfo, Error> {
+        let request = self.unary_request(pb::PreparePackageRequest::from(prepare))?;
+        let reply = self.reply(self.handoffs().prepare_package(request).await)?;
         Ok(required(reply.package, "package")?.try_into()?)
     }
 

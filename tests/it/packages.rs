@@ -2,8 +2,11 @@
 
 use std::{fs, path::Path};
 
-use broker_client::EventItem;
-use broker_proto::{EventFilter, EventStart, PackageFilter, PackageId, PackageKey};
+use broker_client::{EventItem, NewSession};
+use broker_proto::{
+    Entry, EntryKind, EventFilter, EventStart, NewSessionEntry, PackageFilter, PackageId,
+    PackageKey, Part, Role, SessionId, SessionPoint, SharedValue, TaskEdit, TaskList, WallTime,
+};
 use broker_tests::{Output, Place, Program, TestBroker, brokerctl, repository, within};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -430,6 +433,125 @@ async fn packages_go_through_pipes_and_tasks_come_from_them() {
     let file = here.client().export_package(PackageId::parse(id.trim()).unwrap()).await.unwrap();
     let import: Program = brokerctl(&there.endpoint()).args(&["handoff", "import", "-"]);
     import.stdin(file).output().await.exits(0);
+}
+
+fn turn(role: Role, text: String) -> NewSessionEntry {
+    let entry = Entry { role, name: String::new(), parts: vec![Part::Text(text)] };
+    NewSessionEntry { kind: EntryKind::Turn, entry, model: None, created_at: None }
+}
+
+/// Small talk with one fact in it, a goal, a step and a shared value.
+async fn talk(broker: &TestBroker, id: &str) -> SessionId {
+    let client = broker.client();
+    let named = SessionId::parse(id).ok();
+    let id = client.start_session(NewSession { id: named, ..NewSession::default() }).await;
+    let id = id.unwrap().id;
+    let line = |n: usize| match n {
+        40 => "The staging database listens on port 6543 behind the proxy.".to_owned(),
+        n => format!("Small talk number {n}, nothing more."),
+    };
+    let turns = (0..300).map(|n| turn([Role::User, Role::Assistant][n % 2], line(n)));
+    client.append_entries(&id, turns.collect(), None).await.unwrap();
+    let add = |list, text: &str| TaskEdit::Add { list, text: text.into(), entry: None };
+    let edits = vec![
+        TaskEdit::SetGoal("Move the staging database".into()),
+        TaskEdit::SetProgress(0.5),
+        add(TaskList::Decisions, "PostgreSQL stays on 13"),
+        add(TaskList::NextSteps, "Find the port of the staging database"),
+    ];
+    client.edit_session_task(&id, edits).await.unwrap();
+    let value = SharedValue {
+        key: "host".into(),
+        value: json!({"name": "db1"}).to_string(),
+        source: "opus".into(),
+        tags: vec!["infra".into()],
+        set_at: WallTime(0),
+    };
+    client.set_shared_value(&id, value).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn a_session_is_packed_for_its_receiver_at_each_level() {
+    let broker = TestBroker::start().await;
+    let id = talk(&broker, "s1").await;
+    for (level, most) in [("minimal", 500), ("standard", 1_200), ("full", 2_000)] {
+        let prepare = ["prepare", "--session", "s1", "--to", "sonnet", "--preserve", level];
+        let made = json_of(&broker, &prepare).await;
+        assert_eq!(made["preservation_level"], json!(level));
+        let document = load(&broker, &[made["id"].as_str().unwrap()]).await.exits(0).json();
+        holds_to_the_schema(&document);
+        let talk = &document["conversation_history"];
+        assert!(talk["text"].as_str().unwrap().contains("port 6543"), "{level}");
+        assert!(talk["tokens"].as_u64().unwrap() <= most, "{level}: {}", talk["tokens"]);
+        let count = |list: &str| talk[list].as_array().unwrap().len();
+        assert_eq!(count("kept") + count("partly") + count("dropped"), 300, "{level}");
+        let want = [
+            ("/session_id", json!("s1")),
+            ("/reason", json!("user_request")),
+            ("/target_model", json!("sonnet")),
+            ("/task", json!("Move the staging database")),
+            ("/next_steps/0", json!("Find the port of the staging database")),
+            ("/current_task/decisions/0/text", json!("PostgreSQL stays on 13")),
+            ("/checkpoint/resume_point", json!("Find the port of the staging database")),
+            ("/current_work/progress", json!("50%")),
+            ("/shared_context/0/value", json!({"name": "db1"})),
+            ("/shared_context/0/source", json!("opus")),
+            ("/shared_context/0/tags", json!(["infra"])),
+            ("/conversation_history/through", json!(299)),
+            ("/credit_state/rate_limit_count", json!(0)),
+        ];
+        for (path, want) in want {
+            assert_eq!(document.pointer(path), Some(&want), "{level} {path}");
+        }
+        assert!(document["token_usage"]["total_tokens"].as_u64().unwrap() > 0);
+        let report = broker.run(&["handoff", "report", made["id"].as_str().unwrap()]).await;
+        assert!(report.exits(0).stdout.contains("Entries dropped: "), "{level}");
+    }
+    let said = broker.run(&["handoff", "prepare", "--session", "s1", "--to", "sonnet"]).await;
+    let said = said.exits(0).stdout;
+    assert!(said.contains(" bytes, about ") && said.contains("ready for sonnet"), "{said}");
+    // The session stays as it is.
+    let detail = broker.client().session(&id, &SessionPoint::Head).await.unwrap();
+    assert_eq!(detail.info.head.entries, 300);
+
+    for (args, code) in [
+        (&["--session", "s9", "--to", "sonnet"][..], 3),
+        (&["--session", "s1", "--to", "nobody"], 3),
+        (&["--session", "s1"], 2),
+        (&["--session", "s1", "--to", "sonnet", "--preserve", "most"], 2),
+    ] {
+        broker.run(&[&["handoff", "prepare"], args].concat()).await.exits(code);
+    }
+    let tight = ["handoff", "prepare", "--session", "s1", "--to", "sonnet", "--budget", "32"];
+    let refused = broker.run(&tight).await.exits(1);
+    assert!(refused.stderr.contains("TOKEN_BUDGET"), "{refused:?}");
+    let listed = broker.run(&[&tight[..], &["--allow-missing", "--output", "json"]].concat()).await;
+    let id = listed.exits(0).json()["id"].as_str().unwrap().to_owned();
+    let document = load(&broker, &[&id]).await.exits(0).json();
+    assert_ne!(document["conversation_history"]["must_keep_missing"], json!([]));
+}
+
+/// Work that goes to and fro, packed and taken each time.
+#[tokio::test]
+async fn work_goes_through_eight_handoffs_and_no_more() {
+    let brokers = [TestBroker::start().await, TestBroker::start().await];
+    trusts(&brokers[0], &brokers[1]).await;
+    trusts(&brokers[1], &brokers[0]).await;
+    for broker in &brokers {
+        talk(broker, "s1").await;
+    }
+    let prepare = ["prepare", "--session", "s1", "--to", "sonnet", "--preserve", "minimal"];
+    for hops in 0..=8 {
+        let (from, to) = (&brokers[hops % 2], &brokers[(hops + 1) % 2]);
+        let made = json_of(from, &prepare).await;
+        assert_eq!(made["hops"], json!(hops));
+        let id = PackageId::parse(made["id"].as_str().unwrap()).unwrap();
+        let file = from.client().export_package(id).await.unwrap();
+        to.client().import_package(file.into()).await.unwrap();
+    }
+    let refused = brokers[1].run(&[&["handoff"], &prepare[..]].concat()).await.exits(6);
+    assert!(refused.stderr.contains("PACKAGE_HOPS"), "{refused:?}");
 }
 
 /// Its subject is content: a subscriber sees ids, ends and sizes.

@@ -7,7 +7,7 @@ use crate::{
         self,
         package::{PackError, Refused},
     },
-    engine, intake, projection,
+    engine, intake, projection, session,
 };
 
 /// Why nothing was made, taken or shown.
@@ -33,12 +33,18 @@ pub enum Error {
     Content(#[from] context::Error),
     #[error(transparent)]
     Lookup(#[from] projection::Error),
+    #[error(transparent)]
+    Session(#[from] session::Error),
     #[error("the file was never uploaded")]
     NotUploaded,
 }
 
 impl Error {
     pub(super) fn key(problem: &str) -> Self {
-        Self::Invalid(InvalidField::new("key", problem))
+        Self::field("key", problem)
+    }
+
+    pub(super) fn field(field: &'static str, problem: &str) -> Self {
+        Self::Invalid(InvalidField::new(field, problem))
     }
 }

@@ -62,7 +62,7 @@ impl Packages {
 }
 
 /// Makes an empty context an empty object; anything else must be one.
-fn check_context(context: &mut String) -> Result<(), InvalidField> {
+pub(super) fn check_context(context: &mut String) -> Result<(), InvalidField> {
     if context.trim().is_empty() {
         "{}".clone_into(context);
         return Ok(());

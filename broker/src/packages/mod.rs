@@ -5,6 +5,7 @@
 
 mod error;
 mod made;
+mod prepared;
 mod taken;
 
 pub use error::Error;
@@ -27,6 +28,7 @@ use crate::{
     },
     engine,
     intake::Intake,
+    session::Sessions,
 };
 
 /// Packages of one page, unless the caller says otherwise, and at most.
@@ -37,6 +39,7 @@ const PAGE_MAX: usize = 1_000;
 #[derive(Debug, Clone)]
 pub struct Packages {
     pub intake: Intake,
+    pub sessions: Sessions,
     pub signer: Signer,
     pub settings: Settings,
 }

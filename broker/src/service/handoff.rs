@@ -5,7 +5,7 @@ use futures::{StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    ContentHash, NewPackage, PackageFilter, PackageId, TrustedKey,
+    ContentHash, NewPackage, PackageFilter, PackageId, PreparePackage, TrustedKey,
     convert::{InvalidField, package_id},
     pb,
 };
@@ -64,6 +64,16 @@ fn chunks(mut bytes: Bytes) -> Vec<Bytes> {
 impl pb::handoff_service_server::HandoffService for HandoffService {
     type LoadPackageStream = BoxStream<'static, Result<pb::LoadPackageResponse, Status>>;
     type ExportPackageStream = BoxStream<'static, Result<pb::ExportPackageResponse, Status>>;
+
+    async fn prepare_package(
+        &self,
+        request: Request<pb::PreparePackageRequest>,
+    ) -> Result<Response<pb::PreparePackageResponse>, Status> {
+        let caller = Caller::of(&request).sender()?.to_string();
+        let prepare = PreparePackage::try_from(request.into_inner())?;
+        let info = self.packages.prepare(caller, prepare).await.map_err(status::packages)?;
+        Ok(Response::new(pb::PreparePackageResponse { package: Some(info.into()) }))
+    }
 
     async fn save_package(
         &self,

@@ -110,6 +110,7 @@ pub(crate) fn packages(error: packages::Error) -> Status {
         packages::Error::Intake(error) => intake(error),
         packages::Error::Content(error) => context(&error),
         packages::Error::Lookup(error) => projection(&error),
+        packages::Error::Session(error) => session(error),
         packages::Error::NotUploaded => reason::UNKNOWN_CONTENT.status(text),
     }
 }

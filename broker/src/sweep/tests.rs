@@ -189,3 +189,25 @@ async fn a_restart_after_a_sweep_reads_everything_that_is_left() {
     assert_eq!(swept(&shell).await, Swept::default());
     shell.end().await;
 }
+
+#[tokio::test]
+async fn a_package_goes_with_its_bytes_when_it_is_deleted() {
+    use crate::core::package::{Command as Package, sample::info};
+    let shell = Shell::start().await;
+    let stored = shell.bodies.store("a package".into()).await.unwrap();
+    let save = || Package::Save { info: Box::new(info(3)), body: stored.body.clone() };
+    let contents = stored.contents;
+    soon(shell.engine.with_contents(Command::Package(save()), contents.clone())).await.unwrap();
+    assert_eq!(swept(&shell).await, Swept::default());
+
+    let delete = || Command::Package(Package::Delete(info(3).header.id));
+    soon(shell.engine.command(delete())).await.unwrap();
+    assert_eq!(swept(&shell).await, Swept { parts: 0, contents: 1 });
+    assert!(!has_bytes(&shell, &stored.body).await);
+
+    // What came back from its file stays.
+    soon(shell.engine.with_contents(Command::Package(save()), contents)).await.unwrap();
+    assert_eq!(swept(&shell).await, Swept::default());
+    assert!(has_bytes(&shell, &stored.body).await);
+    shell.end().await;
+}

@@ -8,13 +8,13 @@ use std::{
 
 use futures::TryStreamExt;
 
-use broker_proto::{ContentHash, WallTime};
+use broker_proto::{ContentHash, PackageId, WallTime};
 
 use super::{Error, find::Wanted};
 use crate::{
     context::{self, Bodies},
     core::{
-        Event,
+        Event, package,
         queue::{Body, BodyKey, Seq},
     },
     journal::{BatchNo, Journal, Until, record},
@@ -44,6 +44,8 @@ pub(super) struct Stock {
     pub(super) parts: BTreeMap<ContentHash, (Body, WallTime)>,
     /// Messages that were purged: what they refer to, nobody reads again.
     gone: BTreeSet<Seq>,
+    /// Packages that were deleted and did not come back.
+    deleted: BTreeSet<PackageId>,
 }
 
 impl Stock {
@@ -58,6 +60,15 @@ impl Stock {
             Event::Purged { subject, .. } => {
                 self.gone.insert(subject.seq);
             }
+            Event::Package(event) => match event.as_ref() {
+                package::Event::Saved(saved) => {
+                    self.deleted.remove(&saved.info.header.id);
+                }
+                package::Event::Deleted { id, .. } => {
+                    self.deleted.insert(*id);
+                }
+                package::Event::Forgotten { .. } | package::Event::Trusted { .. } => {}
+            },
             _ => {}
         }
     }
@@ -69,6 +80,13 @@ impl Stock {
                 let is_kept = self.parts.get(hash).is_some_and(|(kept, _)| kept == body);
                 batch <= self.head && !is_kept
             }
+            // One that came back behind the head is another event, and kept.
+            Event::Package(event) => match event.as_ref() {
+                package::Event::Saved(saved) => {
+                    batch <= self.head && self.deleted.contains(&saved.info.header.id)
+                }
+                _ => false,
+            },
             _ => event.subject().is_some_and(|subject| self.gone.contains(&subject.seq)),
         }
     }

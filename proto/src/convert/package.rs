@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     Checkpoint, CheckpointStatus, CreditState, CurrentWork, NewPackage, PackageContents,
-    PackageFilter, PackageHeader, PackageId, PackageInfo, PackageKey, PackagePart, Preservation,
-    QueuedTask, SessionId, SessionItem, SessionTask, TokenShare, TrustedKey, key_name, pb,
+    PackageFilter, PackageHeader, PackageId, PackageInfo, PackageKey, PackagePart, PreparePackage,
+    Preservation, QueuedTask, RenderAsk, SessionId, SessionItem, SessionTask, TokenShare,
+    TrustedKey, key_name, pb,
 };
 
 /// Bytes of a reason, a project, a phase: one line in a list.
@@ -19,6 +20,8 @@ const LINE: usize = 256;
 const LINES: usize = 1_000;
 /// Of a package whose maker gives none.
 const REASON: &str = "manual_save";
+/// Of one that was prepared from a session.
+const PREPARED: &str = "user_request";
 /// Where nobody says which model's window counts: the shares are those of `thresholds`.
 const WINDOW: TokenShare = TokenShare {
     total_tokens: 0,
@@ -231,6 +234,48 @@ impl From<CreditState> for pb::CreditState {
     }
 }
 
+impl TryFrom<pb::PreparePackageRequest> for PreparePackage {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::PreparePackageRequest) -> Result<Self, InvalidField> {
+        let level = match wire.level {
+            0 => Preservation::Complete,
+            number => Preservation::from_wire(number)
+                .ok_or_else(|| InvalidField::new("level", "is no level"))?,
+        };
+        let mut package = wire.package.unwrap_or_default();
+        if package.reason.is_empty() {
+            PREPARED.clone_into(&mut package.reason);
+        }
+        Ok(Self {
+            session: super::session_id(&wire.session_id, "session_id")?,
+            ask: RenderAsk {
+                level,
+                budget: wire.budget,
+                reader: optional_model(&wire.recipient.to_lowercase(), "recipient")?,
+                next: wire.next,
+                allow_missing: wire.allow_missing,
+            },
+            package: new_package(package)?,
+        })
+    }
+}
+
+impl From<PreparePackage> for pb::PreparePackageRequest {
+    fn from(prepare: PreparePackage) -> Self {
+        let ask = prepare.ask;
+        Self {
+            session_id: prepare.session.to_string(),
+            recipient: ask.reader.map(|name| name.to_string()).unwrap_or_default(),
+            level: ask.level.to_wire(),
+            budget: ask.budget,
+            next: ask.next,
+            allow_missing: ask.allow_missing,
+            package: Some(prepare.package.into()),
+        }
+    }
+}
+
 impl TryFrom<pb::SavePackageRequest> for NewPackage {
     type Error = InvalidField;
 
@@ -238,53 +283,53 @@ impl TryFrom<pb::SavePackageRequest> for NewPackage {
         if wire.task.trim().is_empty() {
             return Err(InvalidField::new("task", "is empty: say what is worked on"));
         }
-        let ttl = span(wire.ttl, "ttl")?;
-        if ttl.is_some_and(|ttl| ttl.as_millis() == 0) {
-            return Err(InvalidField::new("ttl", "leaves no time"));
-        }
-        let reason = if wire.reason.is_empty() { REASON.to_owned() } else { wire.reason };
-        let task_queue: Vec<QueuedTask> = each(wire.task_queue)?;
-        let mut ids = BTreeSet::new();
-        if task_queue.len() > LINES || !task_queue.iter().all(|task| ids.insert(&task.id)) {
-            return Err(InvalidField::new("task_queue", "has an id twice, or too many tasks"));
-        }
-        let task = SessionTask {
-            goal: wire.task,
-            constraints: items(wire.constraints, "constraints")?,
-            decisions: items(wire.decisions, "decisions")?,
-            open_items: items(wire.open_items, "open_items")?,
-            next_steps: items(wire.next_steps, "next_steps")?,
-            files: items(wire.files, "files")?,
-            ..SessionTask::default()
-        };
-        let contents = PackageContents {
-            source_phase: line(wire.source_phase, "source_phase")?,
-            target_phase: line(wire.target_phase, "target_phase")?,
-            created_by: line(wire.created_by, "created_by")?,
-            pipeline_version: line(wire.pipeline_version, "pipeline_version")?,
-            checkpoint: wire.checkpoint.map(Checkpoint::try_from).transpose()?.unwrap_or_default(),
-            task_queue,
-            current_work: wire.current_work.map(Into::into).unwrap_or_default(),
-            token_usage: wire.token_usage.map(TokenShare::try_from).transpose()?.unwrap_or(WINDOW),
-            credit_state: wire
-                .credit_state
-                .map(CreditState::try_from)
-                .transpose()?
-                .unwrap_or_default(),
-            task,
-            resumption_instructions: wire.resumption_instructions,
-            context: wire.context_json,
-            ..PackageContents::default()
-        };
-        Ok(Self {
-            session: session(&wire.session)?,
-            project: line(wire.project, "project")?,
-            recipient: optional_model(&wire.recipient.to_lowercase(), "recipient")?,
-            reason: line(reason, "reason")?,
-            ttl,
-            contents,
-        })
+        new_package(wire)
     }
+}
+
+fn new_package(wire: pb::SavePackageRequest) -> Result<NewPackage, InvalidField> {
+    let ttl = span(wire.ttl, "ttl")?;
+    if ttl.is_some_and(|ttl| ttl.as_millis() == 0) {
+        return Err(InvalidField::new("ttl", "leaves no time"));
+    }
+    let reason = if wire.reason.is_empty() { REASON.to_owned() } else { wire.reason };
+    let task_queue: Vec<QueuedTask> = each(wire.task_queue)?;
+    let mut ids = BTreeSet::new();
+    if task_queue.len() > LINES || !task_queue.iter().all(|task| ids.insert(&task.id)) {
+        return Err(InvalidField::new("task_queue", "has an id twice, or too many tasks"));
+    }
+    let task = SessionTask {
+        goal: wire.task,
+        constraints: items(wire.constraints, "constraints")?,
+        decisions: items(wire.decisions, "decisions")?,
+        open_items: items(wire.open_items, "open_items")?,
+        next_steps: items(wire.next_steps, "next_steps")?,
+        files: items(wire.files, "files")?,
+        ..SessionTask::default()
+    };
+    let contents = PackageContents {
+        source_phase: line(wire.source_phase, "source_phase")?,
+        target_phase: line(wire.target_phase, "target_phase")?,
+        created_by: line(wire.created_by, "created_by")?,
+        pipeline_version: line(wire.pipeline_version, "pipeline_version")?,
+        checkpoint: wire.checkpoint.map(Checkpoint::try_from).transpose()?.unwrap_or_default(),
+        task_queue,
+        current_work: wire.current_work.map(Into::into).unwrap_or_default(),
+        token_usage: wire.token_usage.map(TokenShare::try_from).transpose()?.unwrap_or(WINDOW),
+        credit_state: wire.credit_state.map(CreditState::try_from).transpose()?.unwrap_or_default(),
+        task,
+        resumption_instructions: wire.resumption_instructions,
+        context: wire.context_json,
+        ..PackageContents::default()
+    };
+    Ok(NewPackage {
+        session: session(&wire.session)?,
+        project: line(wire.project, "project")?,
+        recipient: optional_model(&wire.recipient.to_lowercase(), "recipient")?,
+        reason: line(reason, "reason")?,
+        ttl,
+        contents,
+    })
 }
 
 impl From<NewPackage> for pb::SavePackageRequest {

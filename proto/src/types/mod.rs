@@ -47,7 +47,8 @@ pub use names::{
 pub use package::{
     Checkpoint, CheckpointStatus, CreditState, CurrentWork, NewPackage, OWN_KEY, PHASES,
     PackageContents, PackageFilter, PackageHeader, PackageId, PackageInfo, PackagePart,
-    PackedConversation, Preservation, QueuedTask, TokenShare, TrustedKey, key_name, phase_order,
+    PackedConversation, PreparePackage, Preservation, QueuedTask, TokenShare, TrustedKey, key_name,
+    phase_order,
 };
 pub use ping::{PeerPing, PingHop, PingText, PingTrip};
 pub use queue::{Counters, DeadLetter, LettersHandled, QueueInfo, Trial};

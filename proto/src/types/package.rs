@@ -266,6 +266,16 @@ pub struct NewPackage {
     pub contents: PackageContents,
 }
 
+/// A package that somebody asks for of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreparePackage {
+    pub session: SessionId,
+    /// Its reader is who the package is for.
+    pub ask: super::RenderAsk,
+    /// What is not the session's.
+    pub package: NewPackage,
+}
+
 /// What lists show of a package.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PackageInfo {

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     Written, WrittenParser,
-    package::{PackagesArgs, SaveArgs, TrustCommand, package},
+    package::{PackagesArgs, PrepareArgs, SaveArgs, TrustCommand, package},
 };
 
 /// One verb of `handoff`.
@@ -22,6 +22,14 @@ pub(crate) enum HandoffCommand {
         after_help = "Examples:\n  brokerctl handoff save --task 'Port the parser' --files src/parse.rs --steps 'Read the grammar' 'Port lists'\n  brokerctl handoff save --task 'Nightly run' --phase analysis --target-phase synthesis --step 2 --total-steps 5 --resume-point lists --reason user-requested\n  git log -1 --format=%B | brokerctl handoff save --task - --context '{\"branch\":\"port\"}' --output json\n\nExit codes: 0 saved, 2 no task or another mistake in what was typed."
     )]
     Save(Box<SaveArgs>),
+    /// Pack a session for another model: rendered for it, with its task, what it shares and what it used
+    ///
+    /// What must be kept goes in first, then the turns that the next step needs; what was kept, kept in part and dropped is
+    /// listed in it. The session stays as it is.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff prepare --session s1 --to sonnet --preserve full\n  id=$(brokerctl handoff prepare --session s1 --to local --output json | jq -r .id)\n  brokerctl handoff prepare --session s1 --to sonnet --next 'Port the lists'\n\nExit codes: 0 prepared, 1 the level does not hold what must be kept, 3 no such session or model, 6 the work went through too many handoffs."
+    )]
+    Prepare(Box<PrepareArgs>),
     /// Print a package as JSON, verified first; without an id the newest that has not expired
     ///
     /// The document is described in docs/schema/handoff-package.schema.json.

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use broker_proto::types::{
-    CheckpointStatus, ModelName, PackageId, PackageKey, QueuedTask, SessionId, WallTime,
+    CheckpointStatus, ModelName, PackageId, PackageKey, Preservation, QueuedTask, SessionId,
+    WallTime,
 };
 use clap::{Args, Subcommand};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -69,6 +70,46 @@ pub(crate) struct SaveArgs {
     /// The version of the pipeline it comes from
     #[arg(long, value_name = "VERSION", default_value = "")]
     pub(crate) pipeline_version: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrepareArgs {
+    /// The session that moves
+    #[arg(long, value_name = "ID", env = "BROKER_SESSION", value_parser = session)]
+    pub(crate) session: SessionId,
+    /// The model that is to go on
+    #[arg(long, value_name = "MODEL", value_parser = named)]
+    pub(crate) to: ModelName,
+    /// How much of the conversation goes along: minimal (500 tokens), standard (1,200), full (2,000), complete (what fits the receiver's window)
+    #[arg(long, value_name = "LEVEL", default_value = "complete", value_parser = level)]
+    pub(crate) preserve: Preservation,
+    /// Tokens of the conversation, in place of the level's
+    #[arg(long, value_name = "N")]
+    pub(crate) budget: Option<u64>,
+    /// What the receiver will be asked [default: what the task says comes next]
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) next: String,
+    /// List what must be kept and does not fit, in place of refusing
+    #[arg(long)]
+    pub(crate) allow_missing: bool,
+    /// Why it moves
+    #[arg(long, value_name = "REASON", default_value = "user_request")]
+    pub(crate) reason: String,
+    /// The project it belongs to
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) project: String,
+    /// How long it may be taken [default: packages.ttl, 7 days as shipped]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// The phase it is in
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) phase: String,
+    /// The phase that comes next [default: the same]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target_phase: Option<String>,
+    /// Where to go on [default: the first step that is not done]
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) resume_point: String,
 }
 
 /// Where the work stands.
@@ -180,6 +221,10 @@ pub(super) fn package(text: &str) -> Result<PackageId, String> {
 
 fn session(text: &str) -> Result<SessionId, String> {
     SessionId::parse(text).map_err(|invalid| format!("`{text}` {invalid}"))
+}
+
+fn level(text: &str) -> Result<Preservation, String> {
+    Preservation::parse(text).ok_or_else(|| "is not minimal, standard, full or complete".to_owned())
 }
 
 fn key(text: &str) -> Result<PackageKey, String> {

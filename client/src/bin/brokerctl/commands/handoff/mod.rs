@@ -4,6 +4,7 @@ pub(crate) mod file;
 mod generate;
 mod list;
 mod package;
+mod prepare;
 mod report;
 mod save;
 mod trust;
@@ -18,6 +19,7 @@ use crate::{
 pub(crate) async fn run(global: &Global, command: HandoffCommand) -> anyhow::Result<Exit> {
     match command {
         HandoffCommand::Save(args) => save::run(global, *args).await,
+        HandoffCommand::Prepare(args) => prepare::run(global, *args).await,
         HandoffCommand::Load { id } => package::load(global, id).await,
         HandoffCommand::List(args) => list::run(global, args).await,
         HandoffCommand::Show { id } => package::show(global, id).await,

@@ -1,0 +1,62 @@
+//! `handoff prepare`: a session, packed for another model.
+
+use broker_proto::types::{
+    Checkpoint, NewPackage, PackageContents, PackageInfo, PreparePackage, RenderAsk,
+};
+
+use super::list;
+use crate::{
+    cli::{Global, PrepareArgs},
+    commands::connect,
+    exit_code::Exit,
+    output::{self, Format},
+};
+
+pub(super) async fn run(global: &Global, args: PrepareArgs) -> anyhow::Result<Exit> {
+    let contents = PackageContents {
+        target_phase: args.target_phase.unwrap_or_else(|| args.phase.clone()),
+        source_phase: args.phase.clone(),
+        checkpoint: Checkpoint {
+            phase: args.phase,
+            resume_point: args.resume_point,
+            ..Checkpoint::default()
+        },
+        ..PackageContents::default()
+    };
+    let prepare = PreparePackage {
+        session: args.session,
+        ask: RenderAsk {
+            level: args.preserve,
+            budget: args.budget,
+            reader: Some(args.to),
+            next: args.next,
+            allow_missing: args.allow_missing,
+        },
+        package: NewPackage {
+            project: args.project,
+            reason: args.reason,
+            ttl: args.ttl,
+            contents,
+            ..NewPackage::default()
+        },
+    };
+    let info = connect(global).await?.prepare_package(prepare).await?;
+    match global.output {
+        Format::Json => output::json(&list::json(&info))?,
+        Format::Text => output::line(&sentence(&info))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// `context packaged (2417 bytes, about 900 tokens, full): 01J... is ready for sonnet`
+fn sentence(info: &PackageInfo) -> String {
+    let header = &info.header;
+    let to = header.recipient.as_ref().map_or("anyone", |name| name.as_str());
+    format!(
+        "context packaged ({} bytes, about {} tokens, {}): {} is ready for {to}",
+        info.size_bytes,
+        info.tokens(),
+        header.level.as_str(),
+        header.id
+    )
+}
