@@ -17,6 +17,7 @@ mod queue;
 mod session;
 mod task;
 pub mod transcript;
+mod usage;
 mod watch;
 mod way;
 
@@ -30,9 +31,9 @@ use std::{pin::Pin, time::Duration};
 use broker_proto::{
     AgentInfo, AgentName, AskOptions, ClockInfo, Delivery, Drain, Draining, EventFilter, EventInfo,
     EventStart, Extension, Failure, Message, MessageChange, MessageInfo, MessageName, MessageState,
-    ModelInfo, ModelName, ModelUsage, Part, Payload, PeerPing, PingTrip, Pong, Pull, RateLimit,
-    Receipt, RouteExplanation, SettleOutcome, SettledFrame, Settlement, TokenInfo, TraceStep,
-    Usage, convert::InvalidField, pb,
+    ModelInfo, ModelName, Part, Payload, PeerPing, PingTrip, Pong, Pull, RateLimit, Receipt,
+    RouteExplanation, SettleOutcome, SettledFrame, Settlement, TokenInfo, TraceStep, Usage,
+    convert::InvalidField, pb,
 };
 use futures::{Stream, StreamExt};
 use secrecy::{ExposeSecret, SecretString};
@@ -47,6 +48,7 @@ pub use queue::LetterSelection;
 pub use session::{ImportSession, NewSession, RestoreSession, SessionFilter};
 pub use task::{TaskFilter, TaskItem, TaskStream};
 pub use tonic::Code;
+pub use usage::{UsageItem, UsageScope, UsageStream};
 pub use watch::{Watch, Watched};
 pub use way::RETURN_WINDOW;
 
@@ -561,15 +563,6 @@ impl Client {
         let reply = self.agent_link().extend_lease(request).await;
         let left = required(self.reply(reply)?.time_left, "time_left")?;
         Ok(left.try_into().unwrap_or_default())
-    }
-
-    /// What every model has used and has left.
-    ///
-    /// # Errors
-    /// What every call may meet.
-    pub async fn usage(&self) -> Result<Vec<ModelUsage>, Error> {
-        let request = self.unary_request(pb::GetUsageStatusRequest::default())?;
-        each(self.reply(self.usages().get_usage_status(request).await)?.models)
     }
 
     /// Counts a call that was made outside the broker; `failure` when it failed.

@@ -7,12 +7,12 @@ use futures::future::BoxFuture;
 use tokio_stream::{Stream, StreamExt as _};
 
 use crate::{
-    Client, Error, EventItem, TaskItem, WatchItem,
+    Client, Error, EventItem, TaskItem, UsageItem, WatchItem,
     way::{Way, is_passing},
 };
 
 type Items<I> = Pin<Box<dyn Stream<Item = Result<I, Error>> + Send>>;
-type Opening<I> = BoxFuture<'static, Result<Items<I>, Error>>;
+pub(crate) type Opening<I> = BoxFuture<'static, Result<Items<I>, Error>>;
 type Open<I> = Box<dyn FnMut(Option<String>) -> Opening<I> + Send>;
 
 /// The next of a watch.
@@ -102,6 +102,24 @@ impl<I> Watch<I> {
         let Some((items, is_back)) = self.way.tried(opened)? else { return Ok(false) };
         self.items = Some(items);
         Ok(is_back)
+    }
+}
+
+impl Watch<UsageItem> {
+    pub(crate) fn of_usage(
+        cursor: Option<String>,
+        open: impl FnMut(Option<String>) -> Opening<UsageItem> + Send + 'static,
+    ) -> Self {
+        Self::new(
+            Box::new(open),
+            cursor,
+            true,
+            |item| match item {
+                UsageItem::Status { cursor, .. } | UsageItem::Change { cursor, .. } => Some(cursor),
+                UsageItem::Gap { .. } => None,
+            },
+            |_| false,
+        )
     }
 }
 

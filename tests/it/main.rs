@@ -35,4 +35,5 @@ mod sessions;
 mod streams;
 mod tasks;
 mod transcripts;
+mod usage;
 mod watches;

@@ -56,6 +56,7 @@ pub struct State {
     rules: Rules,
     /// When to look again at what is not healthy; volatile.
     looks: BTreeSet<(WallTime, Subject)>,
+    look_of: BTreeMap<Subject, WallTime>,
 }
 
 impl State {
@@ -163,8 +164,13 @@ impl State {
 
     /// Looks at it again then.
     pub(super) fn look_at(&mut self, subject: &Subject, at: Option<WallTime>) {
-        self.looks.retain(|(_, other)| other != subject);
-        self.looks.extend(at.map(|at| (at, subject.clone())));
+        if let Some(before) = self.look_of.remove(subject) {
+            self.looks.remove(&(before, subject.clone()));
+        }
+        if let Some(at) = at {
+            self.looks.insert((at, subject.clone()));
+            self.look_of.insert(subject.clone(), at);
+        }
     }
 
     pub(super) fn apply(&mut self, event: &super::Event) {

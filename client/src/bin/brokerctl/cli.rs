@@ -3,6 +3,7 @@
 mod handoff;
 mod package;
 mod session;
+mod usage;
 mod written;
 
 use std::{path::PathBuf, time::Duration};
@@ -27,6 +28,10 @@ pub(crate) use self::{
     session::{
         AppendArgs, ConflictArgs, ContextVerb, ExportFormat, RenderArgs, SessionArgs,
         SessionCommand, SpeakerRole, TaskVerb, Which, session_id,
+    },
+    usage::{
+        LedgerArgs, PolicyCommand, RecordCommand, RecordedFor, ResetArgs, UsageCommand,
+        UsageStatusArgs,
     },
     written::{Written, WrittenParser},
 };
@@ -118,6 +123,14 @@ pub(crate) enum Misused {
     NoModel,
     #[error("--context shared is a session's: name it with --session ID or BROKER_SESSION")]
     SharedOfNone,
+    #[error("`{0}` is no time: 2026-11-20T08:00:00Z is, and 2h ago is written 2h")]
+    Moment(String),
+    #[error("invalid value '{0}' for '--output': a number of tokens is wanted")]
+    OutputTokens(String),
+    #[error("--output is missing: the number of output tokens")]
+    NoOutputTokens,
+    #[error("the number of output tokens is given twice")]
+    OutputTokensTwice,
     #[error("the task is empty")]
     NoTask,
     #[error("the message is empty")]
@@ -329,8 +342,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  brokerctl handoff generate --level standard\n  brokerctl handoff validate context_payload.json"
     )]
     Handoff(HandoffCommand),
-    /// What the models have used and have left
-    #[command(subcommand, after_help = "Examples:\n  brokerctl usage status")]
+    /// What was used and is left: status, forecast, policy, ledger, reset, record
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl usage status --watch\n  brokerctl usage forecast\n  brokerctl usage ledger --model opus --output csv\n  brokerctl usage record tokens --model opus --input 1200 --output 300"
+    )]
     Usage(UsageCommand),
     /// Tokens that prove an agent's name
     #[command(
@@ -914,13 +930,6 @@ pub(crate) struct WhichArgs {
     /// All of them
     #[arg(long)]
     pub(crate) all: bool,
-}
-
-/// `brokerctl usage ...`
-#[derive(Debug, Subcommand)]
-pub(crate) enum UsageCommand {
-    /// Tokens, cost and limits of every model
-    Status,
 }
 
 /// `brokerctl token ...`

@@ -64,6 +64,16 @@ pub(crate) fn line(line: &str) -> Result<(), Error> {
     text(&format!("{line}\n"))
 }
 
+/// Empties the screen, where stdout is one.
+pub(crate) fn clear_screen() -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    if !stdout.is_terminal() {
+        return Ok(());
+    }
+    let written = stdout.write_all(b"\x1b[H\x1b[2J");
+    written.map_err(|source| Error::Write { source })
+}
+
 /// Writes one JSON object to stdout, on one line.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Error> {
     line(&serde_json::to_string(value).map_err(|source| Error::Encode { source })?)

@@ -22,7 +22,7 @@ mod token;
 pub(crate) mod up;
 mod usage;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use broker_client::{Client, Endpoint, Error, Watched};
 use broker_proto::types::{Receipt, Recipient};
@@ -30,10 +30,22 @@ use clap::CommandFactory as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::{AgentCommand, Cli, Command, Global, HandoffCommand, Misused},
+    cli::{
+        AgentCommand, Cli, Command, Global, HandoffCommand, Misused, RecordCommand, UsageCommand,
+    },
     exit_code::Exit,
     output,
 };
+
+/// Whether what `--output` named is none of the formats, but something that this command knows.
+fn takes_file(command: &Command, file: &Path) -> bool {
+    match command {
+        Command::Handoff(HandoffCommand::Generate(_)) => true,
+        Command::Usage(UsageCommand::Ledger(_)) => file == Path::new("csv"),
+        Command::Usage(UsageCommand::Record(RecordCommand::Tokens { .. })) => true,
+        _ => false,
+    }
+}
 
 /// Runs what was typed.
 ///
@@ -42,7 +54,7 @@ use crate::{
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let global = &Global::from(cli.global);
     if let Some(file) = &global.output_file
-        && !matches!(cli.command, Command::Handoff(HandoffCommand::Generate(_)))
+        && !takes_file(&cli.command, file)
     {
         return Err(Misused::Format(file.display().to_string()).into());
     }
@@ -66,7 +78,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::DeadLetter(command) => dead_letter::run(global, command).await,
         Command::Session(args) => Box::pin(session::run(global, args)).await,
         Command::Handoff(command) => Box::pin(handoff::run(global, command)).await,
-        Command::Usage(crate::cli::UsageCommand::Status) => usage::status(global).await,
+        Command::Usage(command) => Box::pin(usage::run(global, command)).await,
         Command::Token(command) => token::run(global, command).await,
         Command::Agent(command @ AgentCommand::Pull { .. }) => {
             until_interrupted(agent::run(global, command)).await
