@@ -12,6 +12,7 @@ mod plain;
 mod receiver;
 mod recent;
 pub mod render;
+pub mod summary;
 mod tokenizer;
 
 pub use bodies::{Bodies, Error, Stored};

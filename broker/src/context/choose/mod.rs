@@ -12,6 +12,7 @@ mod words;
 pub use index::{Index, Turn};
 pub(super) use pick::GAP;
 pub use pick::{Choice, choose};
+pub(super) use words::terms;
 
 #[cfg(test)]
 mod tests;

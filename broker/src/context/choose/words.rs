@@ -70,7 +70,7 @@ static KNOWN: LazyLock<HashMap<&str, Option<&str>>> = LazyLock::new(|| {
 });
 
 /// Everything that `text` is found by, in its order.
-pub(super) fn terms(text: &str) -> Vec<String> {
+pub(in crate::context) fn terms(text: &str) -> Vec<String> {
     let mut terms = Vec::new();
     for token in text.split_whitespace() {
         let token = token.trim_matches(|c: char| !c.is_alphanumeric() && c != '_');
