@@ -546,7 +546,7 @@ async fn shared_values_reach_the_advisor_and_its_answer_is_advice() {
     // The owner hears it as what somebody else said.
     house.run(&["consult", "--session", "s", "--question", "Go on."]).await.exits(0);
     let body = house.sim.calls().await[1]["body"].to_string();
-    assert!(body.contains("Advice of gpt-4o"), "{body}");
+    assert!(body.contains("Advice of gpt-4o: "), "{body}");
     let none = ["consult", "--model", "opus", "--context", "shared", "--question", "x"];
     house.run(&none).await.exits(2);
 }

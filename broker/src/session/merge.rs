@@ -6,7 +6,7 @@ use broker_proto::{
     SessionPoint,
 };
 
-use super::{Conflict, Error, NewSession, Sessions, write::Prepared};
+use super::{Conflict, Error, NewSession, Sessions, learn::Statements, write::Prepared};
 use crate::{
     core::session::{Change, Expected, NewEntries, Point, Session, Write},
     journal::Content,
@@ -121,11 +121,12 @@ impl Sessions {
             },
             None => None,
         };
+        let statements = Statements::of(&entries);
         let Prepared { entries: new, contents, stay: _stay } = self.prepare(entries).await?;
         let Some(session) = known else {
             let new_session = NewSession { id, model, title };
-            let start = self.new_start(new_session, Point::default(), Change::Imported)?;
-            return Ok((self.begin(start, new, contents).await?, SessionOutcome::Done));
+            let imported = (new, contents, statements);
+            return Ok((self.begin_with(new_session, imported).await?, SessionOutcome::Done));
         };
         let chain: Vec<EntryHash> = new
             .entries
@@ -137,23 +138,42 @@ impl Sessions {
             .collect();
         match (relation(session.info.head, &chain), on_conflict) {
             (Relation::Same, _) => Ok((session, SessionOutcome::Unchanged)),
-            (Relation::Ahead, _) => self.go_on(session, new, contents).await,
+            (Relation::Ahead, _) => self.go_on(session, new, contents, statements).await,
             (Relation::Conflict, OnConflict::Fail) => {
                 Err(Error::Conflict(Box::new(self.against(&session, &chain).await?)))
             }
             (Relation::Conflict, OnConflict::Keep) => Ok((session, SessionOutcome::Kept)),
             (Relation::Conflict, OnConflict::Replace) => {
-                let write = self.instead(&session, new);
+                let learnt = self.learn(&session, 0, &statements).await?;
+                let mut write = self.instead(&session, new);
+                let mut contents = contents;
+                if let Some(learnt) = learnt {
+                    write.task = Some(learnt.change);
+                    contents.extend(learnt.contents);
+                }
                 let done = self.write(write, contents, session.info.version).await?;
                 Ok((done.session, SessionOutcome::Replaced))
             }
             (Relation::Conflict, OnConflict::Fork) => {
                 let model = model.or(Some(session.info.owner.model));
                 let new_session = NewSession { id: new_id, model, title };
-                let start = self.new_start(new_session, Point::default(), Change::Imported)?;
-                Ok((self.begin(start, new, contents).await?, SessionOutcome::Forked))
+                let imported = (new, contents, statements);
+                Ok((self.begin_with(new_session, imported).await?, SessionOutcome::Forked))
             }
         }
+    }
+
+    /// A session that begins with a conversation.
+    async fn begin_with(
+        &self,
+        new: NewSession,
+        (entries, mut contents, statements): (NewEntries, Vec<Content>, Statements),
+    ) -> Result<Session, Error> {
+        let (task, more) = self.learn_from_start(&statements).await?;
+        contents.extend(more);
+        let at = Point { task, ..Point::default() };
+        let start = self.new_start(new, at, Change::Imported)?;
+        self.begin(start, entries, contents).await
     }
 
     /// The rest of a conversation that a session is the beginning of.
@@ -161,18 +181,23 @@ impl Sessions {
         &self,
         session: Session,
         new: NewEntries,
-        contents: Vec<Content>,
+        mut contents: Vec<Content>,
+        statements: Statements,
     ) -> Result<(Session, SessionOutcome), Error> {
         let skip = usize::try_from(session.info.head.entries).unwrap_or(usize::MAX);
         let skipped: u64 = new.entries.iter().take(skip).map(|it| u64::from(it.length)).sum();
         let mut new = without_first(new, skip);
         new.offset = skipped;
+        let first = session.info.head.entries;
+        let learnt = self.learn(&session, first, &statements.behind(skip)).await?;
+        let (task, more) = learnt.map(|learnt| (learnt.change, learnt.contents)).unzip();
+        contents.extend(more.unwrap_or_default());
         let write = Write {
             id: session.info.id.clone(),
             expected: Expected { head: Some(session.info.head.hash), version: None },
             at: None,
             entries: new,
-            task: None,
+            task,
             answer_of: None,
             change: Change::Imported,
         };

@@ -6,6 +6,7 @@
 //! Invariant: whatever is asked of a session is asked of the rules last, so that nothing stored names what was not.
 
 mod error;
+mod learn;
 mod merge;
 mod point;
 mod read;
@@ -24,6 +25,8 @@ use broker_proto::{
 
 pub use error::{Conflict, Error};
 pub use merge::{Import, Restore};
+
+use learn::Statements;
 
 use crate::{
     context::Indexes,
@@ -122,20 +125,42 @@ impl Sessions {
         if entries.is_empty() {
             return Err(Error::Empty);
         }
-        let seen = self.get(id).await?;
+        let statements = Statements::of(&entries);
+        // Refused before anything is stored.
+        self.get(id).await?;
         let prepared = self.prepare(entries).await?;
-        let write = Write {
-            id: id.clone(),
-            expected,
-            at: None,
-            entries: prepared.entries,
-            task: None,
-            answer_of,
-            change: Change::Appended,
-        };
-        let written = self.write(write, prepared.contents, seen.info.version).await;
-        drop(prepared.stay);
-        written
+        for _ in 0..TRIES {
+            let seen = self.get(id).await?;
+            let learnt = self.learn(&seen, seen.info.head.entries, &statements).await?;
+            let mut contents = prepared.contents.clone();
+            let mut write = Write {
+                id: id.clone(),
+                expected,
+                at: None,
+                entries: prepared.entries.clone(),
+                task: None,
+                answer_of,
+                change: Change::Appended,
+            };
+            let is_learnt = learnt.is_some();
+            if let Some(learnt) = learnt {
+                // What is stated names its entry, and that its number.
+                write.expected.head.get_or_insert(seen.info.head.hash);
+                write.task = Some(learnt.change);
+                contents.extend(learnt.contents);
+            }
+            let written = self.write(write, contents, seen.info.version).await;
+            if !(is_learnt && matches!(written, Err(Error::Conflict(_)))) {
+                return written;
+            }
+            let now = self.get(id).await?.info;
+            let is_callers = expected.head.is_some_and(|head| head != now.head.hash)
+                || expected.version.is_some_and(|version| version != now.version);
+            if is_callers {
+                return written;
+            }
+        }
+        Err(Error::Busy(id.clone()))
     }
 
     /// Changes what a session is about: all edits or none.

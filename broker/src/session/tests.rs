@@ -413,6 +413,55 @@ async fn edits_at_the_same_time_are_all_made() {
 }
 
 #[tokio::test]
+async fn what_is_decided_in_a_conversation_is_in_its_task_with_the_entry_that_says_it() {
+    let shell = Shell::start().await;
+    let sessions = sessions(&shell);
+    let first = import("s", &["Goal: Move the invoice service", "ok"], OnConflict::Fail);
+    soon(sessions.import(first)).await.unwrap();
+    append(&sessions, &id("s"), &["hello", "We agreed on 15 MB/s."]).await;
+    let task = async || soon(sessions.detail(&id("s"), &SessionPoint::Head)).await.unwrap().task;
+    let said = task().await;
+    assert_eq!(said.goal, "Move the invoice service");
+    let decided: Vec<_> = said.decisions.iter().map(|it| (it.text.as_str(), it.entry)).collect();
+    assert_eq!(decided, [("We agreed on 15 MB/s.", Some(3))]);
+
+    let mut advice = turns(&["We agreed on nothing less than 20 MB/s."]);
+    advice[0].kind = EntryKind::Advice;
+    soon(sessions.append(&id("s"), advice, Expected::default(), None)).await.unwrap();
+    assert_eq!(task().await, said, "advice decides nothing");
+
+    let other = import("s", &["Goal: Something else"], OnConflict::Replace);
+    soon(sessions.import(other)).await.unwrap();
+    let said = task().await;
+    assert_eq!((said.goal.as_str(), said.decisions.len()), ("Something else", 0));
+    shell.end().await;
+}
+
+#[tokio::test]
+async fn statements_of_appends_at_once_name_their_own_entries() {
+    let shell = Shell::start().await;
+    let sessions = sessions(&shell);
+    let id = start(&sessions, "s").await;
+    let append = |who: usize| {
+        let (sessions, id) = (sessions.clone(), id.clone());
+        let said = turns(&["hm", &format!("We decided to use port {who}000 for service {who}.")]);
+        async move { sessions.append(&id, said, Expected::default(), None).await.map(|_| ()) }
+    };
+
+    let done = soon(futures::future::join_all((1..6).map(append))).await;
+
+    assert!(done.iter().all(Result::is_ok), "{done:?}");
+    let said = texts(&sessions, &id).await;
+    let task = soon(sessions.detail(&id, &SessionPoint::Head)).await.unwrap().task;
+    assert_eq!(task.decisions.len(), 5);
+    for item in &task.decisions {
+        let at = usize::try_from(item.entry.unwrap()).unwrap();
+        assert_eq!(said[at], item.text);
+    }
+    shell.end().await;
+}
+
+#[tokio::test]
 async fn a_sweep_leaves_what_a_session_says() {
     let shell = Shell::start().await;
     let sessions = sessions(&shell);

@@ -112,6 +112,29 @@ impl Command {
     }
 }
 
+impl Command {
+    /// What a session holds more after it.
+    pub(super) fn tokens(&self) -> u64 {
+        let of = |new: &NewEntries| new.entries.iter().map(|entry| entry.tokens).sum::<u64>();
+        match self {
+            Self::Start(start) => start.at.tokens + of(&start.entries),
+            Self::Write(write) => of(&write.entries),
+            Self::SetTask { .. } | Self::SetShared { .. } | Self::Delete { .. } => 0,
+        }
+    }
+}
+
+impl Reply {
+    /// The session after a change.
+    #[must_use]
+    pub fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Session(session) | Self::Written { session, .. } => Some(session),
+            Self::Found(_) | Self::Deleted => None,
+        }
+    }
+}
+
 /// A session that begins: empty, at a point of another one, or with a conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Start {

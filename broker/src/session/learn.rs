@@ -1,0 +1,95 @@
+//! What a conversation says about its own task is taken into it with the entries that say it, in one commit.
+
+use broker_proto::{EntryKind, NewSessionEntry, SessionTask, convert::Stored as _};
+
+use super::{Error, Sessions};
+use crate::{
+    context::extract::{Stated, edits, stated},
+    core::{
+        queue::Body,
+        session::{Session, task},
+    },
+    journal::Content,
+};
+
+/// What new entries state, one after the other.
+pub(super) struct Statements(Vec<Vec<Stated>>);
+
+/// A task that entries have changed.
+pub(super) struct Learnt {
+    /// What it was and what it is now, as the rules take it.
+    pub(super) change: (Option<Body>, Option<Body>),
+    pub(super) contents: Vec<Content>,
+}
+
+impl Statements {
+    /// Advice states nothing: it is not the session's own word.
+    pub(super) fn of(entries: &[NewSessionEntry]) -> Self {
+        let of = |said: &NewSessionEntry| match said.kind {
+            EntryKind::Turn => stated(&said.entry),
+            EntryKind::Advice => Vec::new(),
+        };
+        Self(entries.iter().map(of).collect())
+    }
+
+    /// The same without its first entries.
+    pub(super) fn behind(self, entries: usize) -> Self {
+        Self(self.0.into_iter().skip(entries).collect())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(Vec::is_empty)
+    }
+
+    /// The task after these entries, the first of which has this number.
+    fn learn(&self, mut known: SessionTask, first: u64) -> SessionTask {
+        for (number, stated) in (first..).zip(&self.0).filter(|(_, stated)| !stated.is_empty()) {
+            let changes = edits(&known, number, stated);
+            // What has no room in the task still stands in its entry.
+            if let Ok(edited) = task::edit(&known, &changes) {
+                known = edited;
+            }
+        }
+        known
+    }
+}
+
+impl Sessions {
+    /// What a session is about once these entries follow its first `first`; nothing when it stays the same.
+    pub(super) async fn learn(
+        &self,
+        session: &Session,
+        first: u64,
+        statements: &Statements,
+    ) -> Result<Option<Learnt>, Error> {
+        let is_at_head = first == session.info.head.entries;
+        if is_at_head && statements.is_empty() {
+            return Ok(None);
+        }
+        let known = self.task(session.task.as_ref()).await?;
+        let learnt = statements.learn(task::until(known.clone(), first), first);
+        if learnt == known {
+            return Ok(None);
+        }
+        let stored = learnt.encode();
+        if stored.len() > super::TASK {
+            return Ok(None);
+        }
+        let stored = self.intake.bodies.store(stored).await?;
+        let change = (session.task.clone(), Some(stored.body));
+        Ok(Some(Learnt { change, contents: stored.contents }))
+    }
+
+    /// The same for a session that begins with these entries.
+    pub(super) async fn learn_from_start(
+        &self,
+        statements: &Statements,
+    ) -> Result<(Option<Body>, Vec<Content>), Error> {
+        let learnt = statements.learn(SessionTask::default(), 0);
+        if learnt == SessionTask::default() {
+            return Ok((None, Vec::new()));
+        }
+        let stored = self.intake.bodies.store(learnt.encode()).await?;
+        Ok((Some(stored.body), stored.contents))
+    }
+}
