@@ -1,7 +1,7 @@
 //! What has been said, by its words. It grows turn by turn.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     fmt,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::OnceLock,
@@ -12,7 +12,7 @@ use broker_proto::WallTime;
 use super::{
     super::Tokenizer,
     unit::{blocks, stamped},
-    words::terms,
+    words::{Vocabulary, terms},
 };
 
 /// A line that stands in so many entries is a prompt or a banner, and finds nothing.
@@ -72,9 +72,9 @@ enum Line {
 pub struct Index {
     pub(super) entries: Vec<Entry>,
     pub(super) units: Vec<Unit>,
-    words: HashMap<String, u32>,
-    /// By word: the units it stands in, and how often.
-    found: Vec<BTreeMap<usize, u32>>,
+    words: Vocabulary,
+    /// By word: the units it stands in, in their order, and how often.
+    found: Vec<Vec<(usize, u32)>>,
     lines: HashMap<u64, Line>,
     total_len: u64,
     stamped: usize,
@@ -208,39 +208,41 @@ impl Index {
     fn learn(&mut self, unit: usize) {
         let Unit { entry, from, to, .. } = self.units[unit];
         let Entry { turn, .. } = &self.entries[entry];
-        let mut all = terms(turn.name.as_deref().unwrap_or_default());
+        let mut all = Vec::new();
+        self.words.learn(turn.name.as_deref().unwrap_or_default(), &mut all);
         for line in lines(&turn.text[from..to]) {
             if !matches!(self.lines.get(&hash(line)), Some(Line::Common)) {
-                all.extend(terms(line));
+                self.words.learn(line, &mut all);
             }
         }
-        let mut times: BTreeMap<u32, u32> = BTreeMap::new();
         let len = u32::try_from(all.len()).unwrap_or(u32::MAX);
-        for word in all {
-            let next = u32::try_from(self.words.len()).unwrap_or(u32::MAX);
-            let word = *self.words.entry(word).or_insert(next);
-            *times.entry(word).or_default() += 1;
-        }
-        self.found.resize_with(self.words.len(), BTreeMap::new);
-        for (word, times) in &times {
-            self.found[*word as usize].insert(unit, *times);
+        all.sort_unstable();
+        let times = all.chunk_by(|a, b| a == b);
+        let times = times.map(|same| (same[0], u32::try_from(same.len()).unwrap_or(u32::MAX)));
+        let words: Vec<(u32, u32)> = times.collect();
+        self.found.resize_with(self.words.len(), Vec::new);
+        for (word, times) in &words {
+            let found = &mut self.found[*word as usize];
+            // New units come behind the others; only one that is learnt again stands between them.
+            let place = found.partition_point(|(before, _)| *before < unit);
+            found.insert(place, (unit, *times));
         }
         self.total_len += u64::from(len);
-        self.units[unit].words = times.into_iter().collect();
+        self.units[unit].words = words;
         self.units[unit].len = len;
     }
 
     fn forget(&mut self, unit: usize) {
         let words = std::mem::take(&mut self.units[unit].words);
         for (word, _) in words {
-            self.found[word as usize].remove(&unit);
+            self.found[word as usize].retain(|(found, _)| *found != unit);
         }
         self.total_len -= u64::from(self.units[unit].len);
     }
 
     /// The words of a query, each once, as far as anything is found by them.
     pub(super) fn query(&self, text: &str) -> Vec<u32> {
-        let known = |word: String| self.words.get(&word).copied();
+        let known = |word: String| self.words.get(&word);
         let used = |word: &u32| !self.found[*word as usize].is_empty();
         let mut seen = BTreeSet::new();
         terms(text).into_iter().filter_map(known).filter(used).filter(|w| seen.insert(*w)).collect()

@@ -69,27 +69,76 @@ static KNOWN: LazyLock<HashMap<&str, Option<&str>>> = LazyLock::new(|| {
     irregular.chain(CLOSED.iter().map(|word| (*word, None))).collect()
 });
 
+/// Tokens that a vocabulary remembers, and the bytes of the longest: what comes again and again is short.
+const REMEMBERED: usize = 1 << 16;
+const SHORT: usize = 24;
+
+/// The words of one conversation, by number.
+#[derive(Default)]
+pub(super) struct Vocabulary {
+    words: HashMap<String, u32>,
+    /// What a token is found by, so that each is taken apart once.
+    tokens: HashMap<Box<str>, Box<[u32]>>,
+}
+
+impl Vocabulary {
+    pub(super) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    pub(super) fn get(&self, word: &str) -> Option<u32> {
+        self.words.get(word).copied()
+    }
+
+    /// Adds everything that `text` is found by to `all`.
+    pub(super) fn learn(&mut self, text: &str, all: &mut Vec<u32>) {
+        for token in tokens(text) {
+            if let Some(known) = self.tokens.get(token) {
+                all.extend_from_slice(known);
+                continue;
+            }
+            let mut terms = Vec::new();
+            terms_of(token, &mut terms);
+            let from = all.len();
+            for term in terms {
+                let next = u32::try_from(self.words.len()).unwrap_or(u32::MAX);
+                all.push(*self.words.entry(term).or_insert(next));
+            }
+            if token.len() <= SHORT && self.tokens.len() < REMEMBERED {
+                self.tokens.insert(token.into(), all[from..].into());
+            }
+        }
+    }
+}
+
 /// Everything that `text` is found by, in its order.
 pub(in crate::context) fn terms(text: &str) -> Vec<String> {
     let mut terms = Vec::new();
-    for token in text.split_whitespace() {
-        let token = token.trim_matches(|c: char| !c.is_alphanumeric() && c != '_');
-        let parts = || token.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty());
-        if is_identifier(token) {
-            whole(token, &mut terms);
-            for part in parts() {
-                let humps = humps(part);
-                // `HTTPServer` is found by its humps and by "httpserver".
-                if humps.len() > 1 && part.len() < token.len() && part.len() <= LONGEST {
-                    terms.push(part.to_lowercase());
-                }
-                terms.extend(humps.iter().filter_map(|hump| word(hump)));
-            }
-        } else {
-            terms.extend(parts().filter_map(word));
-        }
-    }
+    tokens(text).for_each(|token| terms_of(token, &mut terms));
     terms
+}
+
+/// What stands between blanks, without the punctuation around it.
+fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    let is_edge = |c: char| !c.is_alphanumeric() && c != '_';
+    text.split_whitespace().map(move |token| token.trim_matches(is_edge))
+}
+
+fn terms_of(token: &str, terms: &mut Vec<String>) {
+    let parts = || token.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty());
+    if !is_identifier(token) {
+        terms.extend(parts().filter_map(word));
+        return;
+    }
+    whole(token, terms);
+    for part in parts() {
+        let humps = humps(part);
+        // `HTTPServer` is found by its humps and by "httpserver".
+        if humps.len() > 1 && part.len() < token.len() && part.len() <= LONGEST {
+            terms.push(part.to_lowercase());
+        }
+        terms.extend(humps.iter().filter_map(|hump| word(hump)));
+    }
 }
 
 /// An identifier or a path as it stands, and the name of its file.

@@ -36,29 +36,39 @@ const TIMES: usize = 40;
 /// Tokens of the longest session per second of rendering it.
 const RENDERED: f64 = 5e6;
 
-/// Words without a pattern: the same for the same seed.
-struct Prose(u64);
+/// Distinct words of a conversation of this length: about as many as people use in one.
+const LEXICON: u64 = 8_192;
+
+/// Words without a pattern, few of them often and many seldom: the same for the same seed.
+struct Prose {
+    state: u64,
+    lexicon: Vec<String>,
+}
 
 impl Prose {
-    fn next(&mut self) -> u64 {
-        // xorshift64, from Marsaglia's "Xorshift RNGs" (2003): any sequence without a short period will do.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+    fn new(seed: u64) -> Self {
+        let mut prose = Self { state: seed | 1, lexicon: Vec::new() };
+        prose.lexicon = (0..LEXICON).map(|_| prose.coined()).collect();
+        prose
     }
 
-    /// One of some four thousand words, the short ones more often.
-    fn word(&mut self) -> String {
+    fn next(&mut self) -> u64 {
+        // xorshift64, from Marsaglia's "Xorshift RNGs" (2003): any sequence without a short period will do.
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state
+    }
+
+    fn coined(&mut self) -> String {
         const ONSETS: [&str; 16] =
             ["b", "c", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w"];
         const RIMES: [&str; 16] = [
             "an", "ed", "ing", "or", "ut", "ail", "ent", "ock", "ush", "are", "ine", "ost", "elt",
             "ank", "irm", "ode",
         ];
-        let syllables = 1 + self.next() % 3 / 2 + self.next() % 2;
         let mut word = String::new();
-        for _ in 0..syllables {
+        for _ in 0..=self.next() % 3 {
             word.push_str(ONSETS[(self.next() % 16) as usize]);
             word.push_str(RIMES[(self.next() % 16) as usize]);
         }
@@ -68,7 +78,10 @@ impl Prose {
     fn text(&mut self, bytes: usize) -> String {
         let mut text = String::with_capacity(bytes + 16);
         while text.len() < bytes {
-            text.push_str(&self.word());
+            // The rank of a word is about the inverse of how often it stands there, as in any language (Zipf).
+            let share = (self.next() % (1 << 20)) as f64 / f64::from(1 << 20);
+            let rank = ((LEXICON as f64).powf(share) - 1.0) as usize;
+            text.push_str(&self.lexicon[rank]);
             text.push_str(if self.next().is_multiple_of(12) { ". " } else { " " });
         }
         text
@@ -76,7 +89,7 @@ impl Prose {
 }
 
 fn turns(bytes: usize) -> Vec<Turn> {
-    let mut prose = Prose(0x9e37_79b9_7f4a_7c15);
+    let mut prose = Prose::new(4);
     (0..bytes / TURN)
         .map(|number| Turn {
             role: if number % 2 == 0 { "user" } else { "assistant" }.to_owned(),
@@ -98,7 +111,7 @@ pub(crate) async fn turn(settings: &Settings) -> anyhow::Result<Vec<Figure>> {
     let broker = Brokerd::unbounded(folder.path(), settings.layout()).await?;
     let client = broker.client().await?;
     let session = client.start_session(NewSession::default()).await?.id;
-    let mut prose = Prose(1);
+    let mut prose = Prose::new(1);
     let short = appended(&broker, &client, &session, &mut prose, 10).await?;
     let long = appended(&broker, &client, &session, &mut prose, 2_000).await?;
     let size = Figure::new("turn_bytes", TURN as f64, "B");
@@ -145,7 +158,7 @@ async fn settled(client: &Client) -> anyhow::Result<()> {
 /// A long conversation, indexed from nothing and rendered for the next step; and rendered once more.
 pub(crate) fn rendering() -> anyhow::Result<Vec<Figure>> {
     let turns = turns(TOKENS * BYTES_PER_TOKEN);
-    let mut prose = Prose(2);
+    let mut prose = Prose::new(2);
     let model = Model::new("reader", Provider::Anthropic, "reader");
     let tokenizer = Tokenizer::Estimated { bytes_per_token: BYTES_PER_TOKEN as f64 };
     let receiver = Receiver { tokenizer, ..Receiver::of(&model) };
@@ -188,7 +201,7 @@ pub(crate) fn rendering() -> anyhow::Result<Vec<Figure>> {
 
 /// A package with a whole conversation, built and verified, beside SHA-256 of the same bytes.
 pub(crate) fn package() -> anyhow::Result<Vec<Figure>> {
-    let text = Prose(3).text(TOKENS * BYTES_PER_TOKEN);
+    let text = Prose::new(3).text(TOKENS * BYTES_PER_TOKEN);
     let signer = Signer::new(&[7; 32]);
     let (mut hashed, mut built, mut verified) = (Times::new()?, Times::new()?, Times::new()?);
     let mut size = 0;
