@@ -298,3 +298,141 @@ fn line(call: Call) -> LedgerLine {
         first_token: call.first_token,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use broker_proto::{LedgerFilter, ModelName, Usage, WallTime};
+
+    use super::{
+        super::tests::{AT, Log},
+        LedgerPlace,
+    };
+    use crate::{
+        app::rehearsal::{policy, soon},
+        core::{
+            self, Event, State,
+            queue::Seq,
+            usage::{
+                self, Action, Amount, Call, Change, Ended, Level, ModelTotals, Nanos, Reservation,
+                Scope, Source, Subject,
+            },
+        },
+    };
+
+    fn opus() -> ModelName {
+        ModelName::parse("opus").unwrap()
+    }
+
+    fn counted(session: &str, tokens: u64) -> Event {
+        let usage = Usage { input_tokens: Some(tokens), ..Usage::default() };
+        let session = Some(session.to_owned());
+        let ended = Ended::Done;
+        let new = Call::new(WallTime(AT.0 + tokens), Source::Attempt, opus(), "KEY");
+        Event::Usage(usage::Event::Counted(Box::new(Call { usage, session, ended, ..new })))
+    }
+
+    fn reserved(seq: u64) -> Event {
+        let amount = Amount { requests: 1, tokens: 5, cost: Nanos(7) };
+        let (model, key) = (opus(), "KEY".to_owned());
+        Event::Usage(usage::Event::Reserved(Box::new(Reservation {
+            seq: Seq(seq),
+            at: AT,
+            model,
+            key,
+            session: None,
+            amount,
+        })))
+    }
+
+    fn changed(to: Level) -> Event {
+        Event::Usage(usage::Event::LevelChanged(Box::new(Change {
+            at: AT,
+            subject: Subject::Model(opus()),
+            model: Some(opus()),
+            from: Level::Healthy,
+            to,
+            cause: "5h".into(),
+            reason: "1 of 2 5h".into(),
+            action: Action::Log,
+            diagnosis: Vec::new(),
+        })))
+    }
+
+    /// Some of everything that a restart must know of usage, and some that it must not.
+    fn history() -> Vec<Event> {
+        let usage = |event| Event::Usage(event);
+        let session = || "gone".to_owned();
+        let totals = Box::new(ModelTotals { calls: 7, ..ModelTotals::default() });
+        let overrides = BTreeMap::from([("warning".to_owned(), "60".to_owned())]);
+        vec![
+            // As calls were counted once.
+            Event::UsageChanged { model: opus(), at: AT, totals },
+            counted("kept", 10),
+            counted("gone", 20),
+            reserved(1),
+            reserved(2),
+            changed(Level::Warning),
+            usage(usage::Event::Forgotten { session: session(), at: AT }),
+            usage(usage::Event::Released { seq: Seq(1), at: AT }),
+            usage(usage::Event::PolicySet { at: AT, overrides }),
+            usage(usage::Event::Grew { session: session(), model: opus(), at: AT, tokens: 3 }),
+            usage(usage::Event::Reset { scope: Scope::Key("KEY".into()), at: AT }),
+            counted("kept", 30),
+            usage(usage::Event::Reset { scope: Scope::Session(session()), at: AT }),
+            changed(Level::Critical),
+        ]
+    }
+
+    async fn loaded(log: &Log) -> State {
+        let projection = log.folded().await;
+        let mut state = State::new(policy());
+        let head = log.writer.head();
+        soon(projection.living(head, |event| core::apply(&mut state, event))).await.unwrap();
+        state
+    }
+
+    #[tokio::test]
+    async fn a_restart_knows_of_usage_what_was_counted_however_it_was_folded() {
+        let mut whole = State::new(policy());
+        history().iter().for_each(|event| core::apply(&mut whole, event));
+        let want = format!("{:?}", whole.usage);
+
+        let mut at_once = Log::new().await;
+        at_once.append(&history()).await;
+        assert_eq!(format!("{:?}", loaded(&at_once).await.usage), want);
+        let mut piecewise = Log::new().await;
+        for event in history() {
+            piecewise.append(&[event]).await;
+            piecewise.folded().await.close().await;
+        }
+        assert_eq!(format!("{:?}", loaded(&piecewise).await.usage), want);
+        assert_eq!(whole.usage.get(&opus()).calls, 10, "old totals count too");
+        assert_eq!(whole.usage.meter(&Scope::Session("gone".into())), None);
+    }
+
+    #[tokio::test]
+    async fn the_ledger_is_paged_newest_first() {
+        let mut log = Log::new().await;
+        log.append(&[counted("a", 1), counted("b", 2)]).await;
+        log.append(&[counted("a", 3)]).await;
+        let projection = log.folded().await;
+        let head = log.writer.head();
+        let page = async |filter: &LedgerFilter, before: Option<LedgerPlace>, limit| {
+            soon(projection.ledger(filter.clone(), before, limit, head)).await.unwrap()
+        };
+        let tokens = |page: &super::LedgerPage| -> Vec<u64> {
+            page.lines.iter().filter_map(|line| line.usage.input_tokens).collect()
+        };
+        let all = LedgerFilter::default();
+        let first = page(&all, None, 2).await;
+        assert_eq!(tokens(&first), [3, 2]);
+        let second = page(&all, first.next, 2).await;
+        assert_eq!((tokens(&second), second.next), (vec![1], None));
+        let of_a = LedgerFilter { session: Some("a".into()), ..LedgerFilter::default() };
+        assert_eq!(tokens(&page(&of_a, None, 10).await), [3, 1]);
+        let late = LedgerFilter { since: Some(WallTime(AT.0 + 2)), ..LedgerFilter::default() };
+        assert_eq!(tokens(&page(&late, None, 10).await), [3, 2]);
+    }
+}
