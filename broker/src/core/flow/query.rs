@@ -4,7 +4,10 @@ use broker_proto::{
     AgentInfo, Candidate, ModelInfo, Recipient, RouteExplanation, TokenInfo, UsageLevel, WallTime,
 };
 
-use super::{Run, usage_query::level_info};
+use super::{
+    Run,
+    usage_query::{level_info, say_now},
+};
 use crate::core::{
     Holder, NewConsultation, Query, Reply, View,
     policy::Model,
@@ -69,6 +72,8 @@ impl Run<'_> {
     pub(super) fn shown_level(&self, model: &Model) -> (UsageLevel, Option<WallTime>) {
         let held = self.state.usage.level(&Subject::Model(model.name.clone()));
         let mut level = level_info(&held);
+        let causes = self.state.usage.causes_of_model(&model.name, &model.key, self.now.wall);
+        say_now(&mut level, &causes);
         let shut = self.state.route.shut(&model.name);
         let gate = self.state.route.gate(&model.name, self.now);
         let (Some(shut), Gate::Shut | Gate::Probing(_) | Gate::Due) = (shut, gate) else {

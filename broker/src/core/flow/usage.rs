@@ -151,7 +151,9 @@ impl Run<'_> {
                 Call { requests: 1, usage, cost, grows_session: true, ..signal }
             }
             UsageRecord::RateLimit => {
-                Call { ended: Ended::Failed(FailureClass::RateLimited), ..signal }
+                // Nobody bills what was refused.
+                let ended = Ended::Failed(FailureClass::RateLimited);
+                Call { ended, cost: Some(Nanos(0)), ..signal }
             }
             UsageRecord::Slow(took) => {
                 Call { latency: Some(took), first_token: Some(took), ..signal }

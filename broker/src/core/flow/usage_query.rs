@@ -57,8 +57,9 @@ impl Run<'_> {
         let readings = meter.signals.read(thresholds, self.now.wall);
         let mut windows = meter.totals.windows(self.now.wall);
         windows.extend(self.budget_windows(&scope));
+        let shared = [Scope::Key(model.key.clone()), Scope::Namespace];
+        windows.extend(shared.iter().flat_map(|scope| self.budget_windows(scope)));
         let forecast = self.limits_of(&scope, &meter);
-        let shared = [Scope::Namespace, Scope::Key(model.key.clone())];
         let shared = shared.iter().flat_map(|scope| {
             let meter = self.state.usage.meter(scope).cloned().unwrap_or_default();
             self.limits_of(scope, &meter)
@@ -121,6 +122,8 @@ impl Run<'_> {
             u64::try_from(at).ok()
         };
         let held = self.state.usage.level(&Subject::Session(name.to_owned()));
+        let mut level = level_info(&held);
+        say_now(&mut level, &self.state.usage.causes_of_session(name, window, self.now.wall));
         Some(SessionUsage {
             session: name.to_owned(),
             model: figures.model.clone(),
@@ -128,7 +131,7 @@ impl Run<'_> {
             context_window: window,
             warning_threshold: share(thresholds.session_warning),
             switch_threshold: share(thresholds.session_switch),
-            level: level_info(&held),
+            level,
             windows: self.budget_windows(&scope),
             counted: counted(&meter.windows, self.now.wall),
             total: meter.totals.usage,
@@ -243,6 +246,13 @@ pub(super) fn level_info(held: &Held) -> UsageLevel {
         action: held.action.as_str().into(),
         pace: held.action.pace().into(),
         since: (held.level > Level::Healthy).then_some(held.since),
+    }
+}
+
+/// What decides is told as it is now, and not as it was when the level changed.
+pub(super) fn say_now(level: &mut UsageLevel, causes: &[usage::Cause]) {
+    if let Some(cause) = causes.iter().find(|cause| cause.name == level.cause) {
+        level.reason.clone_from(&cause.reason);
     }
 }
 

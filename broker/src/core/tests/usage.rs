@@ -410,3 +410,21 @@ fn monitoring_calls_no_provider() {
     assert!(!levels(&world).is_empty());
     assert_eq!((world.deliveries.len(), world.effects.len()), (0, 0));
 }
+
+/// A status says how things are, not how they were when the level changed.
+#[test]
+fn a_reason_is_as_new_as_the_figures_beside_it() {
+    let mut world = under(ScopeKind::Key, Unit::Tokens, 1_000);
+    for _ in 0..2 {
+        record(&mut world, Some("opus"), None, UsageRecord::Tokens(tokens(710, 0)));
+    }
+    record(&mut world, Some("opus"), None, UsageRecord::Tokens(tokens(80, 0)));
+    let query = Query::OfUsage(usage::Query::Status { session: None });
+    let Reply::OfUsage(usage::Reply::Status(status)) = world.run(Command::Query(query)) else {
+        panic!("a status")
+    };
+    let opus = status.models.iter().find(|it| it.model == model("opus")).unwrap();
+    assert_eq!(opus.level.reason, "1500 of 1000 key day tokens");
+    let window = &opus.windows[0];
+    assert_eq!((window.name.as_str(), window.used), ("key day tokens", Some(1_500)));
+}

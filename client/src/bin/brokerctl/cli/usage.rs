@@ -68,7 +68,7 @@ pub(crate) enum PolicyCommand {
     Show,
     /// Override settings, until they are unset; this survives restarts
     ///
-    /// Settings are named as in [thresholds] of broker.toml. A budget is `budget.SCOPE.NAME.WINDOW.UNIT`, with scope
+    /// Settings are named as the thresholds of broker.toml. A budget is `budget.SCOPE.NAME.WINDOW.UNIT`, with scope
     /// model, key or session (name `*` is each of them), or `budget.namespace.WINDOW.UNIT`; windows are minute, 5h, day,
     /// week, month, units are requests, tokens, usd; the value `none` takes it away.
     #[command(

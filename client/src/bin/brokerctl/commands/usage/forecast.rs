@@ -38,10 +38,19 @@ fn row(limit: &LimitForecast, now: WallTime) -> [String; 8] {
         window.name.clone(),
         format!("{} of {}", figure(window.used), figure(window.limit)),
         figure(Some(limit.per_hour)),
-        limit.reached_at.map_or_else(|| "not before its reset".to_owned(), clock),
+        reached(limit, now),
         window.resets_at.map_or_else(|| "-".to_owned(), clock),
         sureness(limit.confidence),
     ]
+}
+
+fn reached(limit: &LimitForecast, now: WallTime) -> String {
+    let window = &limit.window;
+    match limit.reached_at {
+        Some(_) if window.used >= window.limit => "it is".to_owned(),
+        Some(at) => output::clock(at, now),
+        None => "not before its reset".to_owned(),
+    }
 }
 
 /// `70 %: rather`
