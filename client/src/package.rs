@@ -4,7 +4,8 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 
 use broker_proto::{
-    NewPackage, PackageFilter, PackageId, PackageInfo, PackageKey, PreparePackage, TrustedKey, pb,
+    NewPackage, OnConflict, PackageFilter, PackageId, PackageInfo, PackageKey, PreparePackage,
+    SessionId, SessionInfo, SessionOutcome, TrustedKey, pb,
 };
 
 use crate::{Client, Error, Page, each, required};
@@ -40,6 +41,30 @@ impl Client {
         let request = self.unary_request(pb::PreparePackageRequest::from(prepare))?;
         let reply = self.reply(self.handoffs().prepare_package(request).await)?;
         Ok(required(reply.package, "package")?.try_into()?)
+    }
+
+    /// Puts a package into a session: this one, else the package's own, else a new one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as for [`Client::load_package`], and when the session went on and nobody chose what to do then.
+    pub async fn restore_package(
+        &self,
+        id: PackageId,
+        session: Option<SessionId>,
+        on_conflict: OnConflict,
+        new_id: Option<SessionId>,
+    ) -> Result<(SessionInfo, SessionOutcome), Error> {
+        let text = |id: Option<SessionId>| id.map(|id| id.to_string()).unwrap_or_default();
+        let request = pb::RestorePackageRequest {
+            package_id: id.to_string(),
+            session_id: text(session),
+            on_conflict: on_conflict.to_wire(),
+            new_session_id: text(new_id),
+        };
+        let request = self.unary_request(request)?;
+        let reply = self.reply(self.handoffs().restore_package(request).await)?;
+        let outcome = required(SessionOutcome::from_wire(reply.outcome), "outcome")?;
+        Ok((required(reply.session, "session")?.try_into()?, outcome))
     }
 
     /// A package without its contents.

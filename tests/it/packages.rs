@@ -5,7 +5,8 @@ use std::{fs, path::Path};
 use broker_client::{EventItem, NewSession};
 use broker_proto::{
     Entry, EntryKind, EventFilter, EventStart, NewSessionEntry, PackageFilter, PackageId,
-    PackageKey, Part, Role, SessionId, SessionPoint, SharedValue, TaskEdit, TaskList, WallTime,
+    PackageKey, Part, RenderAsk, Role, SessionId, SessionPoint, SharedValue, TaskEdit, TaskList,
+    WallTime,
 };
 use broker_tests::{Output, Place, Program, TestBroker, brokerctl, repository, within};
 use futures::StreamExt as _;
@@ -530,6 +531,76 @@ async fn a_session_is_packed_for_its_receiver_at_each_level() {
     let id = listed.exits(0).json()["id"].as_str().unwrap().to_owned();
     let document = load(&broker, &[&id]).await.exits(0).json();
     assert_ne!(document["conversation_history"]["must_keep_missing"], json!([]));
+}
+
+#[tokio::test]
+async fn a_package_becomes_a_session_elsewhere() {
+    let (here, there) = (TestBroker::start().await, TestBroker::start().await);
+    trusts(&there, &here).await;
+    talk(&here, "s1").await;
+    let prepare = ["prepare", "--session", "s1", "--to", "sonnet", "--preserve", "standard"];
+    let id = json_of(&here, &prepare).await["id"].as_str().unwrap().to_owned();
+    let file = here.client().export_package(PackageId::parse(&id).unwrap()).await.unwrap();
+    there.client().import_package(file.into()).await.unwrap();
+
+    let restored = json_of(&there, &["restore", &id]).await;
+
+    assert_eq!((&restored["outcome"], &restored["id"]), (&json!("done"), &json!("s1")));
+    let s1 = SessionId::parse("s1").unwrap();
+    let detail = there.client().session(&s1, &SessionPoint::Head).await.unwrap();
+    assert_eq!((detail.info.head.entries, detail.info.owner.model.as_str()), (1, "sonnet"));
+    assert_eq!(detail.task.goal, "Move the staging database");
+    assert_eq!(detail.task.decisions[0].text, "PostgreSQL stays on 13");
+    let value = &detail.shared[0];
+    assert_eq!((value.source.as_str(), &value.tags[..]), ("opus", &["infra".to_owned()][..]));
+    let rendered = there
+        .client()
+        .render_session(&s1, &SessionPoint::Head, RenderAsk::default())
+        .await
+        .unwrap();
+    assert!(rendered.text.contains("port 6543"), "{}", rendered.text);
+    // A second time there is nothing to do.
+    assert_eq!(json_of(&there, &["restore", &id]).await["outcome"], "unchanged");
+}
+
+#[tokio::test]
+async fn a_package_is_never_mixed_with_a_session_that_went_on() {
+    let broker = TestBroker::start().await;
+    let client = broker.client();
+    let s1 = talk(&broker, "s1").await;
+    let prepare = ["prepare", "--session", "s1", "--to", "sonnet", "--preserve", "standard"];
+    let id = json_of(&broker, &prepare).await["id"].as_str().unwrap().to_owned();
+    assert_eq!(json_of(&broker, &["restore", &id]).await["outcome"], "unchanged");
+    let news = vec![turn(Role::User, "And one more thing.".into())];
+    client.append_entries(&s1, news, None).await.unwrap();
+    let entries = async |id: &str| {
+        let id = SessionId::parse(id).unwrap();
+        client.session(&id, &SessionPoint::Head).await.unwrap().info.head.entries
+    };
+
+    let refused = broker.run(&["handoff", "restore", &id, "--output", "json"]).await;
+    let refused = refused.exits(1).json();
+    assert_eq!(refused["error"]["reason"], "SESSION_CONFLICT");
+    let named = &refused["error"]["metadata"];
+    assert!(named["head"].is_string() && named["other_head"].is_string(), "{refused}");
+    assert_eq!(entries("s1").await, 301);
+
+    let with = async |choice: &[&str]| {
+        let args = [&["restore", &id, "--on-conflict"], choice].concat();
+        json_of(&broker, &args).await["outcome"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((with(&["keep"]).await, entries("s1").await), ("kept".into(), 301));
+    assert_eq!(with(&["fork", "--as", "s2"]).await, "forked");
+    assert_eq!((entries("s1").await, entries("s2").await), (301, 1));
+    assert_eq!((with(&["replace"]).await, entries("s1").await), ("replaced".into(), 1));
+    // What it had is reachable by its version.
+    let versions = client.session_versions(&s1, 50, None).await.unwrap().items;
+    let mut had = Vec::new();
+    for version in versions {
+        let at = SessionPoint::Version(version.version);
+        had.push(client.session(&s1, &at).await.unwrap().info.head.entries);
+    }
+    assert!(had.contains(&301), "{had:?}");
 }
 
 /// Work that goes to and fro, packed and taken each time.

@@ -6,9 +6,11 @@
 mod error;
 mod made;
 mod prepared;
+mod restored;
 mod taken;
 
 pub use error::Error;
+pub use restored::Restore;
 
 use bytes::Bytes;
 

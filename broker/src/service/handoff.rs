@@ -6,14 +6,14 @@ use tonic::{Request, Response, Status};
 
 use broker_proto::{
     ContentHash, NewPackage, PackageFilter, PackageId, PreparePackage, TrustedKey,
-    convert::{InvalidField, package_id},
+    convert::{InvalidField, optional_session_id, package_id},
     pb,
 };
 
-use super::{Caller, status};
+use super::{Caller, session::on_conflict, status};
 use crate::{
     context::package::document,
-    packages::{File, Loaded, Packages, Template},
+    packages::{File, Loaded, Packages, Restore, Template},
 };
 
 /// Bytes of a document or a file in one frame.
@@ -108,6 +108,22 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
             .into_iter()
             .map(move |document| Ok(pb::LoadPackageResponse { package: package.take(), document }));
         Ok(Response::new(futures::stream::iter(frames).boxed()))
+    }
+
+    async fn restore_package(
+        &self,
+        request: Request<pb::RestorePackageRequest>,
+    ) -> Result<Response<pb::RestorePackageResponse>, Status> {
+        let request = request.into_inner();
+        let restore = Restore {
+            id: package_id(&request.package_id)?,
+            session: optional_session_id(&request.session_id, "session_id")?,
+            on_conflict: on_conflict(request.on_conflict)?,
+            new_id: optional_session_id(&request.new_session_id, "new_session_id")?,
+        };
+        let (session, outcome) = self.packages.restore(restore).await.map_err(status::packages)?;
+        let outcome = outcome.to_wire();
+        Ok(Response::new(pb::RestorePackageResponse { session: Some(session.into()), outcome }))
     }
 
     async fn list_packages(

@@ -61,7 +61,7 @@ fn entries(wire: Vec<pb::NewSessionEntry>) -> Result<Vec<NewSessionEntry>, Inval
     wire.into_iter().map(NewSessionEntry::try_from).collect()
 }
 
-fn on_conflict(wire: i32) -> Result<OnConflict, InvalidField> {
+pub(super) fn on_conflict(wire: i32) -> Result<OnConflict, InvalidField> {
     OnConflict::from_wire(wire).ok_or_else(|| InvalidField::new("on_conflict", "is no choice"))
 }
 

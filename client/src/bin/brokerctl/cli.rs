@@ -24,7 +24,7 @@ use crate::{commands::consult::input, output::Format};
 
 pub(crate) use self::{
     handoff::{GenerateArgs, HandoffCommand, ValidateArgs},
-    package::{PackagesArgs, PlaceArgs, PrepareArgs, SaveArgs, Since, TrustCommand},
+    package::{PackagesArgs, PlaceArgs, PrepareArgs, RestoreArgs, SaveArgs, Since, TrustCommand},
     session::{
         AppendArgs, ConflictArgs, ContextVerb, ExportFormat, RenderArgs, SessionArgs,
         SessionCommand, SpeakerRole, TaskVerb, Which, session_id,

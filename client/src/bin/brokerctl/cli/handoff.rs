@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     Written, WrittenParser,
-    package::{PackagesArgs, PrepareArgs, SaveArgs, TrustCommand, package},
+    package::{PackagesArgs, PrepareArgs, RestoreArgs, SaveArgs, TrustCommand, package},
 };
 
 /// One verb of `handoff`.
@@ -41,6 +41,14 @@ pub(crate) enum HandoffCommand {
         #[arg(value_name = "ID", value_parser = package)]
         id: Option<PackageId>,
     },
+    /// Put a package into a session, to go on with it: what was rendered of its conversation, its task, what it shares
+    ///
+    /// A session that has something else is refused, with what differs and both heads, unless --on-conflict says what to do:
+    /// keep it, replace its head (what it had stays in `session log`), or begin another.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff restore 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n  brokerctl handoff restore 01JD3Q8ZK5T0V9Y2X4W6R8P1NB --session s1 --on-conflict fork --as s1-desktop\n\nExit codes: 0 done, 1 the session went on, 3 no such package, 6 refused: it has expired, or is not what was signed."
+    )]
+    Restore(RestoreArgs),
     /// List packages, newest first
     #[command(
         after_help = "Examples:\n  brokerctl handoff list --active\n  brokerctl handoff list --project parser --created-after 24h --output json"

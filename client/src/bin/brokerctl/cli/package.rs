@@ -7,6 +7,8 @@ use broker_proto::types::{
     WallTime,
 };
 use clap::{Args, Subcommand};
+
+use super::ConflictArgs;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 #[derive(Debug, Args)]
@@ -74,9 +76,9 @@ pub(crate) struct SaveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PrepareArgs {
-    /// The session that moves
-    #[arg(long, value_name = "ID", env = "BROKER_SESSION", value_parser = session)]
-    pub(crate) session: SessionId,
+    /// The session that moves [default: $BROKER_SESSION, else the one last used from this folder; stderr says which]
+    #[arg(long, value_name = "ID", value_parser = session)]
+    pub(crate) session: Option<SessionId>,
     /// The model that is to go on
     #[arg(long, value_name = "MODEL", value_parser = named)]
     pub(crate) to: ModelName,
@@ -180,6 +182,18 @@ pub(crate) struct PackagesArgs {
 pub(crate) enum Since {
     At(WallTime),
     Ago(Duration),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The package's id
+    #[arg(value_name = "ID", value_parser = package)]
+    pub(crate) id: PackageId,
+    /// The session it goes into [default: its own, else a new one]
+    #[arg(long, value_name = "ID", value_parser = session)]
+    pub(crate) session: Option<SessionId>,
+    #[command(flatten)]
+    pub(crate) conflict: ConflictArgs,
 }
 
 /// One verb of `handoff trust`.

@@ -21,6 +21,7 @@ pub(crate) async fn run(global: &Global, command: HandoffCommand) -> anyhow::Res
         HandoffCommand::Save(args) => save::run(global, *args).await,
         HandoffCommand::Prepare(args) => prepare::run(global, *args).await,
         HandoffCommand::Load { id } => package::load(global, id).await,
+        HandoffCommand::Restore(args) => package::restore(global, args).await,
         HandoffCommand::List(args) => list::run(global, args).await,
         HandoffCommand::Show { id } => package::show(global, id).await,
         HandoffCommand::Delete { id } => package::delete(global, id).await,

@@ -7,8 +7,8 @@ use broker_proto::types::{PackageFilter, PackageId, PackageInfo};
 
 use super::{file, list, save};
 use crate::{
-    cli::Global,
-    commands::{connect, consult},
+    cli::{Global, RestoreArgs},
+    commands::{connect, consult, session::ended},
     exit_code::Exit,
     output::{self, Format},
 };
@@ -104,6 +104,14 @@ fn described(info: &PackageInfo, problem: Option<&str>) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) async fn restore(global: &Global, args: RestoreArgs) -> anyhow::Result<Exit> {
+    let RestoreArgs { id, session, conflict } = args;
+    let client = connect(global).await?;
+    let on_conflict = conflict.on_conflict.into();
+    let (info, outcome) = client.restore_package(id, session, on_conflict, conflict.new_id).await?;
+    ended(global, &info, outcome)
 }
 
 pub(super) async fn delete(global: &Global, id: PackageId) -> anyhow::Result<Exit> {

@@ -7,7 +7,7 @@ use broker_proto::types::{
 use super::list;
 use crate::{
     cli::{Global, PrepareArgs},
-    commands::connect,
+    commands::{connect, current},
     exit_code::Exit,
     output::{self, Format},
 };
@@ -23,8 +23,10 @@ pub(super) async fn run(global: &Global, args: PrepareArgs) -> anyhow::Result<Ex
         },
         ..PackageContents::default()
     };
+    let client = connect(global).await?;
+    let session = current::session(global, &client, args.session).await?;
     let prepare = PreparePackage {
-        session: args.session,
+        session,
         ask: RenderAsk {
             level: args.preserve,
             budget: args.budget,
@@ -40,7 +42,7 @@ pub(super) async fn run(global: &Global, args: PrepareArgs) -> anyhow::Result<Ex
             ..NewPackage::default()
         },
     };
-    let info = connect(global).await?.prepare_package(prepare).await?;
+    let info = client.prepare_package(prepare).await?;
     match global.output {
         Format::Json => output::json(&list::json(&info))?,
         Format::Text => output::line(&sentence(&info))?,

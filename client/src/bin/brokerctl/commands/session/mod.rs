@@ -140,7 +140,11 @@ fn begun(global: &Global, info: &SessionInfo) -> anyhow::Result<Exit> {
 }
 
 /// What came of restoring or importing: the id of the session that has it now.
-fn ended(global: &Global, info: &SessionInfo, outcome: SessionOutcome) -> anyhow::Result<Exit> {
+pub(crate) fn ended(
+    global: &Global,
+    info: &SessionInfo,
+    outcome: SessionOutcome,
+) -> anyhow::Result<Exit> {
     current::remember(global, &info.id);
     let entries = count(info.head.entries);
     let said = match outcome {
