@@ -76,6 +76,30 @@ async fn a_rendering_keeps_what_the_next_step_needs_within_its_level() {
 }
 
 #[tokio::test]
+async fn what_the_conversation_states_stands_above_its_turns() {
+    let broker = TestBroker::with(Place::Memory, TWO).await;
+    let client = broker.client();
+    let id = session(&client).await;
+    let user = |text: &str| entry(Role::User, text.to_owned());
+    let stated = vec![
+        user("Goal: Move the invoice service\nNever restart the primary on a weekday."),
+        entry(Role::Assistant, "Next steps:\n- Copy the table\n- Switch the cron".into()),
+        user("We decided to keep PostgreSQL 13."),
+        user("Thanks, that is all for today."),
+    ];
+    client.append_entries(&id, stated, None).await.unwrap();
+
+    let got = rendered(&client, &id, asked(Preservation::Minimal, NEXT)).await;
+
+    let head = "Goal: Move the invoice service\n\
+                Decisions:\n- We decided to keep PostgreSQL 13.\n\
+                Critical facts:\n- Never restart the primary on a weekday.\n\
+                Next steps:\n- Copy the table\n- Switch the cron\n";
+    assert!(got.text.starts_with(head), "{}", got.text);
+    assert!(got.text.contains("port 6543") && got.tokens <= 500, "{}", got.text);
+}
+
+#[tokio::test]
 async fn tokens_are_the_readers() {
     let broker = TestBroker::with(Place::Memory, TWO).await;
     let client = broker.client();
