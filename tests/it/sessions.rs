@@ -414,6 +414,31 @@ async fn deleting_asks_unless_told_not_to() {
 }
 
 #[tokio::test]
+async fn changes_of_one_session_are_events_that_say_nothing_of_its_texts() {
+    use futures::StreamExt as _;
+    let broker = TestBroker::start().await;
+    let client = broker.client();
+    let (s, other) = (begin(&client, "s").await, begin(&client, "other").await);
+    for id in [&s, &other, &s] {
+        client.append_entries(id, vec![said(Role::User, "sk-canary")], None).await.unwrap();
+    }
+    let filter = broker_proto::EventFilter { session: Some("s".into()), ..Default::default() };
+    let events = client.subscribe(broker_proto::EventStart::First, filter).await.unwrap();
+
+    let told: Vec<String> =
+        broker_tests::within("three events", events.take(3).collect::<Vec<_>>())
+            .await
+            .into_iter()
+            .map(|item| match item.unwrap() {
+                broker_client::EventItem::Event { event, .. } => event.detail,
+                other @ broker_client::EventItem::Gap { .. } => panic!("{other:?}"),
+            })
+            .collect();
+
+    assert_eq!(told, ["s started", "s appended: 1 entry", "s appended: 1 entry"]);
+}
+
+#[tokio::test]
 async fn lists_are_in_pages() {
     let broker = TestBroker::start().await;
     for nr in 0..5 {

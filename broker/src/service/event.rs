@@ -128,7 +128,7 @@ fn wants(filter: &EventFilter, told: &Told, life: Option<&Life>) -> bool {
     let is_to_agent = |agent: &AgentName| matches!(to, Some(Recipient::Agent(to)) if to == agent);
     let model = |m: &ModelName| told.model.as_ref() == Some(m) || is_to_model(m);
     let agent = |a: &AgentName| told.agent.as_ref() == Some(a) || is_to_agent(a);
-    let session = life.and_then(|life| life.session.as_ref());
+    let session = told.session.as_ref().or(life.and_then(|life| life.session.as_ref()));
     filter.model.as_ref().is_none_or(model)
         && filter.agent.as_ref().is_none_or(agent)
         && (filter.session.is_none() || filter.session.as_ref() == session)

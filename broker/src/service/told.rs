@@ -15,6 +15,8 @@ pub(super) struct Told {
     /// The model it names first: the queue, the one that was called, the one that changed.
     pub(super) model: Option<ModelName>,
     pub(super) agent: Option<AgentName>,
+    /// The session it is about, where it is about one itself.
+    pub(super) session: Option<String>,
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
@@ -57,7 +59,15 @@ pub(super) const KINDS: [&str; 34] = [
 
 impl Told {
     fn new(kind: &'static str, at: WallTime, detail: impl Into<String>) -> Self {
-        Self { kind, at, detail: detail.into(), message: None, model: None, agent: None }
+        Self {
+            kind,
+            at,
+            detail: detail.into(),
+            message: None,
+            model: None,
+            agent: None,
+            session: None,
+        }
     }
 
     fn of(self, subject: Subject, state: MessageState) -> Self {
@@ -191,7 +201,8 @@ pub(super) fn told(event: &Event) -> Option<Told> {
                 let behind = if detail.is_empty() { "" } else { ": " };
                 let detail = format!("{id} {}{behind}{detail}", change.as_str());
                 let owner = after.as_ref().map(|session| &session.info.owner.model);
-                Told::new("session_changed", *at, detail).model(owner)
+                let session = Some(id.to_string());
+                Told { session, ..Told::new("session_changed", *at, detail).model(owner) }
             }
         },
         Event::ContentStored { hash, at, body } => {

@@ -793,7 +793,7 @@ pub(crate) enum EventsCommand {
     /// Kinds: accepted, routed, held, leased, attempt_failed, task_asked, task_answered, task_stopped, lease_lost,
     /// delivery_failed, parked, finished, redriven, purged, queue_paused, queue_resumed, clock_jump, clock_settled,
     /// model_available, model_unavailable, usage_changed, level_changed, usage_policy_set, usage_reset, token_created,
-    /// token_revoked, role_known, content_stored, content_forgotten. With
+    /// token_revoked, role_known, content_stored, content_forgotten, session_changed. With
     /// --output json each line has a `cursor`, from which a later --from goes on.
     #[command(
         after_help = "Examples:\n  brokerctl events tail --from start --filter kind=finished --filter model=opus"
