@@ -32,7 +32,7 @@ use crate::{
     intake::{Intake, Limits},
     journal::{self, Journal},
     link::{self, LinkOutlet, Links},
-    packages::Packages,
+    packages::{Ahead, Packages},
     projection::{self, Projection},
     reply::{AskerLeft, Slots},
     service::{
@@ -48,6 +48,9 @@ pub use check::{Checked, check};
 
 /// How often closed slots and idle uploads are let go of.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// Limits that come near and are waiting for their packages.
+const LIMITS_NEAR: usize = 256;
 
 /// Why the broker did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +173,9 @@ async fn serve(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::not_below(stored));
     let (slots, gone) = Slots::new(config.streams.slot_bytes);
     let links = Links::default();
-    let outlet = Box::new(LinkOutlet::new(links.clone(), slots.clone(), parts.leases.clone()));
+    let (near, limits_near) = mpsc::channel(LIMITS_NEAR);
+    let outlet =
+        Box::new(LinkOutlet::new(links.clone(), slots.clone(), parts.leases.clone(), near));
     let projection = parts.projection.clone();
     let (engine, task) =
         engine::engine(state, writer, projection.clone(), Arc::clone(&clock), outlet);
@@ -226,7 +231,16 @@ async fn serve(
         next_link: Arc::new(AtomicU64::new(first_link)),
         stop: parts.stop.clone(),
     };
-    let serving = services(listener, config, parts, intake, link_services, slots, uploads);
+    let sessions = Sessions { intake: intake.clone(), indexes: Arc::default() };
+    let packages = Packages {
+        intake: intake.clone(),
+        sessions,
+        signer: parts.signer.clone(),
+        settings: config.packages.clone(),
+    };
+    let ahead = Ahead::new(packages.clone(), limits_near);
+    parts.tasks.spawn(ahead.run(stop_engine.clone()));
+    let serving = services(listener, config, parts, packages, link_services, slots, uploads);
     let patience = async {
         parts.stop.cancelled().await;
         tokio::time::sleep(config.broker.shutdown_grace).await;
@@ -259,11 +273,12 @@ async fn services(
     listener: UnixListener,
     config: &Config,
     parts: &Parts,
-    intake: Intake,
+    packages: Packages,
     link_services: link::Services,
     slots: Slots,
     uploads: Uploads,
 ) -> Result<(), Error> {
+    let intake = packages.intake.clone();
     let limits = &config.limits;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
@@ -319,16 +334,8 @@ async fn services(
         nonce: AtomicU64::new(1),
         journal: kind,
     };
-    let sessions = Sessions { intake: intake.clone(), indexes: Arc::default() };
-    let session = SessionService { sessions: sessions.clone() };
-    let handoff = HandoffService {
-        packages: Packages {
-            intake: intake.clone(),
-            sessions,
-            signer: parts.signer.clone(),
-            settings: config.packages.clone(),
-        },
-    };
+    let session = SessionService { sessions: packages.sessions.clone() };
+    let handoff = HandoffService { packages };
     let usage = UsageService { intake, watches };
     Server::builder()
         .http2_keepalive_interval(Some(limits.keepalive_interval))

@@ -8,7 +8,7 @@ use broker_proto::{
     PackageKey, Part, RenderAsk, Role, SessionId, SessionPoint, SharedValue, TaskEdit, TaskList,
     WallTime,
 };
-use broker_tests::{Output, Place, Program, TestBroker, brokerctl, repository, within};
+use broker_tests::{Output, Place, Program, TestBroker, brokerctl, eventually, repository, within};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -643,4 +643,37 @@ async fn events_tell_of_packages_and_not_of_what_they_are_about() {
     let kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["package_saved", "package_deleted"]);
     assert!(told[0].detail.contains(&id) && !told[0].detail.contains(TASK), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_session_near_its_limit_finds_a_package_ready_for_the_next_model() {
+    let broker = TestBroker::start().await;
+    broker.run(&["session", "new", "near", "--model", "opus"]).await.exits(0);
+    let said = ["session", "append", "--session", "near", "--role", "user", "We port the parser."];
+    broker.run(&said).await.exits(0);
+    let window = broker.run(&["usage", "status", "--session", "near", "--output", "json"]).await;
+    let window = window.exits(0).json()["sessions"][0]["context_window"].as_u64().unwrap();
+    let record = async |tokens: u64| {
+        let tokens = tokens.to_string();
+        let args = ["usage", "record", "tokens", "--model", "opus", "--session", "near"];
+        let counts = ["--input", &tokens, "--output", "0"];
+        broker.run(&[&args[..], &counts].concat()).await.exits(0);
+    };
+
+    // At 80 % it is only said.
+    record(window * 80 / 100).await;
+    assert_eq!(json_of(&broker, &["list"]).await["packages"], json!([]));
+    record(window * 6 / 100).await;
+
+    let package = eventually("a package", async || {
+        json_of(&broker, &["list", "--session", "near"]).await["packages"].get(0).cloned()
+    });
+    let package = package.await;
+    assert_eq!(package["target_model"], "sonnet");
+    let reason = package["reason"].as_str().unwrap();
+    assert!(reason.starts_with("usage_limit: "), "{reason}");
+    let loaded = load(&broker, &[package["id"].as_str().unwrap()]).await.exits(0).json();
+    assert!(
+        loaded["conversation_history"]["text"].as_str().unwrap().contains("We port the parser.")
+    );
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use broker_config::Config;
@@ -139,7 +139,10 @@ impl Shell {
         let (slots, gone) = Slots::new(64 * 1024);
         let links = Links::default();
         let leases = LeaseKey::new([7; 32]);
-        let outlet = Box::new(LinkOutlet::new(links.clone(), slots.clone(), leases.clone()));
+        // Nobody makes packages ahead of time here.
+        let (near, _) = mpsc::channel(1);
+        let outlet = LinkOutlet::new(links.clone(), slots.clone(), leases.clone(), near);
+        let outlet = Box::new(outlet);
         let as_clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&clock);
         let (engine, task) =
             engine::engine(state, writer, projection.clone(), Arc::clone(&as_clock), outlet);

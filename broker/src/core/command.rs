@@ -459,6 +459,11 @@ pub enum Effect {
     Supersede {
         link: LinkId,
     },
+    /// A limit comes near: whoever will go on needs a package soon.
+    Prepare {
+        subject: usage::Subject,
+        reason: String,
+    },
     /// A model's state changed, for its agents and the log.
     ModelChanged {
         model: ModelName,

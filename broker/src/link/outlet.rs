@@ -1,5 +1,6 @@
 //! Carries the engine's effects to links and reply slots.
 
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use broker_proto::{Down, Payload, convert::Stored as _};
@@ -11,6 +12,7 @@ use crate::{
         queue::{Body, BodyKey},
     },
     engine::{Content, Outlet, Returned},
+    packages::Near,
     planted::{self, Bug},
     reply::{Slot, Slots},
     service::reason,
@@ -22,12 +24,14 @@ pub struct LinkOutlet {
     links: Links,
     slots: Slots,
     leases: LeaseKey,
+    /// For whoever makes packages ahead of time.
+    near: mpsc::Sender<Near>,
 }
 
 impl LinkOutlet {
     #[must_use]
-    pub fn new(links: Links, slots: Slots, leases: LeaseKey) -> Self {
-        Self { links, slots, leases }
+    pub fn new(links: Links, slots: Slots, leases: LeaseKey, near: mpsc::Sender<Near>) -> Self {
+        Self { links, slots, leases, near }
     }
 }
 
@@ -75,6 +79,11 @@ impl Outlet for LinkOutlet {
             }
             Effect::Closed { seq, id, sender, terminal } => {
                 self.slots.close(seq, &sender, id, *terminal);
+            }
+            Effect::Prepare { subject, reason } => {
+                if self.near.try_send(Near { subject, reason }).is_err() {
+                    warn!("too many limits come near at once: a package is not prepared");
+                }
             }
             Effect::Supersede { link } => self.links.close(link, reason::superseded()),
             Effect::ModelChanged { model, is_available, reason } => {

@@ -3,12 +3,14 @@
 //! Rules about the file are `context::package`'s, rules about what is kept are the core's; here they meet bodies, keys,
 //! clock and randomness. Nothing that comes out of the store is believed before it was verified again.
 
+mod ahead;
 mod error;
 mod made;
 mod prepared;
 mod restored;
 mod taken;
 
+pub use ahead::{Ahead, Near};
 pub use error::Error;
 pub use restored::Restore;
 

@@ -37,7 +37,7 @@ impl Packages {
         let at = SessionPoint::Version(detail.info.version);
         let level = ask.level;
         let rendering = self.sessions.render(&session, &at, ask).await?;
-        let status = self.usage(session.as_str()).await?;
+        let status = self.usage(Some(session.to_string())).await?;
         let hops = self.hops(&session).await?;
         let sender = detail.info.owner.model.to_string();
         let contents = &mut package.contents;
@@ -63,8 +63,8 @@ impl Packages {
         }
     }
 
-    async fn usage(&self, session: &str) -> Result<UsageStatus, Error> {
-        let query = usage::Query::Status { session: Some(session.to_owned()) };
+    pub(super) async fn usage(&self, session: Option<String>) -> Result<UsageStatus, Error> {
+        let query = usage::Query::Status { session };
         match self.intake.engine.query(Query::OfUsage(query)).await? {
             Reply::OfUsage(usage::Reply::Status(status)) => Ok(*status),
             _ => Err(Error::Engine(engine::Error::Unknown)),

@@ -91,7 +91,7 @@ impl Counted {
                 facts.insert("usage-policy".into(), record());
             }
             usage::Event::Reset { .. }
-            | usage::Event::Grew { .. }
+            | usage::Event::Holds { .. }
             | usage::Event::Said(_)
             | usage::Event::Metered { .. } => {}
         }
@@ -377,7 +377,7 @@ mod tests {
             usage(usage::Event::Forgotten { session: session(), at: AT }),
             usage(usage::Event::Released { seq: Seq(1), at: AT }),
             usage(usage::Event::PolicySet { at: AT, overrides }),
-            usage(usage::Event::Grew { session: session(), model: opus(), at: AT, tokens: 3 }),
+            usage(usage::Event::Holds { session: session(), model: opus(), at: AT, tokens: 3 }),
             usage(usage::Event::Reset { scope: Scope::Key("KEY".into()), at: AT }),
             counted("kept", 30),
             usage(usage::Event::Reset { scope: Scope::Session(session()), at: AT }),

@@ -279,7 +279,7 @@ fn told_of_usage(event: &usage::Event) -> Option<Told> {
             }
         }
         // Counts and reservations are no step in anybody's life.
-        usage::Event::Grew { .. }
+        usage::Event::Holds { .. }
         | usage::Event::Said(_)
         | usage::Event::Forgotten { .. }
         | usage::Event::Metered { .. }

@@ -6,7 +6,6 @@ use crate::core::{Event, Refusal, Reply, session};
 impl Run<'_> {
     pub(super) fn session(&mut self, mut command: session::Command) -> Result<Reply, Refusal> {
         let contents = command.take_contents();
-        let grown = command.tokens();
         let (events, reply) = self.state.session.decide(command, self.now.wall)?;
         // Nothing new: what it would have stored apart was stored then.
         if !events.is_empty() {
@@ -14,13 +13,12 @@ impl Run<'_> {
                 self.event(Event::ContentStored { hash, at: self.now.wall, body });
             }
         }
-        let has_changed = !events.is_empty();
         for event in events {
             self.event(Event::Session(Box::new(event)));
         }
-        if let (true, true, Some(session)) = (grown > 0, has_changed, reply.session()) {
+        if let Some(session) = reply.session() {
             let (id, owner) = (session.info.id.to_string(), session.info.owner.model.clone());
-            self.session_grew(id, owner, grown);
+            self.session_holds(id, owner, session.info.tokens);
         }
         Ok(Reply::Session(reply))
     }

@@ -8,7 +8,7 @@ use broker_proto::{
 
 use super::Run;
 use crate::core::{
-    Event, Note, Refusal, Reply,
+    Effect, Event, Note, Refusal, Reply,
     policy::Model,
     queue::Seq,
     route,
@@ -25,9 +25,9 @@ impl Run<'_> {
     pub(super) fn of_usage(&mut self, command: Command) -> Result<Reply, Refusal> {
         match command {
             Command::Record(record) => self.record(record),
-            Command::Grew { session, model, tokens } => {
+            Command::Holds { session, model, tokens } => {
                 self.known_model(&model)?;
-                self.session_grew(session, model, tokens);
+                self.session_holds(session, model, tokens);
                 Ok(Reply::None)
             }
             Command::SetPolicy { set, unset } => self.set_policy(set, &unset),
@@ -40,14 +40,22 @@ impl Run<'_> {
         self.model(name).ok_or_else(unknown)
     }
 
-    /// A session holds `tokens` more in the window of `model`.
-    ///
-    /// For whoever appends to sessions: call it once for each commit that appends, with the sum of the appended
-    /// entries' tokens, and after a move with 0 and the new owner. It decides the session's level in the same commit.
-    pub(in crate::core) fn session_grew(&mut self, session: String, model: ModelName, tokens: u64) {
+    /// The entries of a session hold `tokens` now, in the window of `model`: to be told after every change of one of the
+    /// two. It decides the session's level in the same commit.
+    pub(in crate::core) fn session_holds(
+        &mut self,
+        session: String,
+        model: ModelName,
+        tokens: u64,
+    ) {
+        let meter = self.state.usage.meter(&Scope::Session(session.clone()));
+        let (held, on) = meter.map_or((0, None), |m| (m.session.held, m.session.model.as_ref()));
+        if held == tokens && (tokens == 0 || on == Some(&model)) {
+            return;
+        }
         let at = self.now.wall;
         let name = session.clone();
-        self.event(Event::Usage(usage::Event::Grew { session, model, at, tokens }));
+        self.event(Event::Usage(usage::Event::Holds { session, model, at, tokens }));
         self.after_session(&name);
     }
 
@@ -392,6 +400,10 @@ impl Run<'_> {
     /// The one place that every change of a level passes, in the commit of what led to it. The event says what is to be
     /// done ([`usage::Action`]): at `Prepare` a package is made, at the moves the arbiter decides where to.
     fn level_changed(&mut self, change: Change) {
+        if change.action == usage::Action::Prepare {
+            let (subject, reason) = (change.subject.clone(), change.reason.clone());
+            self.effect(Effect::Prepare { subject, reason });
+        }
         self.event(Event::Usage(usage::Event::LevelChanged(Box::new(change))));
     }
 

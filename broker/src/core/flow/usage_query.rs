@@ -127,7 +127,7 @@ impl Run<'_> {
         Some(SessionUsage {
             session: name.to_owned(),
             model: figures.model.clone(),
-            tokens: figures.tokens,
+            tokens: figures.tokens(),
             context_window: window,
             warning_threshold: share(thresholds.session_warning),
             switch_threshold: share(thresholds.session_switch),
@@ -221,7 +221,7 @@ impl Run<'_> {
         let switch = u128::from(model.context_window) * u128::from(thresholds.session_switch);
         let limit = u64::try_from(switch / 100).ok()?;
         let rate = meter.recent.burn(self.now.wall);
-        let (used, per_hour) = (meter.session.tokens, rate.per_hour.tokens);
+        let (used, per_hour) = (meter.session.tokens(), rate.per_hour.tokens);
         Some(LimitForecast {
             kind: scope.kind().as_str().into(),
             name: name.clone(),

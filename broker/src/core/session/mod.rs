@@ -112,17 +112,7 @@ impl Command {
     }
 }
 
-impl Command {
-    /// What a session holds more after it.
-    pub(super) fn tokens(&self) -> u64 {
-        let of = |new: &NewEntries| new.entries.iter().map(|entry| entry.tokens).sum::<u64>();
-        match self {
-            Self::Start(start) => start.at.tokens + of(&start.entries),
-            Self::Write(write) => of(&write.entries),
-            Self::SetTask { .. } | Self::SetShared { .. } | Self::Delete { .. } => 0,
-        }
-    }
-}
+impl Command {}
 
 impl Reply {
     /// The session after a change.

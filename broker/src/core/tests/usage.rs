@@ -49,9 +49,13 @@ fn record(world: &mut World, name: Option<&str>, session: Option<&str>, what: Us
     world.run(Command::Usage(Box::new(command)));
 }
 
-fn grow(world: &mut World, session: &str, name: &str, tokens: u64) {
+/// As after an append: the session holds so many tokens more.
+fn grow(world: &mut World, session: &str, name: &str, more: u64) {
+    let scope = usage::Scope::Session(session.to_owned());
+    let held = world.state.usage.meter(&scope).map_or(0, |meter| meter.session.held);
+    let tokens = held + more;
     let (session, model) = (session.to_owned(), model(name));
-    world.run(Command::Usage(Box::new(usage::Command::Grew { session, model, tokens })));
+    world.run(Command::Usage(Box::new(usage::Command::Holds { session, model, tokens })));
 }
 
 fn set(world: &mut World, key: &str, value: &str) -> Result<Reply, Refusal> {
@@ -277,6 +281,22 @@ fn a_session_moves_at_its_share_of_its_own_models_window() {
 
 /// A session that went to a model with a larger window is measured by that one.
 #[test]
+fn a_session_that_is_restored_to_an_earlier_point_holds_less() {
+    let mut world = World::new();
+    let holds = |world: &mut World, tokens| {
+        let (session, model) = ("s".to_owned(), model("gpt-4o"));
+        world.run(Command::Usage(Box::new(usage::Command::Holds { session, model, tokens })));
+    };
+    holds(&mut world, 120_000);
+    record(&mut world, Some("gpt-4o"), Some("s"), UsageRecord::Tokens(tokens(500, 500)));
+    holds(&mut world, 40_000);
+    let meter = world.state.usage.meter(&usage::Scope::Session("s".into())).unwrap();
+    // What was recorded of calls elsewhere stays.
+    assert_eq!(meter.session.tokens(), 41_000);
+    assert_eq!(levels(&world).last(), Some(&(Level::Healthy, Action::None)));
+}
+
+#[test]
 fn a_move_to_a_larger_window_makes_a_session_healthy() {
     let mut world = World::new();
     grow(&mut world, "s", "gpt-4o", 120_000);
@@ -295,7 +315,7 @@ fn tokens_recorded_of_a_session_count_towards_its_window_and_its_model() {
     assert_eq!(world.state.usage.level(&session).level, Level::Exhausted);
     assert_eq!(world.state.usage.get(&model("opus")).calls, 2);
     let meter = world.state.usage.meter(&session.scope()).unwrap();
-    assert_eq!((meter.session.tokens, meter.totals.calls), (180_000, 2));
+    assert_eq!((meter.session.tokens(), meter.totals.calls), (180_000, 2));
 }
 
 #[test]

@@ -173,7 +173,7 @@ impl State {
         held: &Held,
     ) -> Option<Cause> {
         let meter = self.meter(&Scope::Session(session.to_owned()))?;
-        let (tokens, model) = (meter.session.tokens, meter.session.model.as_ref()?);
+        let (tokens, model) = (meter.session.tokens(), meter.session.model.as_ref()?);
         let name = "context_window";
         Some(Cause {
             kind: Kind::Limit,

@@ -18,8 +18,8 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     Record(Record),
-    /// A session holds so many tokens more: what its entries come to in its model's window.
-    Grew {
+    /// The entries of a session hold so many tokens now, in the window of its model.
+    Holds {
         session: String,
         model: ModelName,
         tokens: u64,

@@ -170,8 +170,8 @@ pub struct Said {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Counted(Box<Call>),
-    /// A session holds so many tokens more, in this model's window.
-    Grew {
+    /// The entries of a session hold so many tokens now, in this model's window.
+    Holds {
         session: String,
         model: ModelName,
         at: WallTime,
@@ -214,7 +214,7 @@ impl Event {
             Self::Said(said) => said.at,
             Self::LevelChanged(change) => change.at,
             Self::Reserved(reservation) => reservation.at,
-            Self::Grew { at, .. }
+            Self::Holds { at, .. }
             | Self::Reset { at, .. }
             | Self::Forgotten { at, .. }
             | Self::Released { at, .. }
@@ -228,7 +228,7 @@ impl Event {
     pub fn scopes(&self) -> Vec<Scope> {
         match self {
             Self::Counted(call) => scopes(&call.model, &call.key, call.session.as_deref()),
-            Self::Grew { session, .. } => vec![Scope::Session(session.clone())],
+            Self::Holds { session, .. } => vec![Scope::Session(session.clone())],
             Self::Said(said) => vec![Scope::Session(said.session.clone())],
             Self::Reset { scope, .. } | Self::Metered { scope, .. } => vec![scope.clone()],
             Self::Forgotten { .. }

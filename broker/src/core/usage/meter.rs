@@ -25,10 +25,12 @@ pub struct Meter {
 /// What is known of a session as such.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SessionFigures {
-    /// Whose window it is in: the model that it grew on last.
+    /// Whose window it is in: the model that it was on last.
     pub model: Option<ModelName>,
-    /// What it holds.
-    pub tokens: u64,
+    /// What its entries hold.
+    pub held: u64,
+    /// What calls made elsewhere added.
+    pub recorded: u64,
     pub first_at: Option<WallTime>,
     pub last_at: Option<WallTime>,
     /// What its calls took, together.
@@ -42,7 +44,10 @@ impl Meter {
     pub fn apply(&mut self, scope: &Scope, event: &Event) {
         match event {
             Event::Counted(call) => self.count(scope.kind(), call),
-            Event::Grew { model, at, tokens, .. } => self.session.grow(model, *at, *tokens),
+            Event::Holds { model, at, tokens, .. } => {
+                self.session.on(model, *at);
+                self.session.held = *tokens;
+            }
             Event::Said(said) => {
                 self.session.touch(said.at);
                 self.session.complexity = said.complexity.or(self.session.complexity);
@@ -78,8 +83,11 @@ impl Meter {
             ScopeKind::Session => {
                 self.session.touch(call.at);
                 self.session.worked += call.latency.unwrap_or_default();
-                let grown = if call.grows_session { amount.tokens } else { 0 };
-                self.session.grow(&call.model, call.at, grown);
+                self.session.on(&call.model, call.at);
+                if call.grows_session {
+                    let recorded = &mut self.session.recorded;
+                    *recorded = recorded.saturating_add(amount.tokens);
+                }
             }
         }
     }
@@ -107,10 +115,15 @@ impl SessionFigures {
         self.last_at = self.last_at.max(Some(at));
     }
 
-    fn grow(&mut self, model: &ModelName, at: WallTime, tokens: u64) {
+    fn on(&mut self, model: &ModelName, at: WallTime) {
         self.touch(at);
         self.model = Some(model.clone());
-        self.tokens = self.tokens.saturating_add(tokens);
+    }
+
+    /// What it takes of its model's window.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.held.saturating_add(self.recorded)
     }
 
     /// From its first call to its last.

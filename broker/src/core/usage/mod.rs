@@ -208,7 +208,7 @@ impl State {
                 self.rules = Rules::as_far_as(&self.file, overrides);
                 self.overrides.clone_from(overrides);
             }
-            Event::Counted(_) | Event::Grew { .. } | Event::Said(_) | Event::Metered { .. } => {}
+            Event::Counted(_) | Event::Holds { .. } | Event::Said(_) | Event::Metered { .. } => {}
         }
     }
 
@@ -382,7 +382,7 @@ mod tests {
         for number in 0..=MOST_SESSIONS as u64 {
             let at = WallTime(NOW.0 + number);
             let session = format!("s{number}");
-            state.happened(&Event::Grew { session, model: opus(), at, tokens: 1 });
+            state.happened(&Event::Holds { session, model: opus(), at, tokens: 1 });
         }
         let oldest = state.to_forget().map(str::to_owned);
         assert_eq!(oldest.as_deref(), Some("s0"));

@@ -19,7 +19,7 @@ use crate::core::{
 };
 
 pub(super) const COUNTED: u16 = 90;
-pub(super) const GREW: u16 = 91;
+pub(super) const HOLDS: u16 = 91;
 pub(super) const SAID: u16 = 92;
 pub(super) const RESET: u16 = 93;
 pub(super) const FORGOTTEN: u16 = 94;
@@ -32,7 +32,7 @@ pub(super) const METERED: u16 = 99;
 
 pub(super) const ALL: &[u16] = &[
     COUNTED,
-    GREW,
+    HOLDS,
     SAID,
     RESET,
     FORGOTTEN,
@@ -81,7 +81,7 @@ struct CallRecord {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct GrewRecord {
+struct HoldsRecord {
     #[prost(string, tag = "1")]
     session: String,
     #[prost(string, tag = "2")]
@@ -237,6 +237,8 @@ struct SessionRecord {
     complexity: Option<f64>,
     #[prost(uint32, optional, tag = "7")]
     rating: Option<u32>,
+    #[prost(uint64, tag = "8")]
+    held: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -270,10 +272,10 @@ struct MeterRecord {
 pub(super) fn write(event: &Event) -> (u16, Vec<u8>) {
     match event {
         Event::Counted(call) => (COUNTED, write_call(call).encode_to_vec()),
-        Event::Grew { session, model, at, tokens } => {
+        Event::Holds { session, model, at, tokens } => {
             let (session, model) = (session.clone(), model.to_string());
-            let record = GrewRecord { session, model, at: at.0, tokens: *tokens };
-            (GREW, record.encode_to_vec())
+            let record = HoldsRecord { session, model, at: at.0, tokens: *tokens };
+            (HOLDS, record.encode_to_vec())
         }
         Event::Said(Said { session, at, complexity, rating }) => {
             let session = session.clone();
@@ -313,9 +315,9 @@ pub(super) fn write(event: &Event) -> (u16, Vec<u8>) {
 pub(super) fn read(kind: u16, body: Bytes) -> Option<Event> {
     Some(match kind {
         COUNTED => Event::Counted(Box::new(read_call(CallRecord::decode(body).ok()?)?)),
-        GREW => {
-            let record = GrewRecord::decode(body).ok()?;
-            Event::Grew {
+        HOLDS => {
+            let record = HoldsRecord::decode(body).ok()?;
+            Event::Holds {
                 session: record.session,
                 model: ModelName::parse(&record.model).ok()?,
                 at: WallTime(record.at),
@@ -543,7 +545,8 @@ fn write_seen(seen: &FirstSeen) -> SeenRecord {
 fn write_session(session: &SessionFigures) -> SessionRecord {
     SessionRecord {
         model: session.model.as_ref().map(ToString::to_string).unwrap_or_default(),
-        tokens: session.tokens,
+        tokens: session.recorded,
+        held: session.held,
         first_at: session.first_at.map(|at| at.0),
         last_at: session.last_at.map(|at| at.0),
         worked_ms: write_span(session.worked),
@@ -558,7 +561,8 @@ fn read_session(record: &SessionRecord) -> Option<SessionFigures> {
             "" => None,
             name => Some(ModelName::parse(name).ok()?),
         },
-        tokens: record.tokens,
+        recorded: record.tokens,
+        held: record.held,
         first_at: record.first_at.map(WallTime),
         last_at: record.last_at.map(WallTime),
         worked: Duration::from_millis(record.worked_ms),
@@ -661,7 +665,7 @@ mod tests {
         round_trip(&Event::Counted(Box::new(call())));
         let bare = Call { ended: Ended::Done, ..Call::new(AT, Source::Attempt, opus(), "") };
         round_trip(&Event::Counted(Box::new(bare)));
-        round_trip(&Event::Grew { session: session(), model: opus(), at: AT, tokens: 8 });
+        round_trip(&Event::Holds { session: session(), model: opus(), at: AT, tokens: 8 });
         let (complexity, rating) = (Some(0.5), Some(4));
         round_trip(&Event::Said(Said { session: session(), at: AT, complexity, rating }));
         round_trip(&Event::Reset { scope: Scope::Key("A/B".into()), at: AT });
