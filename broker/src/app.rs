@@ -212,6 +212,7 @@ async fn serve(
         grace: config.broker.keep_unreferenced,
     };
     parts.tasks.spawn(sweeping.run(stop_engine.clone()));
+    let sessions = Sessions { intake: intake.clone(), indexes: Arc::default() };
     let link_services = link::Services {
         engine: engine.clone(),
         projection,
@@ -220,6 +221,7 @@ async fn serve(
         links: links.clone(),
         leases: parts.leases.clone(),
         intake: intake.clone(),
+        sessions: sessions.clone(),
         clock,
         settings: link::Settings {
             heartbeat: config.links.heartbeat,
@@ -231,7 +233,6 @@ async fn serve(
         next_link: Arc::new(AtomicU64::new(first_link)),
         stop: parts.stop.clone(),
     };
-    let sessions = Sessions { intake: intake.clone(), indexes: Arc::default() };
     let packages = Packages {
         intake: intake.clone(),
         sessions,

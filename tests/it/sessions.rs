@@ -1,10 +1,11 @@
 //! Sessions: kept over restarts, gone back to, forked, imported, shared; as programs and as people use them.
 
-use std::{fs, io::Write as _, path::PathBuf};
+use std::{fs, io::Write as _, path::PathBuf, time::Duration};
 
 use broker_client::{Client, Error, ImportSession, NewSession, SessionFilter, transcript};
 use broker_proto::{
-    Entry, EntryKind, NewSessionEntry, Part, Role, SessionId, SessionPoint, TaskEdit, TaskList,
+    Entry, EntryKind, MessageId, MessageState, NewSessionEntry, Part, Role, SessionId,
+    SessionPoint, TaskEdit, TaskList,
 };
 use broker_tests::{Output, Place, TestBroker, TestHouse, brokerctl, repository};
 use serde_json::{Value, json};
@@ -548,6 +549,52 @@ async fn a_submitted_question_is_appended_once_it_is_answered_however_often_it_i
         (&session["entry_count"], &session["entries"][0]["text"]),
         (&json!(2), &json!("later"))
     );
+}
+
+#[tokio::test]
+async fn what_nobody_reads_is_appended_in_the_order_of_its_answers() {
+    let house = TestHouse::start().await;
+    house.run(&["session", "new", "s"]).await.exits(0);
+    let mut asked = Vec::new();
+    for question in ["older", "newer"] {
+        let submit = ["submit", "--session", "s", "--question", question];
+        asked.push(house.run(&submit).await.exits(0).stdout.trim().to_owned());
+        let id = MessageId::parse(asked.last().unwrap()).unwrap();
+        let poll = house.client().poll(id, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(poll.state, MessageState::Done);
+    }
+    let session = shown(&house, "s").await;
+    let turns: Vec<_> = session["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["role"].as_str().unwrap(), it["text"].as_str().unwrap()))
+        .collect();
+    assert_eq!(turns.len(), 4, "{turns:?}");
+    assert_eq!((turns[0], turns[2]), (("user", "older"), ("user", "newer")));
+
+    // Read at last, in the other order, nothing is appended again.
+    let poll = house.run(&["poll", &asked[1], "--wait", "10s"]).await.exits(0);
+    assert!(poll.stderr.contains("session s: entries 2-3 appended"), "{poll:?}");
+    house.run(&["attach", &asked[0]]).await.exits(0);
+    assert_eq!(shown(&house, "s").await["entry_count"], 4);
+}
+
+#[tokio::test]
+async fn an_answer_stands_whose_session_was_deleted_meanwhile() {
+    let house = TestHouse::start().await;
+    house.run(&["session", "new", "s"]).await.exits(0);
+    house.run(&["queue", "pause", "opus"]).await.exits(0);
+    let submit = ["submit", "--session", "s", "--model", "opus", "--question", "later"];
+    let message = house.run(&submit).await.exits(0).stdout;
+    house.run(&["session", "delete", "s", "--yes"]).await.exits(0);
+    house.run(&["queue", "resume", "opus"]).await.exits(0);
+
+    let poll = house.run(&["poll", message.trim(), "--wait", "10s"]).await.exits(0);
+
+    assert!(!poll.stdout.trim().is_empty(), "{poll:?}");
+    assert!(poll.stderr.contains("session s is gone: nothing was appended"), "{poll:?}");
+    house.run(&["session", "show", "s"]).await.exits(3);
 }
 
 #[tokio::test]

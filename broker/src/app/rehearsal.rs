@@ -31,6 +31,7 @@ use crate::{
     link::{self, AgentToken, LeaseKey, LinkOutlet, Links},
     projection::{self, Projection},
     reply::Slots,
+    session::Sessions,
 };
 
 /// 2026-01-01, a moment like any other.
@@ -206,6 +207,7 @@ impl Shell {
             links: self.links.clone(),
             leases: self.leases.clone(),
             intake: self.intake.clone(),
+            sessions: Sessions { intake: self.intake.clone(), indexes: Arc::default() },
             clock: Arc::<TestClock>::clone(&self.clock),
             settings: link::Settings {
                 heartbeat: Duration::from_secs(5),

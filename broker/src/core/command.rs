@@ -139,6 +139,8 @@ pub struct SettleCommand {
     pub first_token: Option<Duration>,
     /// The epoch that finished this message, when it is only in the projection.
     pub earlier: Option<u32>,
+    /// What its session goes on with when this ends it as done: in the same commit, so once and never without it.
+    pub append: Option<Box<super::session::Write>>,
 }
 
 /// What a requester or a person wants of a task.
@@ -335,6 +337,8 @@ pub enum Reply {
     None,
     /// It was settled by this lease before, and stays as that left it.
     SettledBefore,
+    /// It is settled, and the session that was to go on with it is there no more.
+    NotAppended,
     Receipt(Receipt),
     State(MessageState),
     Task(TaskState),

@@ -181,6 +181,7 @@ fn settle(seq: u64, number: u128) -> Command {
         limits: vec![],
         first_token: None,
         earlier: None,
+        append: None,
     }))
 }
 

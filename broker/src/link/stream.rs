@@ -25,8 +25,8 @@ use tonic::Status;
 use tracing::{Instrument, debug_span, info, info_span, warn};
 
 use broker_proto::{
-    AgentName, AnswerFrame, Delivery, Down, Hello, Message, MessageId, Part, Recipient,
-    SettleOutcome, Settlement, Up, Welcome,
+    APPEND_LABEL, AgentName, AnswerFrame, Delivery, Down, Hello, Message, MessageId, Part,
+    Recipient, SettleOutcome, Settlement, Up, Welcome,
     convert::{InvalidField, Stored as _},
 };
 
@@ -44,6 +44,7 @@ use crate::{
     projection::Projection,
     reply::Slots,
     service::{self, reason},
+    session::Sessions,
 };
 
 /// Frames to an agent waiting at most. Deliveries are bounded by its credit, the rest answers what it sent.
@@ -87,6 +88,7 @@ pub struct Services {
     pub links: Links,
     pub leases: LeaseKey,
     pub intake: Intake,
+    pub sessions: Sessions,
     pub clock: Arc<dyn Clock>,
     pub settings: Settings,
     pub next_link: Arc<AtomicU64>,
@@ -100,6 +102,8 @@ struct Held {
     id: MessageId,
     /// What its result must be; `None` after a reconnect, until its message is looked at again.
     expected: Option<Arc<Expected>>,
+    /// A session may go on with its result; said of every delivery after a reconnect.
+    may_append: bool,
 }
 
 /// What is out, by number. Written by the writer (deliveries) and the reader (settlements).
@@ -380,7 +384,10 @@ impl LinkTask {
         let Reply::Resumed(resumed) = reply else { return Ok(Vec::new()) };
         let mut held = self.held();
         for lease in &resumed {
-            held.insert(lease.seq, Held { epoch: lease.epoch, id: lease.id, expected: None });
+            held.insert(
+                lease.seq,
+                Held { epoch: lease.epoch, id: lease.id, expected: None, may_append: true },
+            );
         }
         drop(held);
         let token =
@@ -488,7 +495,8 @@ impl LinkTask {
         let Delivered { seq, id, epoch, .. } = delivered;
         let delivery = self.services.delivery(&self.agent, delivered, body).await?;
         let expected = Some(Arc::new(Expected::of_message(&delivery.message)));
-        self.held().insert(seq, Held { epoch, id, expected });
+        let may_append = delivery.message.labels.contains_key(APPEND_LABEL);
+        self.held().insert(seq, Held { epoch, id, expected, may_append });
         Some(Down::Deliver(Box::new(delivery)))
     }
 

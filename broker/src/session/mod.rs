@@ -5,6 +5,7 @@
 //!
 //! Invariant: whatever is asked of a session is asked of the rules last, so that nothing stored names what was not.
 
+mod answer;
 mod error;
 mod learn;
 mod merge;
@@ -23,6 +24,7 @@ use broker_proto::{
     SessionTask, SharedValue, TaskEdit, convert::Stored as _,
 };
 
+pub use answer::Answer;
 pub use error::{Conflict, Error};
 pub use merge::{Import, Restore};
 
@@ -41,7 +43,7 @@ use crate::{
 };
 
 /// How often an edit is made anew because the session changed meanwhile.
-const TRIES: usize = 16;
+pub(crate) const TRIES: usize = 16;
 /// Bytes of all values that a session shares.
 const SHARED: usize = 512 * 1024;
 /// Bytes of a task.

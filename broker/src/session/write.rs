@@ -48,6 +48,18 @@ impl Sessions {
     pub(super) async fn prepare(&self, entries: Vec<NewSessionEntry>) -> Result<Prepared, Error> {
         // From now on the sweep leaves what is there already.
         let stay = Arc::clone(&self.intake.parts).read_owned().await;
+        if self.intake.engine.is_full() {
+            return Err(Error::Engine(crate::engine::Error::StoreFull));
+        }
+        let (entries, contents) = self.encode(entries).await?;
+        Ok(Prepared { entries, contents, stay })
+    }
+
+    /// The same for whoever keeps the parts where they are.
+    pub(super) async fn encode(
+        &self,
+        entries: Vec<NewSessionEntry>,
+    ) -> Result<(NewEntries, Vec<Content>), Error> {
         if entries.len() > MOST {
             return Err(Error::TooLarge { what: "append, counted in entries,", limit: MOST });
         }
@@ -69,8 +81,7 @@ impl Sessions {
             body.extend_from_slice(&encoding);
         }
         new.models = models;
-        let (entries, contents) = self.store(new, body.freeze(), apart).await?;
-        Ok(Prepared { entries, contents, stay })
+        self.store(new, body.freeze(), apart).await
     }
 
     async fn store(
@@ -79,9 +90,6 @@ impl Sessions {
         body: Bytes,
         apart: Apart,
     ) -> Result<(NewEntries, Vec<Content>), Error> {
-        if self.intake.engine.is_full() {
-            return Err(Error::Engine(crate::engine::Error::StoreFull));
-        }
         let (bodies, mut contents) = (&self.intake.bodies, Vec::new());
         let mut room = IN_BATCH.saturating_sub(body.len());
         let stored = bodies.store(body).await?;

@@ -171,5 +171,6 @@ pub(super) fn settlement(name: &str, token: Token, how: u8, wall: u64) -> Comman
         limits: Vec::new(),
         first_token: None,
         earlier: None,
+        append: None,
     }))
 }

@@ -57,7 +57,7 @@ pub use registry::{
 };
 pub use rendering::{RenderAsk, Rendering, SessionHistory};
 pub use session::{
-    EntryHash, EntryKind, InvalidPoint, NewSessionEntry, OnConflict, PendingSubagent,
+    APPEND_LABEL, EntryHash, EntryKind, InvalidPoint, NewSessionEntry, OnConflict, PendingSubagent,
     SessionDetail, SessionDiff, SessionEntry, SessionHead, SessionInfo, SessionItem,
     SessionOutcome, SessionOwner, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit,
     TaskList,

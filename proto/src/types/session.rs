@@ -46,6 +46,10 @@ pub enum EntryKind {
     Advice,
 }
 
+/// The label of a question whose answer is appended to its session once it is there: as a `turn` behind the question
+/// itself, or alone as `advice`.
+pub const APPEND_LABEL: &str = "session";
+
 /// One entry as it is appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSessionEntry {

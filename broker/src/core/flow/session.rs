@@ -23,6 +23,28 @@ impl Run<'_> {
         Ok(Reply::Session(reply))
     }
 
+    /// Whether an answer can be appended as it is: what it was read with must still be what its session is about. A
+    /// session that is gone is no reason against the answer.
+    pub(super) fn may_append(&self, write: &session::Write) -> Result<(), Refusal> {
+        let Some(session) = self.state.session.get(&write.id) else { return Ok(()) };
+        let head = write.expected.head.is_none_or(|head| head == session.info.head.hash);
+        let task = write.task.as_ref().is_none_or(|(was, _)| *was == session.task);
+        if head && task {
+            return Ok(());
+        }
+        Err(session::Refusal::Moved(Box::new(session.clone())).into())
+    }
+
+    /// Appends an answer behind its end, in one commit with it.
+    pub(super) fn append_answer(&mut self, append: Option<Box<session::Write>>) -> Reply {
+        let Some(write) = append else { return Reply::None };
+        match self.session(session::Command::Write(write)) {
+            Ok(_) => Reply::None,
+            // Whether it can be appended was asked before, so the session is gone.
+            Err(_) => Reply::NotAppended,
+        }
+    }
+
     pub(super) fn session_query(&self, query: &session::Query) -> session::Reply {
         match query {
             session::Query::Get(id) => {

@@ -26,8 +26,9 @@ pub(super) struct Figures {
 
 impl Run<'_> {
     pub(super) fn settle(&mut self, settle: SettleCommand) -> Result<Reply, Refusal> {
-        let SettleCommand { agent, seq, epoch, id, outcome, usage, limits, first_token, earlier } =
+        let SettleCommand { agent, seq, epoch, id, outcome, usage, limits, first_token, .. } =
             settle;
+        let SettleCommand { earlier, append, .. } = settle;
         let Some(message) = self.state.queue.get(seq) else {
             // Settled before, and the answer to that was lost on the way (I-19).
             let ended = self.state.queue.ended_by(seq).or(earlier);
@@ -49,6 +50,9 @@ impl Run<'_> {
                 Err(Refusal::LeaseLost(Some(message.id)))
             };
         }
+        if let Some(write) = &append {
+            self.may_append(write)?;
+        }
         self.count_usage(seq, usage);
         let figures = Figures { usage, limits, first_token };
         match outcome {
@@ -57,6 +61,7 @@ impl Run<'_> {
                 self.succeeded(seq, &figures);
                 let reply = planted::reply(reply);
                 self.end_with(seq, MessageState::Done, None, reply, answered, &[]);
+                return Ok(self.append_answer(append));
             }
             Outcome::Failed { failure, partial, shown } => {
                 self.failed(seq, failure, partial, shown, &figures);

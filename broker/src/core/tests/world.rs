@@ -334,6 +334,7 @@ impl World {
             limits: vec![],
             first_token: None,
             earlier,
+            append: None,
         }
     }
 

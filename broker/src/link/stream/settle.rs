@@ -1,5 +1,7 @@
 //! Settlements: from an agent's word to the engine's commit.
 
+mod append;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,6 +38,7 @@ impl LinkTask {
         };
         let held = self.release(seq, epoch);
         let id = held.as_ref().map(|held| held.id);
+        let may_append = held.as_ref().is_none_or(|held| held.may_append);
         let held = held.map(|held| held.expected);
         let outcome = close_stream(&self.services.slots, seq, epoch, outcome, held);
         let (limits, usage) = (bound::limits(limits), usage.believable());
@@ -51,10 +54,11 @@ impl LinkTask {
             limits,
             first_token,
             earlier: None,
+            append: None,
         };
         async move {
             let mut is_repeated = false;
-            let refused = match commit(&services, outcome, settle).await {
+            let refused = match commit(&services, outcome, settle, may_append).await {
                 Ok(Committed::Now) => None,
                 Ok(Committed::Before) => {
                     is_repeated = true;
@@ -99,6 +103,7 @@ impl LinkTask {
                 limits: Vec::new(),
                 first_token: None,
                 earlier: None,
+                append: None,
             }));
             // Refused when the lease is lost already; then there is nothing left to end.
             let _ = services.engine.command(command).await;
@@ -175,8 +180,10 @@ pub(in crate::link) async fn settle_pulled(
             limits: bound::limits(limits),
             first_token,
             earlier: None,
+            append: None,
         };
-        commit(services, outcome, settle).await
+        // What it was delivered with is not kept for a pull.
+        commit(services, outcome, settle, true).await
     };
     let settled = settled.await;
     let is_repeated = matches!(settled, Ok(Committed::Before));
@@ -241,18 +248,32 @@ enum Committed {
     Before,
 }
 
-/// Stores the reply and ends the lease in one commit (I-20); the command's outcome is the one given here.
+/// Stores the reply and ends the lease in one commit (I-20), and with it what a session goes on with, where one may; the
+/// command's outcome is the one given here.
 async fn commit(
     services: &Services,
     outcome: Sealed,
     mut command: SettleCommand,
+    may_append: bool,
 ) -> Result<Committed, Status> {
-    let _stay = services.intake.stay(outcome.parts()).await;
+    let is_done = matches!(outcome, Sealed::Done { .. } | Sealed::Unchecked { .. });
+    let may_append = may_append && is_done;
+    let _stay = if may_append {
+        Some(Arc::clone(&services.intake.parts).read_owned().await)
+    } else {
+        services.intake.stay(outcome.parts()).await
+    };
     let outcome = match outcome {
         Sealed::Unchecked { parts, stop_reason, slot, expected } => {
             check(services, &command, parts, stop_reason, slot, expected).await?
         }
         outcome => outcome,
+    };
+    let answer = match &outcome {
+        Sealed::Done { parts, .. } if may_append => {
+            append::answer(services, command.seq, parts).await?
+        }
+        _ => None,
     };
     let (outcome, contents) = match outcome {
         // Checked above.
@@ -283,8 +304,7 @@ async fn commit(
     };
     command.outcome = outcome;
     let (seq, epoch) = (command.seq, command.epoch);
-    let settled = services.engine.with_contents(Command::Settle(Box::new(command)), contents).await;
-    match settled {
+    match append::settle(services, command, contents, answer).await? {
         Ok(Reply::SettledBefore) => Ok(Committed::Before),
         Ok(_) => Ok(Committed::Now),
         // Settled so long ago that only the projection knows (I-19).

@@ -71,7 +71,7 @@ async fn ask(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
     let follow = Follow::new(client.clone(), Source::Ask(Box::new(message), options));
     let done = watch(&client, follow, screen, OnInterrupt::Cancel, args.question.deadline).await?;
     if thread.is_some() && done != Exit::Interrupted {
-        thread::append(&client, id).await?;
+        thread::tell(&client, id).await;
     }
     Ok(done)
 }
@@ -86,7 +86,7 @@ pub(crate) async fn attach(global: &Global, args: &AttachArgs) -> anyhow::Result
         Follow::new(client.clone(), Source::Attach { name: args.message.clone(), allow_restart });
     let done = watch(&client, follow, screen, OnInterrupt::Leave, None).await?;
     if done == Exit::Done {
-        thread::append_if_ended(&client, args.message.clone()).await;
+        thread::tell(&client, args.message.clone()).await;
     }
     Ok(done)
 }
@@ -227,7 +227,7 @@ pub(crate) async fn poll(global: &Global, args: &PollArgs) -> anyhow::Result<Exi
         }
     };
     if poll.state == MessageState::Done {
-        thread::append_if_ended(&client, args.message.clone()).await;
+        thread::tell(&client, args.message.clone()).await;
     }
     let terminal = ended(poll.state, poll.summary, poll.failure);
     let answer = text_of(&poll.parts);

@@ -1,13 +1,13 @@
-//! A question that belongs to a session: what was said before goes along, and both sides are appended once it is
+//! A question that belongs to a session: what was said before goes along, and the broker appends both sides once it is
 //! answered.
 //!
-//! The session and how the answer is appended are written into the message, so that `poll` and `attach` append it too,
-//! whoever comes first; the message's id keeps it from being appended twice.
+//! The session and how the answer is appended are written into the message; whoever reads the answer only says what was
+//! appended.
 
-use broker_client::Client;
+use broker_client::{Client, Error};
 use broker_proto::types::{
-    Entry, EntryKind, Message, MessageName, MessageState, ModelName, NewSessionEntry, Part, Role,
-    SessionDetail, SessionId, SessionPoint, SharedValue, WallTime,
+    APPEND_LABEL, Entry, Message, MessageName, MessageState, ModelName, Part, Role, SessionDetail,
+    SessionEntry, SessionId, SessionPoint, SharedValue,
 };
 
 use super::input;
@@ -17,8 +17,9 @@ use crate::{
     output,
 };
 
-/// The label that says how an answer is appended.
-const LABEL: &str = "session";
+/// Entries at a session's end among which an answer is looked for.
+const LOOKED_AT: u64 = 16;
+/// How an answer is appended.
 const TURN: &str = "turn";
 const ADVICE: &str = "advice";
 
@@ -95,7 +96,7 @@ impl Thread {
         context.splice(at..at, before);
         message.session = Some(info.id.to_string());
         let how = if self.is_advice { ADVICE } else { TURN };
-        message.labels.insert(LABEL.to_owned(), how.to_owned());
+        message.labels.insert(APPEND_LABEL.to_owned(), how.to_owned());
         Ok(())
     }
 }
@@ -116,77 +117,43 @@ fn shared(values: &[SharedValue]) -> String {
     format!("Shared context:{}", values.iter().map(line).collect::<String>())
 }
 
-/// Appends both sides of a question that was asked in a session, or only the advice; says what it did.
-///
-/// # Errors
-/// When that cannot be done; the session is then as it was.
-pub(super) async fn append(client: &Client, message: impl Into<MessageName>) -> anyhow::Result<()> {
-    let name = message.into();
-    let (info, payload) = client.message(name.clone(), true).await?;
-    let how = info.labels.get(LABEL).map(String::as_str);
-    let Some((session, how)) = info.session.as_deref().zip(how) else { return Ok(()) };
+/// Says what the broker appended to the session of a question that has ended, if it belongs to one.
+pub(super) async fn tell(client: &Client, message: impl Into<MessageName>) {
+    match appended(client, message.into()).await {
+        Ok(Some(told)) => output::note(&told),
+        Ok(None) => {}
+        Err(err) => output::note(&format!("cannot look at its session: {err}")),
+    }
+}
+
+async fn appended(client: &Client, name: MessageName) -> Result<Option<String>, Error> {
+    let (info, _) = client.message(name.clone(), false).await?;
+    let how = info.labels.get(APPEND_LABEL).map(String::as_str);
+    let Some((session, how)) = info.session.as_deref().zip(how) else { return Ok(None) };
     // Of no session of the broker's, whatever else it may group by that word.
-    let Ok(session) = SessionId::parse(session) else { return Ok(()) };
+    let Ok(session) = SessionId::parse(session) else { return Ok(None) };
     if info.state != MessageState::Done {
-        output::note(&format!("nothing was appended to session {session}"));
-        return Ok(());
+        return Ok(Some(format!("nothing was appended to session {session}")));
     }
     let poll = client.poll(name, std::time::Duration::ZERO).await?;
-    let model = poll.summary.as_ref().and_then(|summary| summary.model.clone());
-    let asked = payload.map(|payload| payload.request).unwrap_or_default();
-    let answered = answer(how, model, poll.parts, info.finished_at);
-    let mut entries = vec![said(Role::User, None, asked, Some(info.accepted_at)), answered];
-    if how == ADVICE {
-        entries.remove(0);
-    }
-    let many = entries.len();
-    match client.append_answer(&session, entries, info.id).await {
-        Ok((_, _, true)) => Ok(()),
-        Ok((now, first, false)) => {
-            let last = first + many as u64 - 1;
-            let which = if first == last {
-                format!("entry {first}")
-            } else {
-                format!("entries {first}-{last}")
-            };
-            output::note(&format!("session {}: {which} appended", now.id));
-            Ok(())
+    let model = poll.summary.and_then(|summary| summary.model);
+    let head = match client.session(&session, &SessionPoint::Head).await {
+        Ok(detail) => detail.info.head,
+        Err(Error::Refused { reason, .. }) if reason == "UNKNOWN_SESSION" => {
+            return Ok(Some(format!("session {session} is gone: nothing was appended")));
         }
-        Err(err) => {
-            output::note(&format!("answered, but nothing was appended to session {session}"));
-            Err(err.into())
-        }
-    }
-}
-
-fn answer(
-    how: &str,
-    model: Option<ModelName>,
-    parts: Vec<Part>,
-    at: Option<WallTime>,
-) -> NewSessionEntry {
-    let name = model.as_ref().map(ToString::to_string);
-    let mut answer = said(Role::Assistant, model, parts, at);
-    if how == ADVICE {
-        answer.kind = EntryKind::Advice;
-        answer.entry.name = name.unwrap_or_default();
-    }
-    answer
-}
-
-fn said(
-    role: Role,
-    model: Option<ModelName>,
-    parts: Vec<Part>,
-    created_at: Option<WallTime>,
-) -> NewSessionEntry {
-    let entry = Entry { role, name: String::new(), parts };
-    NewSessionEntry { kind: EntryKind::Turn, entry, model, created_at }
-}
-
-/// The same for a question whose end is only looked at: one that cannot be appended is told, and the look goes on.
-pub(super) async fn append_if_ended(client: &Client, message: impl Into<MessageName>) {
-    if let Err(err) = append(client, message).await {
-        output::note(&format!("cannot append to its session: {err}"));
-    }
+        Err(err) => return Err(err),
+    };
+    let from = head.entries.saturating_sub(LOOKED_AT);
+    let last = client.session_entries(&session, &SessionPoint::Head, from, usize::MAX).await?;
+    let is_answer = |it: &&SessionEntry| it.model == model && it.entry.parts == poll.parts;
+    let Some(answer) = last.iter().rev().find(is_answer).map(|entry| entry.number) else {
+        // It went on since, or was not there any more.
+        return Ok(None);
+    };
+    Ok(Some(if how == ADVICE {
+        format!("session {session}: entry {answer} appended")
+    } else {
+        format!("session {session}: entries {}-{answer} appended", answer.saturating_sub(1))
+    }))
 }
