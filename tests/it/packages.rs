@@ -4,11 +4,13 @@ use std::{fs, path::Path};
 
 use broker_client::{EventItem, NewSession};
 use broker_proto::{
-    Entry, EntryKind, EventFilter, EventStart, NewSessionEntry, PackageFilter, PackageId,
-    PackageKey, Part, RenderAsk, Role, SessionId, SessionPoint, SharedValue, TaskEdit, TaskList,
-    WallTime,
+    Entry, EntryKind, EventFilter, EventStart, Message, ModelName, NewSessionEntry, PackageFilter,
+    PackageId, PackageKey, Part, Priority, Recipient, RenderAsk, Role, SessionId, SessionPoint,
+    SharedValue, TaskEdit, TaskList, TaskSpec, WallTime,
 };
-use broker_tests::{Output, Place, Program, TestBroker, brokerctl, eventually, repository, within};
+use broker_tests::{
+    Output, Place, Program, TestBroker, brokerctl, eventually, new_id, repository, within,
+};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -233,6 +235,7 @@ async fn what_is_not_there_or_not_meant_is_refused_with_its_code() {
         &["--status", "fine"],
         &["--step", "3", "--total-steps", "2"],
         &["--ttl", "0s"],
+        &["--ttl", "1000y"],
         &["--session", "../s"],
     ] {
         let args = [&["handoff", "save", "--task", TASK], more].concat();
@@ -531,6 +534,68 @@ async fn a_session_is_packed_for_its_receiver_at_each_level() {
     let id = listed.exits(0).json()["id"].as_str().unwrap().to_owned();
     let document = load(&broker, &[&id]).await.exits(0).json();
     assert_ne!(document["conversation_history"]["must_keep_missing"], json!([]));
+}
+
+/// What waits or runs for the session goes along, and its figures are shares of its owner's own window.
+#[tokio::test]
+async fn what_waits_for_a_session_is_in_its_package() {
+    let smaller = "[[models]]\nname = \"gpt-4o\"\nprovider = \"openai\"\nid = \"gpt-4o\"\ncontext_window = 128_000\n";
+    let settings = format!("{}\n{smaller}", broker_tests::MODELS);
+    let broker = TestBroker::with(Place::Memory, &settings).await;
+    let client = broker.client();
+    let session = NewSession {
+        id: SessionId::parse("s1").ok(),
+        model: ModelName::parse("gpt-4o").ok(),
+        ..NewSession::default()
+    };
+    let id = client.start_session(session).await.unwrap().id;
+    client.append_entries(&id, vec![turn(Role::User, "Begin".into())], None).await.unwrap();
+    let model = Recipient::Model(ModelName::parse("opus").unwrap());
+    let of = |session: &str, message| Message { session: Some(session.to_owned()), ..message };
+    let task = |text: &str| {
+        let spec = TaskSpec { description: text.into(), ..TaskSpec::default() };
+        Message::delegation(new_id(), model.clone(), spec)
+    };
+    let first = of("s1", task("Port the lists\nAll of them"));
+    let urgent = of("s1", Message { priority: Priority::Urgent, ..task("Write the docs") });
+    let elsewhere = of("s2", task("Something else"));
+    for message in [first.clone(), urgent.clone(), elsewhere, task("Nobody's")] {
+        client.delegate(message, false).await.unwrap();
+    }
+    let words = ["prepare", "--session", "s1", "--to", "sonnet", "--phase", "analysis"];
+    let place =
+        ["--step", "2", "--total-steps", "5", "--status", "error", "--resume-point", "lists"];
+    let made = json_of(&broker, &[&words[..], &place].concat()).await;
+
+    let document = load(&broker, &[made["id"].as_str().unwrap()]).await.exits(0).json();
+    holds_to_the_schema(&document);
+    let queued = |message: &Message, priority: &str, text: &str| {
+        let description = format!("delegation to model/opus, submitted: {text}");
+        json!({ "id": message.id.to_string(), "priority": priority, "description": description })
+    };
+    let want =
+        [queued(&urgent, "urgent", "Write the docs"), queued(&first, "normal", "Port the lists")];
+    assert_eq!(document["task_queue"], json!(want));
+    assert_eq!(document["task_queue_left_out"], json!(0));
+    let place = json!({
+        "phase": "analysis", "step": 2, "total_steps": 5, "status": "error", "resume_point": "lists",
+    });
+    assert_eq!(document["checkpoint"], place);
+    assert_eq!(document["token_usage"]["warning_threshold"], json!(96_000));
+    assert_eq!(document["token_usage"]["auto_switch_threshold"], json!(115_200));
+    let instructions = document["resumption_instructions"].as_str().unwrap();
+    assert!(instructions.contains("Write the docs (urgent)"), "{instructions}");
+
+    // What is beyond the bound is counted; what is finished is not there.
+    client.cancel_task(urgent.id).await.unwrap();
+    for number in 0..100 {
+        client.delegate(of("s1", task(&format!("Step {number}"))), false).await.unwrap();
+    }
+    let made = json_of(&broker, &words).await;
+    let document = load(&broker, &[made["id"].as_str().unwrap()]).await.exits(0).json();
+    let queue = document["task_queue"].as_array().unwrap();
+    assert_eq!((queue.len(), &document["task_queue_left_out"]), (100, &json!(1)));
+    assert!(queue.iter().all(|task| task["id"] != json!(urgent.id.to_string())));
 }
 
 #[tokio::test]

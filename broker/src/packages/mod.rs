@@ -7,6 +7,7 @@ mod ahead;
 mod error;
 mod made;
 mod prepared;
+mod queued;
 mod restored;
 mod taken;
 

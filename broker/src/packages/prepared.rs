@@ -2,7 +2,7 @@
 
 use broker_proto::{
     CreditState, PackageContents, PackageFilter, PackageInfo, PackedConversation, PreparePackage,
-    Rendering, SessionDetail, SessionPoint, TokenShare, UsageStatus,
+    Rendering, SessionDetail, SessionPoint, TokenShare, UsageSetting, UsageStatus,
 };
 
 use super::{Error, Packages, made::check_context};
@@ -13,6 +13,8 @@ use crate::{
 };
 
 const PERCENT: f64 = 100.0;
+/// Of an owner that is configured no more.
+const USUAL_WINDOW: u64 = 200_000;
 
 impl Packages {
     /// Makes a package of a session for one model, and keeps it. The session stays as it is.
@@ -44,7 +46,11 @@ impl Packages {
         if contents.created_by.is_empty() {
             contents.created_by = caller;
         }
-        fill(contents, detail, rendering, &status);
+        let limits = self.limits(&detail).await?;
+        fill(contents, detail, rendering, &status, limits);
+        let (queued, left_out) = self.queued(&session).await?;
+        contents.task_queue.extend(queued);
+        contents.queue_left_out = left_out;
         package.session = Some(session);
         package.recipient = Some(recipient);
         self.make(sender, package, level, hops).await
@@ -63,6 +69,16 @@ impl Packages {
         }
     }
 
+    /// The window of the session's owner and the tokens at which it is warned and moved.
+    async fn limits(&self, detail: &SessionDetail) -> Result<Limits, Error> {
+        let reply = self.intake.engine.query(Query::OfUsage(usage::Query::Policy)).await?;
+        let Reply::OfUsage(usage::Reply::Policy(settings)) = reply else {
+            return Err(Error::Engine(engine::Error::Unknown));
+        };
+        let owner = self.intake.models.get(detail.info.owner.model.as_str());
+        Ok(Limits::of(owner.map(|model| model.context_window), &settings))
+    }
+
     pub(super) async fn usage(&self, session: Option<String>) -> Result<UsageStatus, Error> {
         let query = usage::Query::Status { session };
         match self.intake.engine.query(Query::OfUsage(query)).await? {
@@ -78,6 +94,7 @@ fn fill(
     detail: SessionDetail,
     rendering: Rendering,
     status: &UsageStatus,
+    limits: Limits,
 ) {
     let model = status.models.iter().find(|usage| usage.model == detail.info.owner.model);
     if let Some(signals) = model.map(|usage| usage.signals) {
@@ -87,7 +104,7 @@ fn fill(
             avg_response_time: signals.avg_response_seconds.unwrap_or_default(),
         };
     }
-    contents.token_usage = share(&detail, contents.token_usage, status);
+    contents.token_usage = share(&detail, limits, status);
     if contents.checkpoint.resume_point.is_empty() {
         let next = detail.task.next_steps.iter().find(|step| !step.is_done);
         contents.checkpoint.resume_point = next.map(|step| step.text.clone()).unwrap_or_default();
@@ -113,18 +130,56 @@ fn fill(
     };
 }
 
-/// What the session holds of its owner's window; of the usual one where its calls are not counted here.
-fn share(detail: &SessionDetail, usual: TokenShare, status: &UsageStatus) -> TokenShare {
+/// A window, and where a session is warned and moved in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    window: u64,
+    warning: u64,
+    switch: u64,
+}
+
+impl Limits {
+    /// Shares of this window as the policy has them; of the usual window, for an owner that is configured no more.
+    fn of(window: Option<u64>, settings: &[UsageSetting]) -> Self {
+        let window = window.unwrap_or(USUAL_WINDOW).max(1);
+        let share = |key: &str, usual: u64| {
+            let set = settings.iter().find(|setting| setting.key == key);
+            let percent = set.and_then(|setting| setting.value.parse().ok()).unwrap_or(usual);
+            (u128::from(window) * u128::from(percent) / 100) as u64
+        };
+        Self { window, warning: share("session_warning", 75), switch: share("session_switch", 90) }
+    }
+}
+
+/// What the session holds of its owner's window.
+fn share(detail: &SessionDetail, limits: Limits, status: &UsageStatus) -> TokenShare {
     let counted = status.sessions.iter().find(|usage| usage.session == detail.info.id.as_str());
     let total_tokens = counted.map_or(0, |usage| usage.tokens).max(detail.info.tokens);
-    let window = counted.and_then(|usage| usage.context_window);
-    let warning = counted.and_then(|usage| usage.warning_threshold);
-    let switch = counted.and_then(|usage| usage.switch_threshold);
-    let window = window.unwrap_or(200_000).max(1);
     TokenShare {
         total_tokens,
-        warning_threshold: warning.unwrap_or(usual.warning_threshold),
-        auto_switch_threshold: switch.unwrap_or(usual.auto_switch_threshold),
-        percentage_used: total_tokens as f64 / window as f64 * PERCENT,
+        warning_threshold: limits.warning,
+        auto_switch_threshold: limits.switch,
+        percentage_used: total_tokens as f64 / limits.window as f64 * PERCENT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(key: &str, value: &str) -> UsageSetting {
+        UsageSetting { key: key.into(), value: value.into(), file: None, is_overridden: true }
+    }
+
+    #[test]
+    fn a_session_is_moved_at_a_share_of_its_owners_own_window() {
+        let limits = |window, settings: &[UsageSetting]| {
+            let Limits { warning, switch, .. } = Limits::of(window, settings);
+            (warning, switch)
+        };
+        assert_eq!(limits(Some(128_000), &[]), (96_000, 115_200));
+        assert_eq!(limits(None, &[]), (150_000, 180_000));
+        let policy = [set("session_warning", "50"), set("session_switch", "80")];
+        assert_eq!(limits(Some(200_000), &policy), (100_000, 160_000));
     }
 }

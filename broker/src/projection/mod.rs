@@ -13,6 +13,7 @@ mod session;
 mod sum;
 mod trials;
 mod usage;
+mod waiting;
 mod worker;
 
 use std::{

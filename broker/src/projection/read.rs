@@ -99,7 +99,7 @@ pub struct Living {
 const PIECE: usize = 1024;
 
 /// Columns of a row, in the order in which [`row`] reads them.
-const COLUMNS: &str = "accepted, state, queue, finished, deadline, generation, task";
+pub(super) const COLUMNS: &str = "accepted, state, queue, finished, deadline, generation, task";
 
 impl Projection {
     /// The highest broker time in the rows (I-23).
@@ -739,13 +739,13 @@ fn list(connection: &Connection, filter: &Filter) -> Result<Page, Error> {
     Ok(Page { rows, next })
 }
 
-type Columns = (Vec<u8>, i32, String, Option<Vec<u8>>, i64, u32, Option<i32>);
+pub(super) type Columns = (Vec<u8>, i32, String, Option<Vec<u8>>, i64, u32, Option<i32>);
 
-fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
+pub(super) fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
 }
 
-fn row(columns: Columns) -> Result<Row, Error> {
+pub(super) fn row(columns: Columns) -> Result<Row, Error> {
     let (accepted, state, queue, finished, deadline, generation, task) = columns;
     let finished = match finished.map(|body| event_of(&record::finished(body))).transpose()? {
         Some(Event::Finished(finished)) => Some(*finished),

@@ -344,7 +344,7 @@ impl From<NewPackage> for pb::SavePackageRequest {
             project: new.project,
             session: new.session.map(|id| id.to_string()).unwrap_or_default(),
             recipient: new.recipient.map(|name| name.to_string()).unwrap_or_default(),
-            ttl: new.ttl.map(super::common::wire_span),
+            ttl: new.ttl.map(asked_span),
             source_phase: contents.source_phase,
             target_phase: contents.target_phase,
             created_by: contents.created_by,
@@ -361,6 +361,14 @@ impl From<NewPackage> for pb::SavePackageRequest {
             decisions: texts(contents.task.decisions),
             open_items: texts(contents.task.open_items),
         }
+    }
+}
+
+/// As it was asked for, however long: it is refused, and not silently made shorter.
+fn asked_span(span: std::time::Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(span.subsec_nanos()).unwrap_or(0),
     }
 }
 

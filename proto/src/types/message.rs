@@ -38,6 +38,19 @@ pub enum Priority {
     Urgent,
 }
 
+impl Priority {
+    /// The priority's word, as people and scripts read it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        }
+    }
+}
+
 /// Whom a message is for. Models and roles have queues that several agents share; an agent has its own mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Recipient {

@@ -242,6 +242,8 @@ pub struct PackageContents {
     pub pipeline_version: String,
     pub checkpoint: Checkpoint,
     pub task_queue: Vec<QueuedTask>,
+    /// How many more were waiting than `task_queue` has room for.
+    pub queue_left_out: u64,
     pub current_work: CurrentWork,
     pub token_usage: TokenShare,
     pub credit_state: CreditState,

@@ -15,6 +15,9 @@ pub(super) struct PartsRecord {
     pub(super) origin: OriginRecord,
     pub(super) checkpoint: CheckpointRecord,
     pub(super) task_queue: Vec<QueuedRecord>,
+    // Not in the first packages.
+    #[serde(default)]
+    pub(super) task_queue_left_out: u64,
     pub(super) current_work: WorkRecord,
     pub(super) token_usage: TokensRecord,
     pub(super) credit_state: CreditRecord,
@@ -184,6 +187,7 @@ impl From<&PackageContents> for PartsRecord {
             },
             checkpoint: checkpoint(&from.checkpoint),
             task_queue: from.task_queue.iter().map(queued).collect(),
+            task_queue_left_out: from.queue_left_out,
             current_work: work(&from.current_work),
             token_usage: tokens(from.token_usage),
             credit_state: credit(from.credit_state),
@@ -328,6 +332,7 @@ impl TryFrom<PartsRecord> for PackageContents {
                 resume_point: at.resume_point,
             },
             task_queue: from.task_queue.into_iter().map(queued).collect(),
+            queue_left_out: from.task_queue_left_out,
             current_work: CurrentWork {
                 task_id: work.task_id,
                 progress: work.progress,

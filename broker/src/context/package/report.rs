@@ -3,7 +3,7 @@
 use broker_proto::{PackageContents, PackageInfo};
 
 use super::{
-    resume::{lines, open, standing},
+    resume::{lines, open, standing, waiting},
     rfc3339,
 };
 
@@ -105,7 +105,6 @@ fn value(info: &PackageInfo, contents: &PackageContents, name: &str) -> Option<S
     let list = |text: String| or(&text, "None.\n");
     let bullet = |_| "- ".to_owned();
     let decided = || task.decisions.iter().map(|it| it.text.as_str());
-    let waiting = || contents.task_queue.iter().map(|it| it.description.as_str());
     Some(match name {
         "id" => header.id.to_string(),
         "task" => task.goal.clone(),
@@ -128,7 +127,7 @@ fn value(info: &PackageInfo, contents: &PackageContents, name: &str) -> Option<S
         "critical_facts" => list(lines(open(&task.critical_facts), bullet)),
         "next_steps" => list(lines(open(&task.next_steps), |number| format!("{number}. "))),
         "files" => list(lines(open(&task.files), bullet)),
-        "task_queue" => list(lines(waiting(), bullet)),
+        "task_queue" => list(waiting(contents)),
         // Its headings go below those of the report.
         "resumption_instructions" => below(&contents.resumption_instructions),
         "dropped" => dropped(contents),

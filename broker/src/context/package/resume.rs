@@ -1,6 +1,6 @@
 //! What the receiver is told to do first.
 
-use broker_proto::{PackageContents, PackageHeader, SessionItem};
+use broker_proto::{PackageContents, PackageHeader, QueuedTask, SessionItem};
 
 /// A list of items, one on each line behind what `mark` gives for its number.
 pub(super) fn lines<'a>(
@@ -33,12 +33,31 @@ pub fn instructions(header: &PackageHeader, contents: &PackageContents) -> Strin
     text += &section("Decisions", lines(task.decisions.iter().map(|it| it.text.as_str()), bullet));
     text += &section("Next steps", lines(open(&task.next_steps), |number| format!("{number}. ")));
     text += &section("Files", lines(open(&task.files), bullet));
+    text += &section("Waiting", waiting(contents));
     let from = &header.sender;
     text += &format!(
         "\n## Why\n\nThis package was made by {from} ({}). Verify what is stated above before you build on it, and go on \
          from the last step that was completed.\n",
         header.reason
     );
+    text
+}
+
+/// What waits in the queue, in lines, and how much more does.
+pub(super) fn waiting(contents: &PackageContents) -> String {
+    let said = |it: &QueuedTask| {
+        let QueuedTask { id, priority, description } = it;
+        let what = if description.is_empty() { id } else { description };
+        if priority == "normal" {
+            format!("- {what}\n")
+        } else {
+            format!("- {what} ({priority})\n")
+        }
+    };
+    let mut text: String = contents.task_queue.iter().map(said).collect();
+    if contents.queue_left_out > 0 {
+        text += &format!("- and {} more\n", contents.queue_left_out);
+    }
     text
 }
 

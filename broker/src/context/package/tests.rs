@@ -42,6 +42,7 @@ fn contents() -> PackageContents {
             priority: "high".into(),
             description: "Write the docs".into(),
         }],
+        queue_left_out: 3,
         current_work: CurrentWork {
             task_id: "t0".into(),
             progress: "50%".into(),
@@ -397,6 +398,7 @@ fn the_document_has_every_name_that_was_asked_for() {
         "/task_queue/0/id",
         "/task_queue/0/priority",
         "/task_queue/0/description",
+        "/task_queue_left_out",
         "/current_work/task_id",
         "/current_work/progress",
         "/current_work/completed_subtasks/0",
@@ -449,6 +451,7 @@ fn a_report_says_what_where_and_what_next() {
         "### Next steps",
         "Entries dropped: 1, 2",
         "- src/parse.rs",
+        "- Write the docs (high)\n- and 3 more",
     ] {
         assert!(plain.markdown.contains(word), "{word} in {}", plain.markdown);
     }

@@ -25,9 +25,9 @@ pub(crate) enum HandoffCommand {
     /// Pack a session for another model: rendered for it, with its task, what it shares and what it used
     ///
     /// What must be kept goes in first, then the turns that the next step needs; what was kept, kept in part and dropped is
-    /// listed in it. The session stays as it is.
+    /// listed in it, as is what waits or runs for the session: questions, tasks, messages. The session stays as it is.
     #[command(
-        after_help = "Examples:\n  brokerctl handoff prepare --session s1 --to sonnet --preserve full\n  id=$(brokerctl handoff prepare --session s1 --to local --output json | jq -r .id)\n  brokerctl handoff prepare --session s1 --to sonnet --next 'Port the lists'\n\nExit codes: 0 prepared, 1 the level does not hold what must be kept, 3 no such session or model, 6 the work went through too many handoffs."
+        after_help = "Examples:\n  brokerctl handoff prepare --session s1 --to sonnet --preserve full\n  id=$(brokerctl handoff prepare --session s1 --to local --output json | jq -r .id)\n  brokerctl handoff prepare --session s1 --to sonnet --next 'Port the lists' --phase analysis --step 2 --total-steps 5\n\nExit codes: 0 prepared, 1 the level does not hold what must be kept, 3 no such session or model, 6 the work went through too many handoffs."
     )]
     Prepare(Box<PrepareArgs>),
     /// Print a package as JSON, verified first; without an id the newest that has not expired

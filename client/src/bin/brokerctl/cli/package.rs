@@ -109,6 +109,15 @@ pub(crate) struct PrepareArgs {
     /// The phase that comes next [default: the same]
     #[arg(long, value_name = "NAME")]
     pub(crate) target_phase: Option<String>,
+    /// The step it is at
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "total_steps")]
+    pub(crate) step: u32,
+    /// Of so many
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) total_steps: u32,
+    /// How it stands
+    #[arg(long, value_name = "STATUS", default_value = "paused", value_parser = status)]
+    pub(crate) status: CheckpointStatus,
     /// Where to go on [default: the first step that is not done]
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) resume_point: String,

@@ -18,8 +18,10 @@ pub(super) async fn run(global: &Global, args: PrepareArgs) -> anyhow::Result<Ex
         source_phase: args.phase.clone(),
         checkpoint: Checkpoint {
             phase: args.phase,
+            step: args.step,
+            total_steps: args.total_steps,
+            status: args.status,
             resume_point: args.resume_point,
-            ..Checkpoint::default()
         },
         ..PackageContents::default()
     };
