@@ -1,10 +1,12 @@
 //! What a conversation says about its own task is taken into it with the entries that say it, in one commit.
 
+use tracing::info;
+
 use broker_proto::{EntryKind, NewSessionEntry, SessionTask, convert::Stored as _};
 
 use super::{Error, Sessions};
 use crate::{
-    context::extract::{Stated, edits, stated},
+    context::extract::{Stated, edits, found},
     core::{
         queue::Body,
         session::{Session, task},
@@ -25,11 +27,20 @@ pub(super) struct Learnt {
 impl Statements {
     /// Advice states nothing: it is not the session's own word.
     pub(super) fn of(entries: &[NewSessionEntry]) -> Self {
+        let mut left_out = 0;
         let of = |said: &NewSessionEntry| match said.kind {
-            EntryKind::Turn => stated(&said.entry),
+            EntryKind::Turn => {
+                let found = found(&said.entry);
+                left_out += found.left_out;
+                found.stated
+            }
             EntryKind::Advice => Vec::new(),
         };
-        Self(entries.iter().map(of).collect())
+        let statements = Self(entries.iter().map(of).collect());
+        if left_out > 0 {
+            info!(left_out, "too many or too long statements are left in their entries");
+        }
+        statements
     }
 
     /// The same without its first entries.

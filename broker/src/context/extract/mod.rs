@@ -14,10 +14,11 @@ use label::Label;
 
 /// A longer text was pasted, not said.
 const LONGEST_TEXT: usize = 12_000;
-/// Who states more at once hands over a document.
+/// Who states more at once hands over a document: its first statements are taken, the others are counted.
 const MOST: usize = 24;
-/// A statement is a line or two.
-const LENGTHS: std::ops::RangeInclusive<usize> = 3..=400;
+/// Characters. A statement is a line or two; a longer one is cut where a sentence ends.
+const SHORTEST: usize = 3;
+const LONGEST: usize = 400;
 
 /// What of a task is stated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,36 +48,57 @@ impl std::fmt::Debug for Stated {
     }
 }
 
+/// What was found in an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    pub stated: Vec<Stated>,
+    /// Statements that were too many or too long.
+    pub left_out: usize,
+}
+
 /// What `entry` states, in its order.
 #[must_use]
 pub fn stated(entry: &Entry) -> Vec<Stated> {
+    found(entry).stated
+}
+
+/// The same, and how much of it was left out.
+#[must_use]
+pub fn found(entry: &Entry) -> Found {
     let by_person = match entry.role {
         Role::User => true,
         Role::Assistant => false,
-        Role::System | Role::Tool => return Vec::new(),
+        Role::System | Role::Tool => return Found::default(),
     };
     let texts = entry.parts.iter().filter_map(|part| match part {
         Part::Text(text) if text.len() <= LONGEST_TEXT => Some(text.as_str()),
         _ => None,
     });
-    let all: Vec<Stated> = texts.flat_map(|text| Reader::new(by_person).read(text)).collect();
-    if all.len() > MOST { Vec::new() } else { all }
+    let mut all = Found::default();
+    for text in texts {
+        let found = Reader::new(by_person).read(text);
+        all.stated.extend(found.stated);
+        all.left_out += found.left_out;
+    }
+    all.left_out += all.stated.len().saturating_sub(MOST);
+    all.stated.truncate(MOST);
+    all
 }
 
 /// Reads a text line by line.
 struct Reader {
     by_person: bool,
-    found: Vec<Stated>,
+    found: Found,
     /// The title that the next lines belong to, and whether one of them has come.
     title: Option<(Label, bool)>,
 }
 
 impl Reader {
     fn new(by_person: bool) -> Self {
-        Self { by_person, found: Vec::new(), title: None }
+        Self { by_person, found: Found::default(), title: None }
     }
 
-    fn read(mut self, text: &str) -> Vec<Stated> {
+    fn read(mut self, text: &str) -> Found {
         for line in spoken(text) {
             self.line(line);
         }
@@ -142,11 +164,23 @@ impl Reader {
     fn push(&mut self, field: Field, text: &str, is_done: bool, is_listed: bool) {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let text = text.trim_matches('*').trim();
-        if LENGTHS.contains(&text.len()) && !label::is_none(text) {
-            let (text, by_person) = (text.to_owned(), self.by_person);
-            self.found.push(Stated { field, text, is_done, is_listed, by_person });
+        if text.chars().count() < SHORTEST || label::is_none(text) {
+            return;
         }
+        let Some(text) = within(text) else {
+            self.found.left_out += 1;
+            return;
+        };
+        let (text, by_person) = (text.to_owned(), self.by_person);
+        self.found.stated.push(Stated { field, text, is_done, is_listed, by_person });
     }
+}
+
+/// The text, or as many of its sentences as are not too long; nothing where its first one is.
+fn within(text: &str) -> Option<&str> {
+    let Some((most, _)) = text.char_indices().nth(LONGEST) else { return Some(text) };
+    let ends = [". ", "! ", "? "].iter().filter_map(|end| text[..most].rfind(end));
+    ends.max().map(|end| &text[..=end])
 }
 
 /// The lines that are said: neither code nor quoted.

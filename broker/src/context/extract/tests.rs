@@ -135,8 +135,6 @@ fn tools_system_code_quotes_and_pasted_texts_state_nothing() {
     nothing(Role::User, "    goal: leave");
     nothing(Role::User, "todo::Item is a type, goal://x an address");
     nothing(Role::User, &format!("Goal: leave\n{}", "filler ".repeat(3000)));
-    let many: String = (0..40).map(|n| format!("Decision: number {n}\n")).collect();
-    nothing(Role::User, &many);
     let result = Part::ToolResult {
         call_id: "c".into(),
         parts: vec![Part::text("Decision: leave")],
@@ -230,4 +228,25 @@ fn new_next_steps_take_the_place_of_listed_ones_and_ticks_are_kept() {
     check_edits(&task, Role::Assistant, text, &want);
     let done = [TaskEdit::Done { list, id: 3, is_done: true }];
     check_edits(&task, Role::Assistant, "Done: by hand", &done);
+}
+
+#[test]
+fn of_too_many_statements_the_first_are_taken_and_the_others_counted() {
+    let many: String = (0..30).map(|n| format!("- Step {n} of the move\n")).collect();
+    let got = found(&said(Role::User, &format!("Next steps:\n{many}")));
+    assert_eq!((got.stated.len(), got.left_out), (24, 6));
+    assert_eq!(got.stated[23].text, "Step 23 of the move");
+}
+
+#[test]
+fn a_long_statement_is_cut_at_a_sentence_by_its_characters() {
+    let of = |text: &str| {
+        let got = found(&said(Role::User, &format!("Decision: {text}")));
+        (got.stated.into_iter().map(|it| it.text).collect::<Vec<_>>(), got.left_out)
+    };
+    let umlauts = "ü".repeat(400);
+    assert_eq!(of(&umlauts), (vec![umlauts.clone()], 0), "800 bytes");
+    let long = format!("PostgreSQL stays on 13. {umlauts}");
+    assert_eq!(of(&long), (vec!["PostgreSQL stays on 13.".to_owned()], 0));
+    assert_eq!(of(&format!("{umlauts}ü")), (vec![], 1));
 }
