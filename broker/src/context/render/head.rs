@@ -221,7 +221,10 @@ impl Head {
                 return Ok(Self { text: head.with_mark(out, budget - mark), missing: lost });
             }
         }
-        head.shrink(budget - mark, &mut lost);
+        let out = head.shrink(budget - mark, &mut lost);
+        if out > 0 {
+            return Ok(Self { text: head.with_mark(out, budget - mark), missing: lost });
+        }
         Ok(Self { text: text(head.taken.iter()), missing: lost })
     }
 }
@@ -247,13 +250,18 @@ impl Taken {
         fits
     }
 
-    /// Gives back what came last, should the whole be more than its parts.
-    fn shrink(&mut self, most: u64, lost: &mut Vec<String>) {
+    /// Gives back what came last, should the whole be more than its parts. Returns how many of it need not be kept.
+    fn shrink(&mut self, most: u64, lost: &mut Vec<String>) -> usize {
+        let mut out = 0;
         while self.tokenizer.count(&text(self.taken.iter())) > most
             && let Some(item) = self.taken.pop()
         {
-            lost.push(described(&item));
+            match item.section.must_be_kept() {
+                true => lost.push(described(&item)),
+                false => out += 1,
+            }
         }
+        out
     }
 
     /// The text with a line for what is left out of what need not be kept, if the line fits.
@@ -296,4 +304,27 @@ fn text<'a>(items: impl Iterator<Item = &'a Item>) -> String {
         lines.push_str(&section.line(text));
     }
     sections.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_is_missing_only_where_it_must_be_kept() {
+        let item = |section, text: &str| Item { section, text: text.into() };
+        let goal = item(Section::Goal, "Move the invoice service to the new cluster");
+        let file = item(Section::Files, "src/main.rs");
+        let tokenizer = Tokenizer::estimated(4.0);
+        let taken = || Taken { taken: vec![goal.clone(), file.clone()], left: 0, tokenizer };
+
+        let (mut head, mut lost) = (taken(), Vec::new());
+        let most = tokenizer.count(&text([&goal].into_iter()));
+        assert_eq!((head.shrink(most, &mut lost), &lost), (1, &vec![]));
+        assert_eq!(head.taken.len(), 1);
+
+        let mut head = taken();
+        assert_eq!(head.shrink(0, &mut lost), 1);
+        assert_eq!(lost, [described(&goal)]);
+    }
 }
