@@ -212,7 +212,12 @@ async fn serve(
         grace: config.broker.keep_unreferenced,
     };
     parts.tasks.spawn(sweeping.run(stop_engine.clone()));
-    let sessions = Sessions { intake: intake.clone(), indexes: Arc::default() };
+    let sessions = Sessions {
+        intake: intake.clone(),
+        indexes: Arc::default(),
+        slots: slots.clone(),
+        settings: config.sessions.clone(),
+    };
     let link_services = link::Services {
         engine: engine.clone(),
         projection,

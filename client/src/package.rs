@@ -33,14 +33,17 @@ impl Client {
         Ok(required(reply.package, "package")?.try_into()?)
     }
 
-    /// Makes a package of a session for one model.
+    /// Makes a package of a session for one model. Says what became of the summary that was asked for, else nothing.
     ///
     /// # Errors
     /// [`Error::Refused`] when there is no such session, or the level does not hold what must be kept.
-    pub async fn prepare_package(&self, prepare: PreparePackage) -> Result<PackageInfo, Error> {
+    pub async fn prepare_package(
+        &self,
+        prepare: PreparePackage,
+    ) -> Result<(PackageInfo, String), Error> {
         let request = self.unary_request(pb::PreparePackageRequest::from(prepare))?;
         let reply = self.reply(self.handoffs().prepare_package(request).await)?;
-        Ok(required(reply.package, "package")?.try_into()?)
+        Ok((required(reply.package, "package")?.try_into()?, reply.summary))
     }
 
     /// Puts a package into a session: this one, else the package's own, else a new one.

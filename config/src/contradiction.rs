@@ -7,8 +7,13 @@ pub(crate) type Contradiction = ([&'static str; 2], bool, &'static str);
 
 /// Every pair that must agree.
 pub(crate) fn contradictions(config: &Config) -> Vec<Contradiction> {
-    let Config { broker, links, routing, thresholds, up, .. } = config;
+    let Config { broker, links, routing, thresholds, limits, sessions, up, .. } = config;
     vec![
+        (
+            ["sessions.summary_deadline", "limits.unary_deadline"],
+            sessions.summary_model.is_none() || sessions.summary_deadline < limits.unary_deadline,
+            "`summary_deadline` must be below `unary_deadline`: the rendering is waited for meanwhile",
+        ),
         (
             ["broker.inline_part", "broker.max_frame"],
             broker.inline_part <= broker.max_frame,

@@ -50,6 +50,7 @@ impl Draft {
             thresholds: Default::default(),
             limits: Default::default(),
             packages: Default::default(),
+            sessions: Default::default(),
             up: Default::default(),
             simulator: Default::default(),
             models: Models::none(),
@@ -244,6 +245,17 @@ impl Draft {
             }
         }
         self.settings.models = Models::check(self.entries, self.models_place)?;
+        if let Some(model) = &self.settings.sessions.summary_model
+            && self.settings.models.resolve(model).is_err()
+        {
+            let key = "sessions.summary_model";
+            let place = self.places.get(key).map_or(Place::Program, |(_, place)| place.clone());
+            return Err(Error::invalid(
+                place,
+                key,
+                Problem::rejected("the name of a configured model"),
+            ));
+        }
         if self.settings.simulator.enabled {
             self.settings.models.mark_simulated();
         }

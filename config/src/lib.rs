@@ -24,6 +24,7 @@ mod paths;
 mod routing;
 mod rule;
 mod section;
+mod sessions;
 mod size;
 mod up;
 
@@ -41,6 +42,7 @@ pub use nearest::nearest;
 pub use packages::Packages;
 pub use paths::{Endpoint, PathError, Paths};
 pub use routing::{Routing, Thresholds};
+pub use sessions::Sessions;
 pub use size::{format_size, parse_size};
 pub use up::{Simulator, Up};
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[packages]`: what work is packed into to go on elsewhere.
     pub packages: Packages,
+    /// `[sessions]`: how conversations are rendered.
+    pub sessions: Sessions,
     /// `[up]`: how `brokerctl up` keeps its children running.
     pub up: Up,
     /// `[simulator]`: the pace of `provider-sim`.
@@ -112,7 +116,7 @@ impl Config {
         text
     }
 
-    fn sections(&self) -> [&dyn Section; 9] {
+    fn sections(&self) -> [&dyn Section; 10] {
         [
             &self.broker,
             &self.links,
@@ -121,12 +125,13 @@ impl Config {
             &self.thresholds,
             &self.limits,
             &self.packages,
+            &self.sessions,
             &self.up,
             &self.simulator,
         ]
     }
 
-    fn sections_mut(&mut self) -> [&mut dyn Section; 9] {
+    fn sections_mut(&mut self) -> [&mut dyn Section; 10] {
         [
             &mut self.broker,
             &mut self.links,
@@ -135,6 +140,7 @@ impl Config {
             &mut self.thresholds,
             &mut self.limits,
             &mut self.packages,
+            &mut self.sessions,
             &mut self.up,
             &mut self.simulator,
         ]

@@ -33,6 +33,7 @@ mod rings;
 mod secrets;
 mod sessions;
 mod streams;
+mod summaries;
 mod tasks;
 mod transcripts;
 mod usage;

@@ -207,7 +207,12 @@ impl Shell {
             links: self.links.clone(),
             leases: self.leases.clone(),
             intake: self.intake.clone(),
-            sessions: Sessions { intake: self.intake.clone(), indexes: Arc::default() },
+            sessions: Sessions {
+                intake: self.intake.clone(),
+                indexes: Arc::default(),
+                slots: self.slots.clone(),
+                settings: Default::default(),
+            },
             clock: Arc::<TestClock>::clone(&self.clock),
             settings: link::Settings {
                 heartbeat: Duration::from_secs(5),

@@ -121,7 +121,7 @@ impl Ahead {
         let reason = format!("usage_limit: {reason}");
         let package = NewPackage { reason, ..NewPackage::default() };
         let prepare = PreparePackage { session: session.id.clone(), ask, package };
-        self.packages.prepare(MAKER.to_owned(), prepare).await
+        Ok(self.packages.prepare(MAKER.to_owned(), prepare).await?.0)
     }
 
     fn remember(&mut self, session: SessionInfo) {

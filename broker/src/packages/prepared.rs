@@ -17,7 +17,8 @@ const PERCENT: f64 = 100.0;
 const USUAL_WINDOW: u64 = 200_000;
 
 impl Packages {
-    /// Makes a package of a session for one model, and keeps it. The session stays as it is.
+    /// Makes a package of a session for one model, and keeps it. The session stays as it is. Says what became of the
+    /// summary that was asked for.
     ///
     /// # Errors
     /// [`Error::Session`] when there is no such session, or the level does not hold what must be kept;
@@ -26,7 +27,7 @@ impl Packages {
         &self,
         caller: String,
         prepare: PreparePackage,
-    ) -> Result<PackageInfo, Error> {
+    ) -> Result<(PackageInfo, String), Error> {
         let PreparePackage { session, mut ask, mut package } = prepare;
         let recipient = match &ask.reader {
             Some(reader) => self.intake.model(reader)?,
@@ -38,7 +39,8 @@ impl Packages {
         // Of the same moment, also when the session goes on meanwhile.
         let at = SessionPoint::Version(detail.info.version);
         let level = ask.level;
-        let rendering = self.sessions.render(&session, &at, ask).await?;
+        let mut rendering = self.sessions.render(&session, &at, ask).await?;
+        let summary = std::mem::take(&mut rendering.summary);
         let status = self.usage(Some(session.to_string())).await?;
         let hops = self.hops(&session).await?;
         let sender = detail.info.owner.model.to_string();
@@ -53,7 +55,7 @@ impl Packages {
         contents.queue_left_out = left_out;
         package.session = Some(session);
         package.recipient = Some(recipient);
-        self.make(sender, package, level, hops).await
+        Ok((self.make(sender, package, level, hops).await?, summary))
     }
 
     /// How often the work of this session was packed and taken before, and once more.

@@ -71,8 +71,9 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
     ) -> Result<Response<pb::PreparePackageResponse>, Status> {
         let caller = Caller::of(&request).sender()?.to_string();
         let prepare = PreparePackage::try_from(request.into_inner())?;
-        let info = self.packages.prepare(caller, prepare).await.map_err(status::packages)?;
-        Ok(Response::new(pb::PreparePackageResponse { package: Some(info.into()) }))
+        let prepared = self.packages.prepare(caller, prepare).await;
+        let (info, summary) = prepared.map_err(status::packages)?;
+        Ok(Response::new(pb::PreparePackageResponse { package: Some(info.into()), summary }))
     }
 
     async fn save_package(

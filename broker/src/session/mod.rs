@@ -12,6 +12,7 @@ mod merge;
 mod point;
 mod read;
 mod render;
+mod summary;
 mod write;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use broker_config::Sessions as Settings;
 use broker_proto::{
     MessageId, ModelName, NewSessionEntry, SessionDetail, SessionId, SessionInfo, SessionPoint,
     SessionTask, SharedValue, TaskEdit, convert::Stored as _,
@@ -40,6 +42,7 @@ use crate::{
     engine,
     intake::Intake,
     journal::Content,
+    reply::Slots,
 };
 
 /// How often an edit is made anew because the session changed meanwhile.
@@ -54,6 +57,9 @@ const TASK: usize = 512 * 1024;
 pub struct Sessions {
     pub intake: Intake,
     pub indexes: Arc<Indexes>,
+    /// Where the answers of those who sum up are waited for.
+    pub slots: Slots,
+    pub settings: Settings,
 }
 
 /// A session that is to begin.

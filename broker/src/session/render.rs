@@ -5,13 +5,22 @@ use broker_proto::{
     SessionHistory, SessionId, SessionPoint,
 };
 
+use std::sync::Arc;
+
 use super::{Error, Sessions};
 use crate::context::{
     Indexed, Receiver,
     bound::{apart_for, for_receiver},
     history::{Plan, plan},
-    render::{Ask, Missing, View, render},
+    render::{Ask, Beside, Missing, View, render_beside},
 };
+
+/// A rendering that somebody waits for.
+pub(super) struct Wanted {
+    pub(super) detail: SessionDetail,
+    pub(super) receiver: Receiver,
+    pub(super) ask: RenderAsk,
+}
 
 impl Sessions {
     /// The session at a point as one text for its reader.
@@ -27,14 +36,31 @@ impl Sessions {
         let detail = self.detail(id, at).await?;
         let reader = ask.reader.clone().unwrap_or_else(|| detail.info.owner.model.clone());
         let receiver = self.receiver(&reader)?;
-        let indexed = self.indexed(id, detail.info.head).await?;
+        let wanted = Arc::new(Wanted { detail, receiver, ask });
+        match wanted.ask.summary {
+            // Rare and large: not a part of every rendering that waits.
+            true => Box::pin(self.with_summary(&wanted)).await,
+            false => Ok(self.rendered(&wanted, 0, String::new()).await?.0),
+        }
+    }
+
+    /// What is wanted with this text beside it, for which so many tokens are kept free; and how many were.
+    pub(super) async fn rendered(
+        &self,
+        wanted: &Arc<Wanted>,
+        tokens: u64,
+        text: String,
+    ) -> Result<(Rendering, u64), Error> {
+        let info = &wanted.detail.info;
+        let indexed = self.indexed(&info.id, info.head).await?;
         // The first count of a tokenizer, and many turns at once, take longer than others may wait.
+        let work = Arc::clone(wanted);
         let rendering = tokio::task::spawn_blocking(move || {
-            let rendering = rendered(&detail, &indexed, &receiver, &ask);
+            let rendering = rendered(&work, &indexed, Beside { tokens, text: &text });
             (rendering, indexed)
         });
         let (rendering, indexed) = rendering.await.map_err(|_| Error::Stopped)?;
-        self.indexes.keep(id.clone(), indexed);
+        self.indexes.keep(info.id.clone(), indexed);
         rendering
     }
 
@@ -128,12 +154,11 @@ async fn grown(mut indexed: Indexed, new: Vec<SessionEntry>) -> Result<(Indexed,
 }
 
 fn rendered(
-    detail: &SessionDetail,
+    wanted: &Wanted,
     indexed: &Indexed,
-    receiver: &Receiver,
-    ask: &RenderAsk,
-) -> Result<Rendering, Error> {
-    let SessionDetail { task, shared, .. } = detail;
+    beside: Beside<'_>,
+) -> Result<(Rendering, u64), Error> {
+    let Wanted { detail: SessionDetail { task, shared, .. }, receiver, ask } = wanted;
     let missing = if ask.allow_missing { Missing::Listed } else { Missing::Refused };
     let ask = Ask {
         receiver,
@@ -142,5 +167,5 @@ fn rendered(
         next: Some(ask.next.as_str()),
         missing,
     };
-    Ok(render(&View { task, shared, turns: indexed.index() }, &ask)?)
+    Ok(render_beside(&View { task, shared, turns: indexed.index() }, &ask, beside)?)
 }

@@ -14,7 +14,12 @@ use crate::{
 };
 
 fn sessions(shell: &Shell) -> Sessions {
-    Sessions { intake: shell.intake.clone(), indexes: Default::default() }
+    Sessions {
+        intake: shell.intake.clone(),
+        indexes: Default::default(),
+        slots: shell.slots.clone(),
+        settings: Default::default(),
+    }
 }
 
 fn id(text: &str) -> SessionId {

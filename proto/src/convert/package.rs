@@ -255,6 +255,7 @@ impl TryFrom<pb::PreparePackageRequest> for PreparePackage {
                 reader: optional_model(&wire.recipient.to_lowercase(), "recipient")?,
                 next: wire.next,
                 allow_missing: wire.allow_missing,
+                summary: wire.summary,
             },
             package: new_package(package)?,
         })
@@ -271,6 +272,7 @@ impl From<PreparePackage> for pb::PreparePackageRequest {
             budget: ask.budget,
             next: ask.next,
             allow_missing: ask.allow_missing,
+            summary: ask.summary,
             package: Some(prepare.package.into()),
         }
     }

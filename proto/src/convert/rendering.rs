@@ -26,6 +26,7 @@ impl TryFrom<pb::RenderSessionRequest> for RenderAsk {
             reader: optional_model(&wire.model, "model")?,
             next: wire.next,
             allow_missing: wire.allow_missing,
+            summary: wire.summary,
         })
     }
 }
@@ -40,6 +41,7 @@ impl From<RenderAsk> for pb::RenderSessionRequest {
             model: ask.reader.map(|reader| reader.to_string()).unwrap_or_default(),
             next: ask.next,
             allow_missing: ask.allow_missing,
+            summary: ask.summary,
         }
     }
 }
@@ -55,6 +57,7 @@ impl From<Rendering> for pb::Rendering {
             tokens: rendering.tokens,
             tokenizer: rendering.tokenizer,
             score: rendering.score,
+            summary: rendering.summary,
         }
     }
 }
@@ -76,6 +79,7 @@ impl TryFrom<pb::Rendering> for Rendering {
             tokens: wire.tokens,
             tokenizer: wire.tokenizer,
             score: wire.score,
+            summary: wire.summary,
         })
     }
 }
@@ -93,6 +97,7 @@ mod tests {
             reader: ModelName::parse("gpt-4o").ok(),
             next: "Which port?".into(),
             allow_missing: true,
+            summary: true,
         };
         let wire = pb::RenderSessionRequest::from(ask.clone());
         assert_eq!(RenderAsk::try_from(wire), Ok(ask));
@@ -126,6 +131,7 @@ mod tests {
             tokens: 12,
             tokenizer: "o200k_base".into(),
             score: 0.5,
+            summary: "off: no model".into(),
             text: "text".into(),
         };
         let back = Rendering::try_from(pb::Rendering::from(rendering.clone())).unwrap();

@@ -16,6 +16,8 @@ pub struct RenderAsk {
     pub next: String,
     /// Lists what must be kept and does not fit, in place of refusing.
     pub allow_missing: bool,
+    /// Has what is left out summed up by the configured model.
+    pub summary: bool,
 }
 
 /// Content never reaches a log.
@@ -48,6 +50,8 @@ pub struct Rendering {
     /// The share of what the next step needs that was kept, from 0 to 1; of all bytes where nothing is known to be
     /// needed.
     pub score: f64,
+    /// What became of the summary that was asked for, such as `used: ...` or `refused: ...`; empty when nobody asked.
+    pub summary: String,
 }
 
 /// Content never reaches a log.
@@ -62,6 +66,7 @@ impl fmt::Debug for Rendering {
             .field("tokens", &self.tokens)
             .field("tokenizer", &self.tokenizer)
             .field("score", &self.score)
+            .field("summary", &self.summary)
             .finish()
     }
 }

@@ -76,6 +76,21 @@ impl Error {
     }
 }
 
+/// What stands between what must be kept and the turns, and how many tokens are kept free for it: never more than half of
+/// what is left for both.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Beside<'a> {
+    pub tokens: u64,
+    pub text: &'a str,
+}
+
+/// Content never reaches a log.
+impl std::fmt::Debug for Beside<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Beside({} tokens, {} bytes)", self.tokens, self.text.len())
+    }
+}
+
 /// Renders a session into at most its budget: must-keep items first, then the turns most relevant to `next`.
 ///
 /// Units: tokens of the receiver. With [`Tokenizer::O200k`] the first call blocks while its table is loaded.
@@ -83,6 +98,19 @@ impl Error {
 /// # Errors
 /// [`Error::BudgetTooSmall`]; [`Error::MustKeep`] when that alone is too much and none of it may be missing.
 pub fn render(view: &View<'_>, ask: &Ask<'_>) -> Result<Rendering, Error> {
+    Ok(render_beside(view, ask, Beside::default())?.0)
+}
+
+/// The same with something beside it, and how many tokens were kept free for that. As many give the same turns, whatever
+/// the text is; one that takes more is left out.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_beside(
+    view: &View<'_>,
+    ask: &Ask<'_>,
+    beside: Beside<'_>,
+) -> Result<(Rendering, u64), Error> {
     let Receiver { tokenizer, room, .. } = *ask.receiver;
     let budget = ask.budget.or(ask.level.budget()).unwrap_or(u64::MAX).min(room);
     if budget < LEAST {
@@ -91,9 +119,13 @@ pub fn render(view: &View<'_>, ask: &Ask<'_>) -> Result<Rendering, Error> {
     let mark = if view.turns.is_empty() { 0 } else { tokenizer.count(GAP) };
     let head = Head::of(view, ask.missing, budget, mark, tokenizer)?;
     let query = query(view, ask.next);
-    let (text, choice) = fit(&head.text, view.turns, &query, budget, tokenizer);
+    let left = budget.saturating_sub(tokenizer.count(&head.text) + mark);
+    let free = beside.tokens.min(left / 2);
+    let text = if tokenizer.count(beside.text) <= free { beside.text } else { "" };
+    let beside = Beside { tokens: free, text };
+    let (text, choice) = fit(&head.text, beside, view.turns, &query, budget, tokenizer);
     let numbers = |places: &[usize]| places.iter().map(|place| *place as u64).collect();
-    Ok(Rendering {
+    let rendering = Rendering {
         tokens: tokenizer.count(&text),
         text,
         kept: numbers(&choice.kept),
@@ -102,26 +134,32 @@ pub fn render(view: &View<'_>, ask: &Ask<'_>) -> Result<Rendering, Error> {
         must_keep_missing: head.missing,
         tokenizer: tokenizer.to_string(),
         score: choice.score.unwrap_or(choice.share),
-    })
+        summary: String::new(),
+    };
+    Ok((rendering, free))
 }
 
 /// The head and the turns that fit beside it.
 fn fit(
     head: &str,
+    beside: Beside<'_>,
     turns: &Index,
     query: &str,
     budget: u64,
     tokenizer: Tokenizer,
 ) -> (String, Choice) {
-    let title = if head.is_empty() || turns.is_empty() { "" } else { TURNS };
+    let is_alone = head.is_empty() && beside.tokens == 0;
+    let title = if is_alone || turns.is_empty() { "" } else { TURNS };
+    let taken = tokenizer.count(&format!("{head}{title}")) + beside.tokens;
+    let head = format!("{head}{}", beside.text);
     let above = format!("{head}{title}");
-    let mut room = budget.saturating_sub(tokenizer.count(&above));
+    let mut room = budget.saturating_sub(taken);
     loop {
         let choice = choose(turns, query, room, tokenizer);
         let text = match choice.text.is_empty() {
             false => format!("{above}{}", choice.text),
             // A stretch that is all there is leaves its mark, too.
-            true if choice.dropped.is_empty() => head.to_owned(),
+            true if choice.dropped.is_empty() => head.clone(),
             true => format!("{head}{GAP}"),
         };
         // Tokens across the seam may be more than those on both sides of it.

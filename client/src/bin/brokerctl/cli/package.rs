@@ -94,6 +94,9 @@ pub(crate) struct PrepareArgs {
     /// List what must be kept and does not fit, in place of refusing
     #[arg(long)]
     pub(crate) allow_missing: bool,
+    /// Have what is left out summed up by the model of `sessions.summary_model`; used only if it keeps what must be kept
+    #[arg(long)]
+    pub(crate) summary: bool,
     /// Why it moves
     #[arg(long, value_name = "REASON", default_value = "user_request")]
     pub(crate) reason: String,

@@ -140,7 +140,7 @@ pub(crate) enum SessionCommand {
     /// left out. A level that cannot hold what must be kept is refused and says what would. Tokens are counted by the
     /// reader's tokenizer where there is one, else estimated, and `tokenizer` says which.
     #[command(
-        after_help = "Examples:\n  brokerctl session render refactoring --level minimal\n  brokerctl session render --level full --for gpt-4o --next \"Why does the parser drop the last line?\"\n  brokerctl session render refactoring --budget 800 --allow-missing --output json\n\nLevels: minimal 500 tokens, standard 1,200, full 2,000, complete what the reader's window holds beside its answer.\n\nJSON: text, kept, partly, dropped (numbers of entries), must_keep_missing, tokens, tokenizer, score."
+        after_help = "Examples:\n  brokerctl session render refactoring --level minimal\n  brokerctl session render --level full --for gpt-4o --next \"Why does the parser drop the last line?\"\n  brokerctl session render refactoring --budget 800 --allow-missing --output json\n  brokerctl session render refactoring --summary\n\nLevels: minimal 500 tokens, standard 1,200, full 2,000, complete what the reader's window holds beside its answer.\n\nJSON: text, kept, partly, dropped (numbers of entries), must_keep_missing, tokens, tokenizer, score; summary (null, or used, refused, failed, off, not needed: why)."
     )]
     Render(RenderArgs),
     /// Take a transcript in, all of it or nothing; prints the session's id
@@ -218,6 +218,9 @@ pub(crate) struct RenderArgs {
     /// Go on when what must be kept does not fit, and list what is missing
     #[arg(long)]
     pub(crate) allow_missing: bool,
+    /// Have what is left out summed up by the model of `sessions.summary_model`; used only if it keeps what must be kept
+    #[arg(long)]
+    pub(crate) summary: bool,
 }
 
 /// A choice of [`Preservation`].

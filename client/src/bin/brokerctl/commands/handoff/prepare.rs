@@ -35,6 +35,7 @@ pub(super) async fn run(global: &Global, args: PrepareArgs) -> anyhow::Result<Ex
             reader: Some(args.to),
             next: args.next,
             allow_missing: args.allow_missing,
+            summary: args.summary,
         },
         package: NewPackage {
             project: args.project,
@@ -44,9 +45,16 @@ pub(super) async fn run(global: &Global, args: PrepareArgs) -> anyhow::Result<Ex
             ..NewPackage::default()
         },
     };
-    let info = client.prepare_package(prepare).await?;
+    let (info, summary) = client.prepare_package(prepare).await?;
+    if !summary.is_empty() {
+        output::note(&format!("summary: {summary}"));
+    }
     match global.output {
-        Format::Json => output::json(&list::json(&info))?,
+        Format::Json => {
+            let mut shown = list::json(&info);
+            shown["summary"] = Some(summary).filter(|summary| !summary.is_empty()).into();
+            output::json(&shown)?;
+        }
         Format::Text => output::line(&sentence(&info))?,
     }
     Ok(Exit::Done)

@@ -24,6 +24,7 @@ pub(super) async fn run(
         // Stdin is read on this thread: nothing else runs until it is there.
         next: consult::input::from_stdin(args.next)?,
         allow_missing: args.allow_missing,
+        summary: args.summary,
     };
     let client = connect(global).await?;
     let id = chosen(global, &client, named).await?;
@@ -33,6 +34,9 @@ pub(super) async fn run(
         Format::Text => {
             output::line(rendering.text.trim_end())?;
             output::note(&in_short(&rendering));
+            if !rendering.summary.is_empty() {
+                output::note(&format!("summary: {}", rendering.summary));
+            }
             for item in &rendering.must_keep_missing {
                 output::note(&format!("missing, though it must be kept: {item}"));
             }
@@ -51,6 +55,8 @@ fn json(rendering: &Rendering) -> Value {
         "tokens": rendering.tokens,
         "tokenizer": rendering.tokenizer,
         "score": rendering.score,
+        // Null where nobody asked for one.
+        "summary": Some(&rendering.summary).filter(|summary| !summary.is_empty()),
     })
 }
 
