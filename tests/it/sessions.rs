@@ -284,6 +284,32 @@ async fn restoring_what_went_on_does_what_was_chosen() {
 }
 
 #[tokio::test]
+async fn what_came_back_to_where_it_was_is_no_conflict() {
+    let (broker, folder) = (TestBroker::start().await, folder());
+    parted(&broker, &folder).await;
+    broker.run(&["session", "restore", "s", "--to", "v1"]).await.exits(0);
+
+    broker.run(&["session", "restore", "s", "--to", "v1", "--expect", "1"]).await.exits(0);
+
+    assert_eq!(texts(&broker, "s").await, ["a", "b"]);
+    broker.run(&["session", "restore", "s", "--to", "0"]).await.exits(0);
+    let stale = ["session", "restore", "s", "--to", "v1", "--expect", "1"];
+    let refused = broker.run(&stale).await.exits(1);
+    assert!(refused.stderr.contains("with 1 entry ("), "{refused:?}");
+    assert!(refused.stderr.contains("in conflict: entries.1."), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let broker = TestBroker::start().await;
+    begin(&broker.client(), "s").await;
+    broker.run(&["session", "import", "--file", "/nonexistent/run.jsonl"]).await.exits(3);
+    let delete = ["session", "context", "delete", "k", "--session", "s"];
+    let refused = broker.run(&delete).await.exits(3);
+    assert!(refused.stderr.contains("UNKNOWN_VALUE"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn every_earlier_point_is_shown_forked_and_restored() {
     let (broker, folder) = (TestBroker::start().await, folder());
     parted(&broker, &folder).await;

@@ -46,6 +46,7 @@ reasons! {
     UNKNOWN_TOKEN = NotFound, false;
     UNKNOWN_SESSION = NotFound, false;
     UNKNOWN_POINT = NotFound, false;
+    UNKNOWN_VALUE = NotFound, false;
     UNCOUNTED_SESSION = NotFound, false;
     INVALID_POLICY = InvalidArgument, false;
     ID_REUSED = AlreadyExists, false;

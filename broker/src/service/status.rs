@@ -128,6 +128,7 @@ fn session_refusal(refusal: &core::session::Refusal) -> Status {
 
 /// Why a session was not read or changed.
 pub(crate) fn session(error: session::Error) -> Status {
+    use core::session::task::EditError;
     use session::Error as Failed;
     let text = error.to_string();
     match error {
@@ -137,6 +138,7 @@ pub(crate) fn session(error: session::Error) -> Status {
         Failed::Invalid(invalid) => invalid.into(),
         Failed::Lookup(error) => projection(&error),
         Failed::Content(error) => context(&error),
+        Failed::Edit(EditError::NoKey(_)) => reason::UNKNOWN_VALUE.status(text),
         Failed::Edit(_) => reason::INVALID_EDIT.status(text),
         Failed::Conflict(conflict) => {
             let named = [

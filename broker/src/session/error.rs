@@ -88,11 +88,11 @@ fn shown(point: &SessionPoint) -> String {
 fn in_words(conflict: &Conflict) -> String {
     let Conflict { id, version, head, other, common, keys } = conflict;
     format!(
-        "session `{id}` went on meanwhile: it is at version {version} with {} entries ({}), the other side has {} entries \
-         ({}), {common} are the same; in conflict: {}. Choose with --on-conflict keep, replace or fork",
-        head.entries,
+        "session `{id}` went on meanwhile: it is at version {version} with {} ({}), the other side has {} ({}), \
+         {common} in common; in conflict: {}. Choose with --on-conflict keep, replace or fork",
+        session::count(head.entries),
         head.hash,
-        other.entries,
+        session::count(other.entries),
         other.hash,
         keys.join(", ")
     )

@@ -86,6 +86,15 @@ impl Sessions {
         };
         let seen = expected.unwrap_or(now.info.version);
         let conflict = match self.write(write.clone(), contents.clone(), seen).await {
+            // It went on and came back to what the caller had seen.
+            Err(Error::Conflict(conflict)) if conflict.keys.is_empty() => {
+                let expected = Expected { head: Some(conflict.head.hash), version: None };
+                let write = Write { expected, ..write.clone() };
+                match self.write(write, contents.clone(), conflict.version).await {
+                    Err(Error::Conflict(conflict)) => conflict,
+                    done => return done.map(|done| (done.session, SessionOutcome::Done)),
+                }
+            }
             Err(Error::Conflict(conflict)) => conflict,
             done => return done.map(|done| (done.session, SessionOutcome::Done)),
         };

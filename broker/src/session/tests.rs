@@ -439,6 +439,11 @@ async fn what_is_decided_in_a_conversation_is_in_its_task_with_the_entry_that_sa
     soon(sessions.import(other)).await.unwrap();
     let said = task().await;
     assert_eq!((said.goal.as_str(), said.decisions.len()), ("Something else", 0));
+
+    append(&sessions, &id("s"), &["We agreed on 30 MB/s."]).await;
+    let silent = import("s", &["hm", "hello", "ok"], OnConflict::Replace);
+    soon(sessions.import(silent)).await.unwrap();
+    assert_eq!(task().await.decisions, [], "no entry of this conversation says so");
     shell.end().await;
 }
 

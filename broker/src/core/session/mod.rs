@@ -178,7 +178,7 @@ pub enum Refusal {
     Unknown(SessionId),
     #[error("there is a session `{0}` already")]
     Exists(SessionId),
-    #[error("session `{}` went on meanwhile: it is at version {} with {} entries", .0.info.id, .0.info.version, .0.info.head.entries)]
+    #[error("session `{}` went on meanwhile: it is at version {} with {}", .0.info.id, .0.info.version, count(.0.info.head.entries))]
     Moved(Box<Session>),
     #[error("{MOST_SESSIONS} sessions are kept at most: delete some")]
     TooMany,
@@ -255,8 +255,8 @@ impl State {
         }
         let forked = at.head.entries;
         let detail = match &from {
-            Some((from, _)) => format!("from {from}, {forked} entries"),
-            None => count(entries.entries.len()),
+            Some((from, _)) => format!("from {from}, {}", count(forked)),
+            None => count_new(entries.entries.len()),
         };
         let (forked_from, models) = from.map(|(from, models)| ((from, forked), models)).unzip();
         let info = SessionInfo {
@@ -305,8 +305,8 @@ impl State {
         session.answered.drain(..old);
         let first = session.info.head.entries;
         let detail = match entries.entries.len() {
-            0 => format!("to {}", count(usize::try_from(first).unwrap_or(usize::MAX))),
-            many => count(many),
+            0 => format!("to {}", count(first)),
+            many => count_new(many),
         };
         let mut events = append(&mut session, entries, now);
         let (changed, _) = changed(session.clone(), change, detail, now);
@@ -348,12 +348,14 @@ fn info_of(events: &[Event]) -> Option<SessionInfo> {
     }
 }
 
-fn count(entries: usize) -> String {
-    match entries {
-        0 => String::new(),
-        1 => "1 entry".to_owned(),
-        many => format!("{many} entries"),
-    }
+/// So many entries, in words.
+#[must_use]
+pub fn count(entries: u64) -> String {
+    if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") }
+}
+
+fn count_new(entries: usize) -> String {
+    if entries == 0 { String::new() } else { count(entries as u64) }
 }
 
 /// The session one version further, as an event.

@@ -125,6 +125,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if matches!(cause.downcast_ref(), Some(crate::cli::Misused::NoSharedValue(_))) {
         return Some(Exit::NotFound);
     }
+    if let Some(consult::input::Error::Read { source, .. }) = cause.downcast_ref()
+        && source.kind() == std::io::ErrorKind::NotFound
+    {
+        return Some(Exit::NotFound);
+    }
     let is_usage = cause.is::<consult::input::Error>()
         || cause.is::<broker_config::Error>()
         || cause.is::<broker_config::PathError>()

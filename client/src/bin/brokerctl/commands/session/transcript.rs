@@ -47,7 +47,8 @@ pub(super) async fn export(
             let half = file.with_extension("jsonl.tmp");
             fs::write(&half, text)?;
             fs::rename(&half, file)?;
-            output::note(&format!("{} entries in {}", said.len(), file.display()));
+            let entries = if said.len() == 1 { "entry" } else { "entries" };
+            output::note(&format!("{} {entries} in {}", said.len(), file.display()));
         }
     }
     Ok(Exit::Done)
