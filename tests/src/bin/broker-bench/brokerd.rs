@@ -36,10 +36,15 @@ impl Brokerd {
 
     /// Starts one whose queues take everything, on the runtime `layout` where one is named.
     pub(crate) async fn unbounded(folder: &Path, layout: Option<&str>) -> anyhow::Result<Self> {
+        let layout = layout.map(|layout| format!("runtime = \"{layout}\"\n")).unwrap_or_default();
+        Self::with(folder, &layout).await
+    }
+
+    /// The same with more in its configuration.
+    pub(crate) async fn with(folder: &Path, more: &str) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
         let config = folder.join("bench.toml");
-        let layout = layout.map(|layout| format!("runtime = \"{layout}\"\n")).unwrap_or_default();
-        fs::write(&config, format!("[broker]\n{UNBOUNDED}{layout}"))?;
+        fs::write(&config, format!("[broker]\n{UNBOUNDED}{more}"))?;
         Self::start(folder, &config).await
     }
 

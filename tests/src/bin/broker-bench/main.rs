@@ -12,6 +12,7 @@ mod echo;
 mod fused;
 mod house;
 mod jetstream;
+mod ledger;
 mod machine;
 mod process;
 mod report;
@@ -52,7 +53,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Only scenarios whose name contains one of these, separated by commas: latency, load, rate, stream, sends,
-    /// work, fan, backlog, idle, turn, render, package, soak.
+    /// work, fan, backlog, idle, turn, render, package, ledger, soak.
     #[arg(long, value_name = "NAMES")]
     filter: Option<String>,
     /// Keep the data folder on this disk, which is the one whose sync is measured. [default: the system's temporary folder]

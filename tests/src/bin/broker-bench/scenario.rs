@@ -14,14 +14,15 @@ use crate::{
     disk::Log,
     echo::Caller,
     house::{CROWD, Cpu, House, Pace},
+    ledger,
     report::{Figure, Goal},
     sample::{Crowd, Times, many_at_once, one_at_a_time},
 };
 
 /// Their names, in the order they run: consultations, then the delivery contract and a session's context.
-pub(crate) const SCENARIOS: [&str; 13] = [
+pub(crate) const SCENARIOS: [&str; 14] = [
     "latency", "load", "rate", "stream", "sends", "work", "fan", "backlog", "idle", "turn",
-    "render", "package", "soak",
+    "render", "package", "ledger", "soak",
 ];
 
 /// What the broker may add to the first token, in milliseconds.
@@ -86,6 +87,7 @@ pub(crate) async fn run_alone(
         "turn" => context::turn(settings).await,
         "render" => context::rendering(),
         "package" => context::package(),
+        "ledger" => ledger::ledger(settings).await,
         "soak" => contract::soak(settings, plan).await,
         _ => bail!("no such scenario"),
     }
