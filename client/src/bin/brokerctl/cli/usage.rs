@@ -159,19 +159,19 @@ pub(crate) enum RecordCommand {
         #[command(flatten)]
         whom: RecordedFor,
         /// Input tokens, without those below
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         input: u64,
         /// Output tokens, reasoning included; `text` and `json` are formats of what is printed, as everywhere
-        #[arg(long = "output", id = "output", value_name = "N", value_parser = WrittenParser, action = clap::ArgAction::Append, hide_possible_values = true)]
+        #[arg(long = "output", id = "output", value_name = "N", allow_negative_numbers = true, value_parser = WrittenParser, action = clap::ArgAction::Append, hide_possible_values = true)]
         output: Vec<Written>,
         /// Output tokens, where --output names a format
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         output_tokens: Option<u64>,
         /// Input tokens that were read from a cache
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         cache_read: Option<u64>,
         /// Input tokens that were written to a cache
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         cache_write: Option<u64>,
     },
     /// A provider has refused a call as one too many
@@ -184,7 +184,7 @@ pub(crate) enum RecordCommand {
     #[command(after_help = "Examples:\n  brokerctl usage record slow 15 --model opus")]
     Slow {
         /// Seconds
-        #[arg(value_name = "SECONDS", value_parser = seconds)]
+        #[arg(value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
         seconds: Duration,
         #[command(flatten)]
         whom: RecordedFor,
