@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use prost::Message as _;
 
 use broker_proto::{
     NewPackage, OnConflict, PackageFilter, PackageId, PackageInfo, PackageKey, PreparePackage,
@@ -28,7 +29,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] names the field that cannot be used.
     pub async fn save_package(&self, new: NewPackage) -> Result<PackageInfo, Error> {
-        let request = self.unary_request(pb::SavePackageRequest::from(new))?;
+        let request = self.fitting(pb::SavePackageRequest::from(new)).await?;
+        let request = self.unary_request(request)?;
         let reply = self.reply(self.handoffs().save_package(request).await)?;
         Ok(required(reply.package, "package")?.try_into()?)
     }
@@ -41,7 +43,11 @@ impl Client {
         &self,
         prepare: PreparePackage,
     ) -> Result<(PackageInfo, String), Error> {
-        let request = self.unary_request(pb::PreparePackageRequest::from(prepare))?;
+        let mut request = pb::PreparePackageRequest::from(prepare);
+        if let Some(package) = request.package.take() {
+            request.package = Some(self.fitting(package).await?);
+        }
+        let request = self.unary_request(request)?;
         let reply = self.reply(self.handoffs().prepare_package(request).await)?;
         Ok((required(reply.package, "package")?.try_into()?, reply.summary))
     }
@@ -211,6 +217,18 @@ impl Client {
         let request = self.unary_request(pb::RemoveTrustedKeyRequest { name: name.to_owned() })?;
         self.reply(self.handoffs().remove_trusted_key(request).await)?;
         Ok(())
+    }
+
+    /// The request itself, or where it does not fit one frame the name of what was uploaded.
+    async fn fitting(
+        &self,
+        request: pb::SavePackageRequest,
+    ) -> Result<pb::SavePackageRequest, Error> {
+        if request.encoded_len() <= INLINE {
+            return Ok(request);
+        }
+        let hash = self.upload_bytes(request.encode_to_vec().into()).await?;
+        Ok(pb::SavePackageRequest { uploaded: hash.0.to_vec().into(), ..Default::default() })
     }
 
     async fn package_file(&self, file: Bytes) -> Result<pb::PackageFile, Error> {

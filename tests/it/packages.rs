@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use broker_client::{EventItem, NewSession};
 use broker_proto::{
-    Entry, EntryKind, EventFilter, EventStart, Message, ModelName, NewSessionEntry, PackageFilter,
-    PackageId, PackageKey, Part, Priority, Recipient, RenderAsk, Role, SessionId, SessionPoint,
-    SharedValue, TaskEdit, TaskList, TaskSpec, WallTime,
+    Entry, EntryKind, EventFilter, EventStart, Message, ModelName, NewPackage, NewSessionEntry,
+    PackageFilter, PackageId, PackageKey, Part, Priority, Recipient, RenderAsk, Role, SessionId,
+    SessionPoint, SharedValue, TaskEdit, TaskList, TaskSpec, WallTime,
 };
 use broker_tests::{
     Output, Place, Program, TestBroker, brokerctl, eventually, new_id, repository, within,
@@ -108,6 +108,7 @@ async fn what_is_saved_without_session_or_model_is_loaded_as_the_schema_says() {
         ("/source_phase", json!("analysis")),
         ("/target_phase", json!("synthesis")),
         ("/created_by", json!("local")),
+        ("/source_model", Value::Null),
         ("/pipeline_version", json!("2.1")),
         ("/files", json!(["src/parse.rs", "src/lex.rs"])),
         ("/next_steps", json!(["Read the grammar", "Port lists"])),
@@ -194,6 +195,8 @@ async fn a_list_is_filtered_and_paged() {
     let list = async |more: &[&str]| json_of(&broker, &[&["list"], more].concat()).await;
     let all = list(&[]).await;
     assert_eq!(ids(&all), [&third, &second, &first]);
+    // `local` is who calls, and a model too: nothing was made by or for that one.
+    assert_eq!(ids(&list(&["--model", "local"]).await), Vec::<&str>::new());
     let shown = &all["packages"][2];
     assert_eq!(
         [&shown["task"], &shown["reason"], &shown["expired"]],
@@ -370,13 +373,18 @@ async fn a_large_package_travels_in_pieces() {
     let context = json!({ "digits": digits }).to_string();
     let path = folder.path().join("context.json");
     fs::write(&path, context.as_bytes()).unwrap();
-    let refused = here
-        .run(&["handoff", "save", "--task", TASK, "--context-file", path.to_str().unwrap()])
-        .await;
-    // One frame holds a megabyte; what is larger belongs into a session.
-    assert_ne!(refused.code, 0, "{refused:?}");
-    let context = json!({ "digits": &digits[..900_000] }).to_string();
-    fs::write(&path, context.as_bytes()).unwrap();
+    // More than a frame holds goes up by its hash, and more than is taken is refused by name.
+    let most = format!("{{\"a\":\"{}\"}}", "b".repeat(4 << 20));
+    let save_it = ["handoff", "save", "--task", TASK, "--context-file", "-"];
+    let refused = brokerctl(&here.endpoint()).args(&save_it).stdin(most.clone()).output().await;
+    assert!(refused.exits(2).stderr.contains("the context is larger than 4 MiB"));
+    let mut new = NewPackage { reason: "r".into(), ..NewPackage::default() };
+    (new.contents.task.goal, new.contents.context) = (TASK.into(), most);
+    let refused = here.client().save_package(new.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("larger than 4 MiB"), "{refused}");
+    new.contents.context = "x".repeat(9 << 20);
+    let refused = here.client().save_package(new).await.unwrap_err();
+    assert!(refused.to_string().contains("4 MiB"), "{refused}");
     let id = save(&here, &["--context-file", path.to_str().unwrap()]).await;
     let file = exported(&here, &id, folder.path()).await;
     assert!(fs::metadata(&file).unwrap().len() > 400 << 10);

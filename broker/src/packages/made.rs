@@ -10,23 +10,24 @@ use crate::{
     core::{Command, package::Command as PackageCommand},
 };
 
-/// Bytes of free context: a session's history goes elsewhere.
-const CONTEXT_MAX: usize = 16 << 20;
+/// Bytes of free context: whoever reads it may need sixteen times as many, and a session's history goes elsewhere.
+pub(super) const CONTEXT_MAX: usize = 4 << 20;
 
 impl Packages {
     /// Makes a package of what somebody says, and keeps it.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the field that cannot be used.
-    pub async fn save(&self, sender: String, mut new: NewPackage) -> Result<PackageInfo, Error> {
+    pub async fn save(&self, caller: String, mut new: NewPackage) -> Result<PackageInfo, Error> {
         if let Some(recipient) = &new.recipient {
             new.recipient = Some(self.intake.model(recipient)?);
         }
         if new.contents.created_by.is_empty() {
-            new.contents.created_by = sender.clone();
+            new.contents.created_by = caller;
         }
-        check_context(&mut new.contents.context)?;
-        self.make(sender, new, Preservation::Complete, 0).await
+        new.contents.context = checked(new.contents.context).await?;
+        // Whoever calls is no model.
+        self.make(String::new(), new, Preservation::Complete, 0).await
     }
 
     pub(super) async fn make(
@@ -61,8 +62,15 @@ impl Packages {
     }
 }
 
+/// As [`check_context`], where it holds up nobody else.
+pub(super) async fn checked(mut context: String) -> Result<String, Error> {
+    let check = move || check_context(&mut context).map(|()| context);
+    let checked = tokio::task::spawn_blocking(check).await;
+    Ok(checked.map_err(|_| Error::Engine(crate::engine::Error::Stopping))??)
+}
+
 /// Makes an empty context an empty object; anything else must be one.
-pub(super) fn check_context(context: &mut String) -> Result<(), InvalidField> {
+fn check_context(context: &mut String) -> Result<(), InvalidField> {
     if context.trim().is_empty() {
         "{}".clone_into(context);
         return Ok(());

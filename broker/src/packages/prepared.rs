@@ -5,7 +5,7 @@ use broker_proto::{
     Rendering, SessionDetail, SessionPoint, TokenShare, UsageSetting, UsageStatus,
 };
 
-use super::{Error, Packages, made::check_context};
+use super::{Error, Packages, made::checked};
 use crate::{
     context::package::{HOPS_MAX, Refused},
     core::{Query, Reply, usage},
@@ -34,7 +34,7 @@ impl Packages {
             None => return Err(Error::field("recipient", "is missing: say which model goes on")),
         };
         ask.reader = Some(recipient.clone());
-        check_context(&mut package.contents.context)?;
+        package.contents.context = checked(std::mem::take(&mut package.contents.context)).await?;
         let detail = self.sessions.detail(&session, &SessionPoint::Head).await?;
         // Of the same moment, also when the session goes on meanwhile.
         let at = SessionPoint::Version(detail.info.version);

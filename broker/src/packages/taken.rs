@@ -2,13 +2,16 @@
 
 use bytes::Bytes;
 
-use broker_proto::{ModelName, PackageInfo, PackageKey, TrustedKey};
+use broker_proto::{ContentHash, ModelName, PackageInfo, PackageKey, TrustedKey};
 
-use super::{Error, File, Packages, apart, shown};
+use super::{Error, File, Packages, apart, made::CONTEXT_MAX, shown};
 use crate::{
     context::package::{Guard, Refused, open},
     core::package::Seen,
 };
+
+/// Bytes of a request that was uploaded: the free context, and what else is said.
+const REQUEST_MAX: u64 = CONTEXT_MAX as u64 + (4 << 20);
 
 impl Packages {
     /// Verifies a package as one that would be taken in, and keeps nothing.
@@ -45,6 +48,24 @@ impl Packages {
         };
         let head = self.intake.engine.head();
         let body = self.intake.projection.content(hash, head).await?.ok_or(Error::NotUploaded)?;
+        Ok(self.intake.bodies.load(&body).await?)
+    }
+
+    /// A request that was uploaded because no frame holds it.
+    ///
+    /// # Errors
+    /// [`Error::NotUploaded`], and [`Error::Invalid`] when it is larger than any that is taken.
+    pub async fn uploaded(&self, hash: ContentHash) -> Result<Bytes, Error> {
+        let head = self.intake.engine.head();
+        let body = self.intake.projection.content(hash, head).await?.ok_or(Error::NotUploaded)?;
+        if body.size_bytes > REQUEST_MAX {
+            let problem = format!(
+                "is larger than {} MiB; `context_json` may have {} MiB",
+                REQUEST_MAX >> 20,
+                CONTEXT_MAX >> 20
+            );
+            return Err(Error::field("uploaded", &problem));
+        }
         Ok(self.intake.bodies.load(&body).await?)
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
@@ -38,6 +39,25 @@ fn file(wire: Option<pb::PackageFile>) -> Result<File, InvalidField> {
     }
 }
 
+impl HandoffService {
+    /// The request itself, or the one that was uploaded because no frame holds it.
+    async fn whole(
+        &self,
+        request: pb::SavePackageRequest,
+    ) -> Result<pb::SavePackageRequest, Status> {
+        if request.uploaded.is_empty() {
+            return Ok(request);
+        }
+        let hash = request.uploaded[..].try_into();
+        let hash = hash.map_err(|_| InvalidField::new("uploaded", "is not 32 bytes"))?;
+        let bytes = self.packages.uploaded(ContentHash(hash)).await.map_err(status::packages)?;
+        let problem = "is no request to save a package";
+        let whole = pb::SavePackageRequest::decode(bytes)
+            .map_err(|_| InvalidField::new("uploaded", problem))?;
+        Ok(whole)
+    }
+}
+
 fn filter(wire: Option<pb::PackageFilter>) -> Result<PackageFilter, InvalidField> {
     wire.map(PackageFilter::try_from).transpose().map(Option::unwrap_or_default)
 }
@@ -70,7 +90,9 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
         request: Request<pb::PreparePackageRequest>,
     ) -> Result<Response<pb::PreparePackageResponse>, Status> {
         let caller = Caller::of(&request).sender()?.to_string();
-        let prepare = PreparePackage::try_from(request.into_inner())?;
+        let mut request = request.into_inner();
+        request.package = Some(self.whole(request.package.unwrap_or_default()).await?);
+        let prepare = PreparePackage::try_from(request)?;
         let prepared = self.packages.prepare(caller, prepare).await;
         let (info, summary) = prepared.map_err(status::packages)?;
         Ok(Response::new(pb::PreparePackageResponse { package: Some(info.into()), summary }))
@@ -80,9 +102,9 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
         &self,
         request: Request<pb::SavePackageRequest>,
     ) -> Result<Response<pb::SavePackageResponse>, Status> {
-        let sender = Caller::of(&request).sender()?.to_string();
-        let new = NewPackage::try_from(request.into_inner())?;
-        let info = self.packages.save(sender, new).await.map_err(status::packages)?;
+        let caller = Caller::of(&request).sender()?.to_string();
+        let new = NewPackage::try_from(self.whole(request.into_inner()).await?)?;
+        let info = self.packages.save(caller, new).await.map_err(status::packages)?;
         Ok(Response::new(pb::SavePackageResponse { package: Some(info.into()) }))
     }
 

@@ -102,7 +102,9 @@ pub(crate) fn packages(error: packages::Error) -> Status {
         packages::Error::Invalid(invalid) => invalid.into(),
         packages::Error::Unknown(_) | packages::Error::None => reason::UNKNOWN_PACKAGE.status(text),
         packages::Error::Refused(refused) => package(&refused),
-        packages::Error::Pack(PackError::TooLarge) => reason::PACKAGE_TOO_LARGE.status(text),
+        packages::Error::Pack(PackError::TooLarge | PackError::OthersTooLarge) => {
+            reason::PACKAGE_TOO_LARGE.status(text)
+        }
         packages::Error::Pack(PackError::Compress) | packages::Error::Random(_) => {
             reason::STORE_FAILED.status(text)
         }

@@ -362,6 +362,7 @@ impl From<NewPackage> for pb::SavePackageRequest {
             constraints: texts(contents.task.constraints),
             decisions: texts(contents.task.decisions),
             open_items: texts(contents.task.open_items),
+            uploaded: Default::default(),
         }
     }
 }

@@ -93,7 +93,7 @@ pub struct PackageHeader {
     pub session: Option<SessionId>,
     /// Free text; empty when nobody said.
     pub project: String,
-    /// Who gives the work away: a model, an agent, or a person's `local`.
+    /// The model that gives the work away; empty when none does. Who made the package is `created_by`.
     pub sender: String,
     /// The only model that may take it; `None`: any.
     pub recipient: Option<ModelName>,

@@ -7,7 +7,10 @@ use broker_proto::{
 };
 
 use super::{
-    Guard, PackError, Refused, Signer, container, document::parts, open, pack, resume::instructions,
+    Guard, PackError, Refused, Signer, container,
+    document::{others_fit, parts},
+    open, pack,
+    resume::instructions,
 };
 
 /// What the shell brings to a package that the rules may not make.
@@ -56,7 +59,9 @@ pub fn build(new: NewPackage, making: Making<'_>) -> Result<Built, PackError> {
     if contents.resumption_instructions.is_empty() {
         contents.resumption_instructions = instructions(&header, &contents);
     }
-    let file = pack(&header, &parts(&contents), making.signer)?;
+    let parts = parts(&contents);
+    others_fit(&parts)?;
+    let file = pack(&header, &parts, making.signer)?;
     let own = making.signer.public();
     let guard = Guard {
         now: header.created_at,

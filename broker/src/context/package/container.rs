@@ -9,7 +9,7 @@ use broker_proto::{ModelName, PackageHeader, PackageKey, PackagePart, WallTime};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    HOPS_MAX, PACKED_MAX, RATIO_MAX, Refused, UNPACKED_MAX,
+    HOPS_MAX, OTHERS_MAX, PACKED_MAX, RATIO_MAX, Refused, UNPACKED_MAX,
     coding::{self, Manifest, Method, Reader},
     key::{self, Signer},
 };
@@ -38,6 +38,8 @@ pub struct RawPart {
 pub enum PackError {
     #[error("the contents are larger than a package may be ({} MiB packed, {} MiB unpacked)", PACKED_MAX >> 20, UNPACKED_MAX >> 20)]
     TooLarge,
+    #[error("what is packed beside the conversation is larger than {} MiB", OTHERS_MAX >> 20)]
+    OthersTooLarge,
     #[error("the contents cannot be compressed")]
     Compress,
 }

@@ -27,6 +27,8 @@ use broker_proto::WallTime;
 pub const PACKED_MAX: u64 = 64 << 20;
 /// Bytes of its parts at most.
 pub const UNPACKED_MAX: u64 = 256 << 20;
+/// Bytes of all parts but the conversation's: read, they take up to sixteen times that.
+pub const OTHERS_MAX: u64 = 8 << 20;
 /// How many times its size its parts may be.
 pub const RATIO_MAX: u64 = 100;
 /// Handoffs that one piece of work may go through.

@@ -110,7 +110,7 @@ fn value(info: &PackageInfo, contents: &PackageContents, name: &str) -> Option<S
         "task" => task.goal.clone(),
         "project" => or(&header.project, "none"),
         "reason" => header.reason.clone(),
-        "from" => header.sender.clone(),
+        "from" => or(&header.sender, &contents.created_by),
         "to" => header.recipient.as_ref().map_or_else(|| "anyone".into(), ToString::to_string),
         "session" => header.session.as_ref().map_or_else(|| "none".into(), ToString::to_string),
         "level" => header.level.as_str().to_owned(),

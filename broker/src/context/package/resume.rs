@@ -34,7 +34,7 @@ pub fn instructions(header: &PackageHeader, contents: &PackageContents) -> Strin
     text += &section("Next steps", lines(open(&task.next_steps), |number| format!("{number}. ")));
     text += &section("Files", lines(open(&task.files), bullet));
     text += &section("Waiting", waiting(contents));
-    let from = &header.sender;
+    let from = if header.sender.is_empty() { &contents.created_by } else { &header.sender };
     text += &format!(
         "\n## Why\n\nThis package was made by {from} ({}). Verify what is stated above before you build on it, and go on \
          from the last step that was completed.\n",

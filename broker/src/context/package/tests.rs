@@ -7,7 +7,7 @@ use broker_proto::{
 };
 
 use super::{
-    Guard, HOPS_MAX, Making, PACKED_MAX, RawPart, Refused, Signer, build,
+    Guard, HOPS_MAX, Making, PACKED_MAX, PackError, RawPart, Refused, Signer, build,
     coding::{self, Manifest, Method},
     container, document, open, pack, read, report,
 };
@@ -331,6 +331,18 @@ fn json_nested_a_hundred_thousand_times_is_refused() {
     let (header, _, _) = head(&file());
     let file = pack(&header, &[part], &signer()).unwrap();
     assert_eq!(opened(&file).unwrap_err(), Refused::Contents("context".into()));
+}
+
+#[test]
+fn what_would_take_too_much_memory_to_read_is_neither_made_nor_taken() {
+    let list = format!("{{\"a\":[0{}]}}", ",0".repeat(5 << 20));
+    let contents = PackageContents { context: list.clone(), ..contents() };
+    let made = build(NewPackage { contents, ..new_package() }, making(&signer()));
+    assert_eq!(made.unwrap_err(), PackError::OthersTooLarge);
+    let mut parts = open(&file(), &guard(NOW)).unwrap().unpack().unwrap();
+    parts.retain(|part| part.name != "context");
+    parts.push(RawPart { name: "context".into(), bytes: list.into() });
+    assert_eq!(read(&parts).unwrap_err(), Refused::TooLarge);
 }
 
 #[test]

@@ -150,6 +150,8 @@ pub(crate) enum Misused {
     /// What stands in it may be an answer, which no message repeats.
     #[error("not a settlement: {problem} at column {column}")]
     NoSettlement { problem: String, column: usize },
+    #[error("the {what} is larger than {limit_mib} MiB")]
+    TooLong { what: &'static str, limit_mib: u64 },
     #[error("what was given is not UTF-8 text")]
     NotText,
     #[error("the answer is empty")]

@@ -60,7 +60,7 @@ pub(crate) struct SaveArgs {
     /// Free values: a JSON object
     #[arg(long, value_name = "JSON", conflicts_with = "context_file")]
     pub(crate) context: Option<String>,
-    /// A file with that object; `-` is stdin
+    /// A file with that object, 4 MiB at most; `-` is stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) context_file: Option<PathBuf>,
     /// What the receiver is told to do first [default: made of the rest]

@@ -72,7 +72,7 @@ pub(super) fn json(info: &PackageInfo) -> serde_json::Value {
         "tokens_are": "estimated",
         "session_id": header.session.as_ref().map(ToString::to_string),
         "project": header.project,
-        "source_model": header.sender,
+        "source_model": Some(header.sender.as_str()).filter(|name| !name.is_empty()),
         "target_model": header.recipient.as_ref().map(ToString::to_string),
         "preservation_level": header.level.as_str(),
         "expires_at": output::rfc3339(header.expires_at),

@@ -77,7 +77,7 @@ fn described(info: &PackageInfo, problem: Option<&str>) -> String {
         ("id", header.id.to_string()),
         ("task", info.task.clone()),
         ("reason", header.reason.clone()),
-        ("from", header.sender.clone()),
+        ("from", or(&header.sender)),
         ("to", to.to_owned()),
         ("session", session.to_owned()),
         ("project", or(&header.project)),

@@ -18,6 +18,9 @@ use crate::{
 /// Shares of a window at which a session is warned and moved. Source: `thresholds` in `broker.toml`.
 const WARNING_PERCENT: u64 = 75;
 const SWITCH_PERCENT: u64 = 90;
+/// Bytes of a task and of free context; the broker says the same of the second.
+const TASK_MAX: u64 = 1 << 20;
+const CONTEXT_MAX: u64 = 4 << 20;
 
 pub(super) async fn run(global: &Global, args: SaveArgs) -> anyhow::Result<Exit> {
     let new = new_package(args)?;
@@ -44,14 +47,14 @@ pub(super) fn told(global: &Global, info: &PackageInfo) -> anyhow::Result<Exit> 
 
 fn new_package(mut args: SaveArgs) -> anyhow::Result<NewPackage> {
     if args.task == "-" {
-        args.task = text(file::read(Path::new("-"))?)?;
+        args.task = bounded("task", Path::new("-"), TASK_MAX)?;
     }
     if args.task.trim().is_empty() {
         return Err(Misused::NoTask.into());
     }
     let context = match (args.context, args.context_file) {
         (Some(context), _) => context,
-        (None, Some(path)) => text(file::read(&path)?)?,
+        (None, Some(path)) => bounded("context", &path, CONTEXT_MAX)?,
         (None, None) => String::new(),
     };
     let (checkpoint, current_work) = place(&args.place);
@@ -88,7 +91,12 @@ fn new_package(mut args: SaveArgs) -> anyhow::Result<NewPackage> {
     })
 }
 
-fn text(bytes: Vec<u8>) -> anyhow::Result<String> {
+/// A text of at most `most` bytes; a longer one is refused, and not cut.
+fn bounded(what: &'static str, from: &Path, most: u64) -> anyhow::Result<String> {
+    let bytes = file::read_at_most(from, most)?;
+    if bytes.len() as u64 > most {
+        return Err(Misused::TooLong { what, limit_mib: most >> 20 }.into());
+    }
     Ok(String::from_utf8(bytes).map_err(|_| Misused::NotText)?)
 }
 
