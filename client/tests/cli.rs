@@ -132,7 +132,7 @@ fn bad_files_are_refused_by_name_and_line() {
 
     refused(&ask("--context", "c.jsonl"), 2, "c.jsonl:2: `role` must be a string");
     refused(&ask("--image", "p.png"), 2, "PNG, JPEG, GIF and WebP");
-    refused(&ask("--system", "missing"), 2, "missing");
+    refused(&ask("--system", "missing"), 3, "missing");
 }
 
 #[test]

@@ -111,7 +111,9 @@ async fn no_fallback_calls_the_named_model_even_when_it_is_unavailable() {
     assert_eq!(house.sim.calls().await.len(), 3);
     let models = house.run(&["models", "--output", "json"]).await.exits(0).json();
     let opus = models["models"].as_array().unwrap().iter().find(|m| m["name"] == "opus").unwrap();
-    assert_eq!(opus["reason"], "", "the person's probe brought it back");
+    // The person's probe brought it back; what was refused before is still a signal.
+    let said = (&opus["level"], &opus["reason"]);
+    assert_eq!(said, (&json!("WARNING"), &json!("2 of 3 rate limits within 60 s")));
 }
 
 #[tokio::test]
