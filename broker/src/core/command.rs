@@ -464,10 +464,7 @@ pub enum Effect {
         link: LinkId,
     },
     /// A limit comes near: whoever will go on needs a package soon.
-    Prepare {
-        subject: usage::Subject,
-        reason: String,
-    },
+    Prepare(usage::Near),
     /// A model's state changed, for its agents and the log.
     ModelChanged {
         model: ModelName,

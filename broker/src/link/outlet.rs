@@ -10,9 +10,9 @@ use crate::{
     core::{
         Command, Effect,
         queue::{Body, BodyKey},
+        usage::Near,
     },
     engine::{Content, Outlet, Returned},
-    packages::Near,
     planted::{self, Bug},
     reply::{Slot, Slots},
     service::reason,
@@ -80,8 +80,8 @@ impl Outlet for LinkOutlet {
             Effect::Closed { seq, id, sender, terminal } => {
                 self.slots.close(seq, &sender, id, *terminal);
             }
-            Effect::Prepare { subject, reason } => {
-                if self.near.try_send(Near { subject, reason }).is_err() {
+            Effect::Prepare(near) => {
+                if self.near.try_send(near).is_err() {
                     warn!("too many limits come near at once: a package is not prepared");
                 }
             }

@@ -12,7 +12,10 @@ use tracing::{info, warn};
 
 use super::{Error, Packages};
 use crate::{
-    core::{session::Refusal, usage::Subject},
+    core::{
+        session::Refusal,
+        usage::{Near, Subject},
+    },
     session,
 };
 
@@ -22,14 +25,6 @@ const SESSIONS: u32 = 16;
 const REMEMBERED: usize = 4_096;
 /// Who made it, for reports.
 const MAKER: &str = "broker";
-
-/// Somebody's limit that is near.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Near {
-    pub subject: Subject,
-    /// Which limit, and how near.
-    pub reason: String,
-}
 
 /// Makes those packages.
 #[derive(Debug)]

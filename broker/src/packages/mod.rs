@@ -11,7 +11,7 @@ mod queued;
 mod restored;
 mod taken;
 
-pub use ahead::{Ahead, Near};
+pub use ahead::Ahead;
 pub use error::Error;
 pub use restored::Restore;
 

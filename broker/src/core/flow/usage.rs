@@ -402,7 +402,7 @@ impl Run<'_> {
     fn level_changed(&mut self, change: Change) {
         if change.action == usage::Action::Prepare {
             let (subject, reason) = (change.subject.clone(), change.reason.clone());
-            self.effect(Effect::Prepare { subject, reason });
+            self.effect(Effect::Prepare(usage::Near { subject, reason }));
         }
         self.event(Event::Usage(usage::Event::LevelChanged(Box::new(change))));
     }

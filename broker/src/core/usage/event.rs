@@ -100,6 +100,14 @@ pub enum Subject {
     Session(String),
 }
 
+/// Somebody's limit that is near.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Near {
+    pub subject: Subject,
+    /// Which limit, and how near.
+    pub reason: String,
+}
+
 impl Subject {
     #[must_use]
     pub fn scope(&self) -> Scope {

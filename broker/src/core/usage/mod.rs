@@ -28,7 +28,7 @@ use super::{BootTime, Now, Policy, queue::Seq};
 pub use budget::{BudgetKey, Budgets, Reservations, Short, Wanted};
 pub use cause::{Cause, Held, Kind, highest};
 pub use command::{Command, Query, Record, Reply};
-pub use event::{Call, Change, Event, Reservation, Said, Source, Subject, scopes};
+pub use event::{Call, Change, Event, Near, Reservation, Said, Source, Subject, scopes};
 pub use forecast::{Burn, FirstSeen, Recent, burn_of, reached_at};
 pub use level::{Action, Level};
 pub use meter::{Meter, SessionFigures};

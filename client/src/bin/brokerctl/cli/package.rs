@@ -3,8 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use broker_proto::types::{
-    CheckpointStatus, ModelName, PackageId, PackageKey, Preservation, QueuedTask, SessionId,
-    WallTime,
+    Checkpoint, CheckpointStatus, ModelName, PackageId, PackageKey, Preservation, QueuedTask,
+    SessionId, WallTime,
 };
 use clap::{Args, Subcommand};
 
@@ -106,29 +106,13 @@ pub(crate) struct PrepareArgs {
     /// How long it may be taken [default: packages.ttl, 7 days as shipped]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) ttl: Option<Duration>,
-    /// The phase it is in
-    #[arg(long, value_name = "NAME", default_value = "")]
-    pub(crate) phase: String,
-    /// The phase that comes next [default: the same]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) target_phase: Option<String>,
-    /// The step it is at
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "total_steps")]
-    pub(crate) step: u32,
-    /// Of so many
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) total_steps: u32,
-    /// How it stands
-    #[arg(long, value_name = "STATUS", default_value = "paused", value_parser = status)]
-    pub(crate) status: CheckpointStatus,
-    /// Where to go on [default: the first step that is not done]
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub(crate) resume_point: String,
+    #[command(flatten)]
+    pub(crate) checkpoint: CheckpointArgs,
 }
 
 /// Where the work stands.
 #[derive(Debug, Args)]
-pub(crate) struct PlaceArgs {
+pub(crate) struct CheckpointArgs {
     /// The phase it is in, such as extraction, analysis, synthesis, validation, checkpoint, generation, finalization
     #[arg(long, value_name = "NAME", default_value = "")]
     pub(crate) phase: String,
@@ -144,9 +128,25 @@ pub(crate) struct PlaceArgs {
     /// How it stands
     #[arg(long, value_name = "STATUS", default_value = "paused", value_parser = status)]
     pub(crate) status: CheckpointStatus,
-    /// Where to go on
+    /// Where to go on [of a session, default: its first step that is not done]
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) resume_point: String,
+}
+
+impl CheckpointArgs {
+    /// The phase that comes next, and the checkpoint.
+    pub(crate) fn into_parts(self) -> (String, Checkpoint) {
+        let Self { phase, target_phase, step, total_steps, status, resume_point } = self;
+        let target = target_phase.unwrap_or_else(|| phase.clone());
+        (target, Checkpoint { phase, step, total_steps, status, resume_point })
+    }
+}
+
+/// Where the work stands, and what of it is under way.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
+    #[command(flatten)]
+    pub(crate) checkpoint: CheckpointArgs,
     /// The piece of work under way
     #[arg(long, value_name = "ID", default_value = "")]
     pub(crate) work: String,

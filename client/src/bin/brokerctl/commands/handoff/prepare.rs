@@ -1,8 +1,6 @@
 //! `handoff prepare`: a session, packed for another model.
 
-use broker_proto::types::{
-    Checkpoint, NewPackage, PackageContents, PackageInfo, PreparePackage, RenderAsk,
-};
+use broker_proto::types::{NewPackage, PackageContents, PackageInfo, PreparePackage, RenderAsk};
 
 use super::list;
 use crate::{
@@ -13,16 +11,11 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, args: PrepareArgs) -> anyhow::Result<Exit> {
+    let (target_phase, checkpoint) = args.checkpoint.into_parts();
     let contents = PackageContents {
-        target_phase: args.target_phase.unwrap_or_else(|| args.phase.clone()),
-        source_phase: args.phase.clone(),
-        checkpoint: Checkpoint {
-            phase: args.phase,
-            step: args.step,
-            total_steps: args.total_steps,
-            status: args.status,
-            resume_point: args.resume_point,
-        },
+        target_phase,
+        source_phase: checkpoint.phase.clone(),
+        checkpoint,
         ..PackageContents::default()
     };
     let client = connect(global).await?;

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use broker_proto::types::{
-    Checkpoint, CurrentWork, NewPackage, PackageContents, PackageInfo, SessionItem, SessionTask,
-    TokenShare,
+    CurrentWork, NewPackage, PackageContents, PackageInfo, SessionItem, SessionTask, TokenShare,
 };
 
 use super::{file, list};
@@ -57,7 +56,10 @@ fn new_package(mut args: SaveArgs) -> anyhow::Result<NewPackage> {
         (None, Some(path)) => bounded("context", &path, CONTEXT_MAX)?,
         (None, None) => String::new(),
     };
-    let (checkpoint, current_work) = place(&args.place);
+    let PlaceArgs { checkpoint, work, progress, done, next } = args.place;
+    let (target_phase, checkpoint) = checkpoint.into_parts();
+    let current_work =
+        CurrentWork { task_id: work, progress, completed_subtasks: done, next_subtask: next };
     let task = SessionTask {
         goal: args.task.trim().to_owned(),
         constraints: items(args.constraints),
@@ -68,8 +70,8 @@ fn new_package(mut args: SaveArgs) -> anyhow::Result<NewPackage> {
         ..SessionTask::default()
     };
     let contents = PackageContents {
-        target_phase: args.place.target_phase.unwrap_or_else(|| args.place.phase.clone()),
-        source_phase: args.place.phase,
+        target_phase,
+        source_phase: checkpoint.phase.clone(),
         created_by: args.created_by,
         pipeline_version: args.pipeline_version,
         checkpoint,
@@ -103,23 +105,6 @@ fn bounded(what: &'static str, from: &Path, most: u64) -> anyhow::Result<String>
 fn items(texts: Vec<String>) -> Vec<SessionItem> {
     let item = |(id, text)| SessionItem { id, text, is_done: false, entry: None };
     (1..).zip(texts).map(item).collect()
-}
-
-fn place(args: &PlaceArgs) -> (Checkpoint, CurrentWork) {
-    let checkpoint = Checkpoint {
-        phase: args.phase.clone(),
-        step: args.step,
-        total_steps: args.total_steps,
-        status: args.status,
-        resume_point: args.resume_point.clone(),
-    };
-    let work = CurrentWork {
-        task_id: args.work.clone(),
-        progress: args.progress.clone(),
-        completed_subtasks: args.done.clone(),
-        next_subtask: args.next.clone(),
-    };
-    (checkpoint, work)
 }
 
 fn share(total_tokens: u64, window: u64) -> TokenShare {

@@ -1,11 +1,16 @@
 //! Transcripts in and out.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use broker_client::{Client, transcript};
 use broker_proto::types::{NewSessionEntry, SessionId, SessionPoint};
 
-use crate::{cli::ExportFormat, commands::consult::input, exit_code::Exit, output};
+use crate::{
+    cli::ExportFormat,
+    commands::{consult::input, handoff::file::replace},
+    exit_code::Exit,
+    output,
+};
 
 /// The entries of a file, or of stdin.
 pub(super) fn read(file: &Path) -> Result<Vec<NewSessionEntry>, input::Error> {
@@ -44,9 +49,7 @@ pub(super) async fn export(
     match file {
         None => output::text(&text)?,
         Some(file) => {
-            let half = file.with_extension("jsonl.tmp");
-            fs::write(&half, text)?;
-            fs::rename(&half, file)?;
+            replace(file, text)?;
             let entries = if said.len() == 1 { "entry" } else { "entries" };
             output::note(&format!("{} {entries} in {}", said.len(), file.display()));
         }
