@@ -82,7 +82,8 @@ impl Outlet for LinkOutlet {
             }
             Effect::Prepare(near) => {
                 if self.near.try_send(near).is_err() {
-                    warn!("too many limits come near at once: a package is not prepared");
+                    // Whoever takes from a full queue looks at all that is owed.
+                    info!("many limits come near at once: a package is made later");
                 }
             }
             Effect::Supersede { link } => self.links.close(link, reason::superseded()),

@@ -1,80 +1,186 @@
 //! Packages made before somebody asks: when a limit comes near, the work's next model finds one ready.
+//!
+//! What is owed is the core's word (`usage::Query::Near`, `package::Query::Owed`), so that nothing is lost with this
+//! process: a start looks at all of it, and what could not be made is tried again.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use broker_proto::{
     ModelName, NewPackage, PackageInfo, PreparePackage, Preservation, RenderAsk, SessionId,
     SessionInfo,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Error, Packages};
 use crate::{
     core::{
+        Query, Reply,
+        package::{Query as PackageQuery, Reply as PackageReply},
         session::Refusal,
-        usage::{Near, Subject},
+        usage::{self, Near, Subject},
     },
-    session,
+    engine, session,
 };
 
 /// Of a model that comes near its limit: so many of its sessions, the ones that changed last.
 const SESSIONS: u32 = 16;
-/// Sessions whose last package is remembered; a package too many does no harm.
-const REMEMBERED: usize = 4_096;
 /// Who made it, for reports.
 const MAKER: &str = "broker";
+/// The first wait before what could not be made is tried again, and the longest; each is twice the one before.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 60);
 
 /// Makes those packages.
 #[derive(Debug)]
 pub struct Ahead {
     packages: Packages,
     near: mpsc::Receiver<Near>,
-    /// The version each session was packed at.
-    packed: BTreeMap<SessionId, u64>,
+}
+
+/// What became of what was owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing is owed any more.
+    Made,
+    /// Some of it still is; the log says why.
+    Owed,
+}
+
+/// When to look at all that is owed.
+#[derive(Debug)]
+struct Looks {
+    next: Option<Instant>,
+    /// Until the look after one that leaves something owed.
+    wait: Duration,
+}
+
+impl Looks {
+    /// The first is at the start.
+    fn new(now: Instant) -> Self {
+        Self { next: Some(now), wait: FIRST_WAIT }
+    }
+
+    /// One at this time, unless there is an earlier one.
+    fn at(&mut self, at: Instant) {
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+
+    fn looked(&mut self, outcome: Outcome, now: Instant) {
+        (self.next, self.wait) = match outcome {
+            Outcome::Made => (None, FIRST_WAIT),
+            Outcome::Owed => (Some(now + self.wait), (self.wait * 2).min(LONGEST_WAIT)),
+        };
+    }
+}
+
+impl Outcome {
+    fn and(self, other: Self) -> Self {
+        if self == Self::Made { other } else { self }
+    }
 }
 
 impl Ahead {
     #[must_use]
     pub fn new(packages: Packages, near: mpsc::Receiver<Near>) -> Self {
-        Self { packages, near, packed: BTreeMap::new() }
+        Self { packages, near }
     }
 
-    /// Makes packages until `stop` fires.
+    /// Makes packages until `stop` fires: at once those that an earlier broker owed.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        while let Some(Some(near)) = stop.run_until_cancelled(self.near.recv()).await {
-            if let Some(Err(error)) = stop.run_until_cancelled(self.prepare(&near)).await {
-                let error: &dyn std::error::Error = &error;
-                warn!(error, reason = %near.reason, "no package could be prepared");
+        let mut looks = Looks::new(Instant::now());
+        loop {
+            let look = looks.next;
+            let near = tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => None,
+                near = self.near.recv() => match near {
+                    Some(near) => Some(near),
+                    None => return,
+                },
+            };
+            let is_full = self.near.len() + 1 >= self.near.max_capacity();
+            let making = async {
+                match &near {
+                    Some(near) => self.prepare(near).await,
+                    None => self.catch_up().await,
+                }
+            };
+            let Some(outcome) = stop.run_until_cancelled(making).await else { return };
+            let now = Instant::now();
+            match near {
+                None => looks.looked(outcome, now),
+                // It was full when this one was taken: there may be others that found no room.
+                Some(_) if is_full => looks.at(now),
+                Some(_) if outcome == Outcome::Owed => looks.at(now + looks.wait),
+                Some(_) => {}
             }
         }
     }
 
-    /// One package for each session that the limit concerns.
-    async fn prepare(&mut self, near: &Near) -> Result<(), Error> {
-        for session in self.sessions(&near.subject).await? {
-            if session.head.entries == 0 || self.packed.get(&session.id) == Some(&session.version) {
-                continue;
-            }
-            let Some(next) = self.next(&session.owner.model).await? else {
-                warn!(model = %session.owner.model, "a limit is near, and no model of its chain can go on");
-                continue;
-            };
-            match self.pack(&session, next, &near.reason).await {
-                Ok(package) => {
-                    let (id, to) = (package.header.id, package.header.recipient);
-                    info!(session = %session.id, package = %id, to = ?to, "a package is ready");
-                    self.remember(session);
-                }
-                // The others' packages are made all the same.
-                Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    warn!(session = %session.id, error, "no package could be prepared");
-                }
-            }
+    /// Everything that is owed.
+    async fn catch_up(&self) -> Outcome {
+        let near = match self.near_limits().await {
+            Ok(near) => near,
+            Err(error) => return failed("", &error),
+        };
+        let mut outcome = Outcome::Made;
+        for near in near {
+            outcome = outcome.and(self.prepare(&near).await);
         }
-        Ok(())
+        outcome
+    }
+
+    /// One package for each session that the limit concerns and that has none.
+    async fn prepare(&self, near: &Near) -> Outcome {
+        let sessions = match self.owed(&near.subject).await {
+            Ok(sessions) => sessions,
+            Err(error) => return failed(near.subject.scope().name(), &error),
+        };
+        let mut outcome = Outcome::Made;
+        for session in sessions {
+            // The others' packages are made all the same.
+            let made = match self.one(&session, &near.reason).await {
+                Ok(made) => made,
+                Err(error) => failed(session.id.as_str(), &error),
+            };
+            outcome = outcome.and(made);
+        }
+        outcome
+    }
+
+    async fn one(&self, session: &SessionInfo, reason: &str) -> Result<Outcome, Error> {
+        let Some(next) = self.next(&session.owner.model).await? else {
+            let (session, model) = (&session.id, &session.owner.model);
+            warn!(%session, %model, "a limit is near, and no model of its chain can go on");
+            return Ok(Outcome::Owed);
+        };
+        let header = self.pack(session, next, reason).await?.header;
+        info!(session = %session.id, package = %header.id, to = ?header.recipient, "a package is ready");
+        Ok(Outcome::Made)
+    }
+
+    async fn near_limits(&self) -> Result<Vec<Near>, Error> {
+        match self.packages.intake.engine.query(Query::OfUsage(usage::Query::Near)).await? {
+            Reply::OfUsage(usage::Reply::Near(near)) => Ok(near),
+            _ => Err(Error::Engine(engine::Error::Unknown)),
+        }
+    }
+
+    /// The sessions that the limit concerns and that are owed a package.
+    async fn owed(&self, subject: &Subject) -> Result<Vec<SessionInfo>, Error> {
+        let sessions = self.sessions(subject).await?;
+        let ids = sessions.iter().map(|session| session.id.clone()).collect();
+        match self.packages.ask(PackageQuery::Owed(ids)).await? {
+            PackageReply::Owed(owed) => {
+                Ok(sessions.into_iter().filter(|session| owed.contains(&session.id)).collect())
+            }
+            _ => Err(Error::Engine(engine::Error::Unknown)),
+        }
     }
 
     async fn sessions(&self, subject: &Subject) -> Result<Vec<SessionInfo>, Error> {
@@ -118,11 +224,13 @@ impl Ahead {
         let prepare = PreparePackage { session: session.id.clone(), ask, package };
         Ok(self.packages.prepare(MAKER.to_owned(), prepare).await?.0)
     }
-
-    fn remember(&mut self, session: SessionInfo) {
-        if self.packed.len() >= REMEMBERED {
-            self.packed.pop_first();
-        }
-        self.packed.insert(session.id, session.version);
-    }
 }
+
+fn failed(of: &str, error: &Error) -> Outcome {
+    let error: &dyn std::error::Error = error;
+    warn!(of, error, "no package could be prepared; it is tried again");
+    Outcome::Owed
+}
+
+#[cfg(test)]
+mod tests;

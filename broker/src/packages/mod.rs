@@ -193,7 +193,7 @@ impl Packages {
         };
         match self.ask(PackageQuery::Keys).await? {
             PackageReply::Keys(keys) => Ok([own].into_iter().chain(keys).collect()),
-            PackageReply::Nonce(_) => Err(Error::Engine(engine::Error::Unknown)),
+            _ => Err(Error::Engine(engine::Error::Unknown)),
         }
     }
 
@@ -204,7 +204,7 @@ impl Packages {
     async fn seen(&self, nonce: [u8; 16]) -> Result<Seen, Error> {
         match self.ask(PackageQuery::Nonce(nonce)).await? {
             PackageReply::Nonce(seen) => Ok(seen),
-            PackageReply::Keys(_) => Err(Error::Engine(engine::Error::Unknown)),
+            _ => Err(Error::Engine(engine::Error::Unknown)),
         }
     }
 

@@ -25,6 +25,7 @@ impl Run<'_> {
                 usage::Reply::Status(Box::new(self.usage_status(session.as_deref())))
             }
             Query::Forecast => usage::Reply::Forecast(self.forecast()),
+            Query::Near => usage::Reply::Near(self.state.usage.near().collect()),
             Query::Policy => {
                 let (rules, overrides) = (self.state.usage.rules(), self.state.usage.overrides());
                 usage::Reply::Policy(rules.list(self.state.usage.file(), overrides))

@@ -3,9 +3,12 @@
 //! Invariant: a nonce that came in from elsewhere is never taken a second time while its package has not expired, also
 //! when the package was deleted meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use broker_proto::{PackageId, PackageInfo, PackageKey, TrustedKey, WallTime};
+use broker_proto::{
+    PackageHeader, PackageId, PackageInfo, PackageKey, Preservation, SessionId, SessionInfo,
+    TrustedKey, WallTime,
+};
 
 use super::queue::Body;
 
@@ -80,12 +83,15 @@ pub enum Query {
     Keys,
     /// Whether a package of this nonce was taken from elsewhere and deleted, or is here.
     Nonce([u8; 16]),
+    /// Which of these sessions has no package that its next model could go on with now.
+    Owed(Vec<SessionId>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     Keys(Vec<TrustedKey>),
     Nonce(Seen),
+    Owed(Vec<SessionId>),
 }
 
 /// What is known of a nonce.
@@ -123,11 +129,16 @@ struct Kept {
     nonce: [u8; 16],
     expires_at: WallTime,
     is_imported: bool,
+    made_at: WallTime,
+    /// The session that a model goes on with from it alone.
+    goes_on: Option<SessionId>,
 }
 
 #[derive(Debug, Default)]
 pub struct State {
     kept: BTreeMap<PackageId, Kept>,
+    /// Of what is kept, by the session that goes on with it.
+    going_on: BTreeSet<(SessionId, PackageId)>,
     /// Of what is kept.
     nonces: BTreeMap<[u8; 16], PackageId>,
     /// Of what came from elsewhere and was deleted, until it has expired.
@@ -146,6 +157,16 @@ impl State {
         } else {
             Seen::Never
         }
+    }
+
+    /// Whether this session's next model finds all of it in a package: one for a model, complete, not expired, and made
+    /// after the session changed last.
+    #[must_use]
+    pub fn is_ready(&self, session: &SessionInfo, now: WallTime) -> bool {
+        let first = (session.id.clone(), PackageId::from_parts(WallTime(0), 0));
+        let of_session = self.going_on.range(first..).take_while(|(id, _)| *id == session.id);
+        let mut kept = of_session.filter_map(|(_, package)| self.kept.get(package));
+        kept.any(|kept| kept.made_at > session.changed_at && now < kept.expires_at)
     }
 
     /// The keys of others, by name.
@@ -211,12 +232,18 @@ impl State {
                     nonce: header.nonce,
                     expires_at: header.expires_at,
                     is_imported: saved.info.is_imported,
+                    made_at: header.created_at,
+                    goes_on: goes_on(header).filter(|_| !saved.info.is_imported),
                 };
+                self.going_on.extend(kept.goes_on.clone().map(|session| (session, header.id)));
                 self.kept.insert(header.id, kept);
             }
             Event::Deleted { id, spent, .. } => {
                 if let Some(kept) = self.kept.remove(id) {
                     self.nonces.remove(&kept.nonce);
+                    if let Some(session) = kept.goes_on {
+                        self.going_on.remove(&(session, *id));
+                    }
                 }
                 if let Some(Spent { nonce, until }) = spent {
                     self.spent.insert(*nonce, *until);
@@ -235,6 +262,11 @@ impl State {
             }
         }
     }
+}
+
+fn goes_on(header: &PackageHeader) -> Option<SessionId> {
+    let is_whole = header.recipient.is_some() && header.level == Preservation::Complete;
+    header.session.clone().filter(|_| is_whole)
 }
 
 #[cfg(test)]

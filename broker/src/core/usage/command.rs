@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use broker_proto::{LimitForecast, ModelName, UsageRecord, UsageSetting, UsageStatus};
 
-use super::Scope;
+use super::{Near, Scope};
 
 /// What is known of a call that was made elsewhere.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,8 @@ pub enum Query {
     },
     Forecast,
     Policy,
+    /// Whose limit is near, so that a package is wanted.
+    Near,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -48,4 +50,5 @@ pub enum Reply {
     Policy(Vec<UsageSetting>),
     /// The model that it was counted for.
     Recorded(ModelName),
+    Near(Vec<Near>),
 }

@@ -122,6 +122,12 @@ impl State {
         self.levels.iter()
     }
 
+    /// Whoever is to find a package when the limit comes. Those that are to move already make their own.
+    pub fn near(&self) -> impl Iterator<Item = Near> {
+        let wanted = self.levels.iter().filter(|(_, held)| held.action == Action::Prepare);
+        wanted.map(|(subject, held)| Near { subject: subject.clone(), reason: held.reason.clone() })
+    }
+
     /// What speaks for a model's level: its provider's windows, the budgets it is under, its signals.
     #[must_use]
     pub fn causes_of_model(&self, model: &ModelName, key: &str, now: WallTime) -> Vec<Cause> {
