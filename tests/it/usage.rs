@@ -2,8 +2,9 @@
 
 use broker_client::{Client, UsageItem};
 use broker_proto::types::{ModelName, UsageRecord};
-use broker_tests::{Place, TestBroker, TestHouse, within};
+use broker_tests::{Place, TestBroker, TestHouse, brokerctl, within};
 use futures::StreamExt as _;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -57,6 +58,12 @@ async fn three_recorded_rate_limits_exhaust_a_model_and_its_next_is_named() {
     assert_eq!(model["reason"], "3 of 3 rate limits within 60 s");
     let table = broker.run(&["usage", "status"]).await.exits(0).stdout;
     assert!(table.contains("EXHAUSTED: 3 of 3 rate limits within 60 s (move)"), "{table}");
+    let _agent = broker.agent("a", &["opus"]).await;
+    let table = broker.run(&["models"]).await.exits(0).stdout;
+    let opus = table.lines().find(|line| line.trim_start().starts_with("opus")).unwrap();
+    let cells: Vec<&str> =
+        opus.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(&cells[4..6], ["EXHAUSTED: 3 of 3 rate limits within 60 s", "available"], "{table}");
 }
 
 #[tokio::test]
@@ -280,6 +287,48 @@ async fn a_watch_begins_with_the_status_and_goes_on_behind_its_cursor() {
     let mut items = broker.client().watch_usage(Some(cursor)).await.unwrap();
     let UsageItem::Change { change, .. } = next(&mut items).await else { panic!("a change") };
     assert_eq!((change.from.as_str(), change.to.action.as_str()), ("WARNING", "move"));
+}
+
+/// Between two changes nothing is drawn within this test: what comes, comes of the change.
+#[tokio::test]
+async fn a_watched_table_is_drawn_anew_when_a_level_changes_until_it_is_interrupted() {
+    let broker = TestBroker::start().await;
+    let args = ["usage", "status", "--watch", "--interval", "1h"];
+    let mut watch = brokerctl(&broker.endpoint()).args(&args).start().await;
+    let mut opus = async |level: &str| loop {
+        let line = watch.line().await;
+        if line.trim_start().starts_with("opus") && line.contains(level) {
+            return line;
+        }
+    };
+    opus("HEALTHY").await;
+    record(&broker, &["rate-limit"]).await;
+    record(&broker, &["rate-limit"]).await;
+    let warned = opus("WARNING").await;
+    assert!(warned.contains("2 of 3 rate limits within 60 s (log)"), "{warned}");
+    record(&broker, &["rate-limit"]).await;
+    opus("EXHAUSTED").await;
+
+    watch.signal(Signal::INT);
+
+    let ended = watch.finish().await.exits(130);
+    let told = "model opus: WARNING -> EXHAUSTED: 3 of 3 rate limits within 60 s";
+    assert!(ended.stderr.contains(told), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_watch_for_programs_is_one_status_a_line() {
+    let broker = TestBroker::start().await;
+    let args = ["usage", "status", "--watch", "--interval", "1h", "--output", "json"];
+    let mut watch = brokerctl(&broker.endpoint()).args(&args).start().await;
+    let mut level = async || {
+        let status: Value = serde_json::from_str(&watch.line().await).unwrap();
+        status["models"][0]["level"].clone()
+    };
+    assert_eq!(level().await, "HEALTHY");
+    record(&broker, &["rate-limit"]).await;
+    record(&broker, &["rate-limit"]).await;
+    assert_eq!(level().await, "WARNING");
 }
 
 #[tokio::test]

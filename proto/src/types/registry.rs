@@ -14,7 +14,9 @@ pub struct ModelInfo {
     pub context_window: u64,
     /// HEALTHY, WARNING, CRITICAL or EXHAUSTED.
     pub level: String,
-    /// Why it is not called now; empty when it is.
+    /// Whether it would be called now: nothing shuts or holds it, and an agent serves it.
+    pub is_available: bool,
+    /// Why it is not called now; of one that is, why its level is not HEALTHY. Empty where all is well.
     pub reason: String,
     pub is_simulated: bool,
     pub is_degraded: bool,

@@ -74,11 +74,9 @@ impl Run<'_> {
         let mut level = level_info(&held);
         let causes = self.state.usage.causes_of_model(&model.name, &model.key, self.now.wall);
         say_now(&mut level, &causes);
-        let shut = self.state.route.shut(&model.name);
         let gate = self.state.route.gate(&model.name, self.now);
-        let (Some(shut), Gate::Shut | Gate::Probing(_) | Gate::Due) = (shut, gate) else {
-            return (level, None);
-        };
+        let shut = self.state.route.shut(&model.name).filter(|_| !self.may_be_called(model));
+        let Some(shut) = shut else { return (level, None) };
         let tried = if gate == Gate::Shut { "" } else { "; tried again with the next question" };
         // Signals and windows say more than that it is not called now.
         if held.level == Level::Healthy || held.cause == "refused" {
@@ -87,24 +85,31 @@ impl Run<'_> {
         (level, shut.until)
     }
 
+    /// Whether nothing that a provider said keeps questions away from it.
+    fn may_be_called(&self, model: &Model) -> bool {
+        let gate = self.state.route.gate(&model.name, self.now);
+        gate == Gate::Open || self.state.route.shut(&model.name).is_none()
+    }
+
     fn model_info(&self, model: &Model) -> ModelInfo {
         let queue = Recipient::Model(model.name.clone());
         let (ready, leased, _) = self.state.queue.load(&queue);
         let agents = self.state.agent.serving(&queue);
         let (level, unavailable_until) = self.shown_level(model);
-        let mut reason = level.reason;
-        if reason.is_empty() {
-            reason = self.standstill(&queue).unwrap_or_default().into();
-        }
-        if reason.is_empty() && agents == 0 {
-            reason = "no agent serves it".into();
-        }
+        let no_agent = || (agents == 0).then_some("no agent serves it");
+        let held_up = self.standstill(&queue).or_else(no_agent);
+        let is_open = self.may_be_called(model);
+        let reason = match held_up {
+            Some(reason) if is_open => reason.to_owned(),
+            _ => level.reason,
+        };
         ModelInfo {
             name: model.name.clone(),
             provider: model.provider.clone(),
             id: model.id.clone(),
             context_window: model.context_window,
             level: level.level,
+            is_available: is_open && held_up.is_none(),
             reason,
             is_simulated: model.is_simulated,
             is_degraded: model.is_degraded,

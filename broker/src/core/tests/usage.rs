@@ -448,3 +448,27 @@ fn a_reason_is_as_new_as_the_figures_beside_it() {
     let window = &opus.windows[0];
     assert_eq!((window.name.as_str(), window.used), ("key day tokens", Some(1_500)));
 }
+
+/// A level takes no model out of use: what `models` says of the one is not what it says of the other.
+#[test]
+fn a_model_that_is_warned_of_is_available_and_one_that_is_refused_is_not() {
+    let mut world = World::new();
+    let opus = |world: &mut World| {
+        let Reply::Models(models) = world.run(Command::Query(Query::Models)) else {
+            panic!("the models")
+        };
+        let opus = models.into_iter().find(|it| it.name == model("opus")).unwrap();
+        (opus.level, opus.is_available, opus.reason)
+    };
+    let said = |level: &str, is_available, reason: &str| {
+        (level.to_owned(), is_available, reason.to_owned())
+    };
+    assert_eq!(opus(&mut world), said("HEALTHY", true, ""));
+    for _ in 0..2 {
+        record(&mut world, Some("opus"), None, UsageRecord::RateLimit);
+    }
+    let limits = "2 of 3 rate limits within 60 s";
+    assert_eq!(opus(&mut world), said("WARNING", true, limits));
+    world.hang_up("opus");
+    assert_eq!(opus(&mut world), said("WARNING", false, "no agent serves it"));
+}

@@ -471,6 +471,7 @@ pub(super) fn model_info() -> ModelInfo {
         id: "claude".into(),
         context_window: 200_000,
         level: "EXHAUSTED".into(),
+        is_available: false,
         reason: "quota".into(),
         is_simulated: true,
         is_degraded: true,

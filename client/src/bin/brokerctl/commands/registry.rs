@@ -1,6 +1,6 @@
 //! `models`, `agents`: who is there.
 
-use broker_proto::types::ModelInfo;
+use broker_proto::types::{ModelInfo, WallTime};
 use serde::Serialize;
 
 use super::{connect, consult};
@@ -47,20 +47,14 @@ pub(crate) async fn models(global: &Global) -> anyhow::Result<Exit> {
     let now = consult::now();
     let rows = models.into_iter().map(|model| {
         let mark = if model.is_simulated { " [simulated]" } else { "" };
-        let mut state = if model.reason.is_empty() { "available".to_owned() } else { model.reason };
-        if let Some(at) = model.unavailable_until {
-            let at = output::clock(at, now);
-            if !state.contains(&at) {
-                state.push_str(&format!(", until {at}"));
-            }
-        }
+        let (level, state) = level_and_state(&model, now);
         let fallback: Vec<&str> = model.fallback.iter().map(|name| name.as_str()).collect();
         [
             format!("{}{mark}", model.name),
             model.provider,
             model.id,
             model.context_window.to_string(),
-            model.level,
+            level,
             state,
             model.agents.to_string(),
             format!("{} + {}", model.queued, model.leased),
@@ -80,6 +74,23 @@ pub(crate) async fn models(global: &Global) -> anyhow::Result<Exit> {
     ];
     output::line(&output::table(header, rows))?;
     Ok(Exit::Done)
+}
+
+/// What a model's level is and why, and whether it is called. A level takes no model out of use by itself.
+fn level_and_state(model: &ModelInfo, now: WallTime) -> (String, String) {
+    let ModelInfo { level, reason, .. } = model;
+    if model.is_available {
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        return (format!("{level}{why}"), "available".to_owned());
+    }
+    let mut state = reason.clone();
+    if let Some(at) = model.unavailable_until {
+        let at = output::clock(at, now);
+        if !state.contains(&at) {
+            state.push_str(&format!(", until {at}"));
+        }
+    }
+    (level.clone(), state)
 }
 
 /// Lists the agents.
@@ -137,14 +148,14 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_model_has_exactly_these_keys_for_scripts() {
-        let model = ModelInfo {
+    fn opus() -> ModelInfo {
+        ModelInfo {
             name: ModelName::parse("opus").unwrap(),
             provider: "anthropic".into(),
             id: "claude".into(),
             context_window: 1_000,
             level: "HEALTHY".into(),
+            is_available: true,
             reason: String::new(),
             is_simulated: true,
             is_degraded: false,
@@ -154,11 +165,32 @@ mod tests {
             queued: 0,
             leased: 0,
             fallback: vec![],
+        }
+    }
+
+    #[test]
+    fn a_levels_reason_stands_with_the_level_and_not_with_the_state() {
+        let now = WallTime(1_795_255_200_000);
+        let shown = |model: ModelInfo| level_and_state(&model, now);
+        let pair = |level: &str, state: &str| (level.to_owned(), state.to_owned());
+        assert_eq!(shown(opus()), pair("HEALTHY", "available"));
+        let warned = ModelInfo { level: "WARNING".into(), reason: "75 of 100 5h".into(), ..opus() };
+        assert_eq!(shown(warned.clone()), pair("WARNING: 75 of 100 5h", "available"));
+        let shut = ModelInfo {
+            is_available: false,
+            reason: "rate limited".into(),
+            unavailable_until: Some(now),
+            ..warned
         };
+        assert_eq!(shown(shut), pair("WARNING", "rate limited, until 10:00:00 UTC"));
+    }
+
+    #[test]
+    fn a_model_has_exactly_these_keys_for_scripts() {
         let want = serde_json::json!({
             "name": "opus", "provider": "anthropic", "id": "claude", "context_window": 1_000,
             "level": "HEALTHY", "reason": "", "simulated": true,
         });
-        assert_eq!(serde_json::to_value(ModelRow::from(model)).unwrap(), want);
+        assert_eq!(serde_json::to_value(ModelRow::from(opus())).unwrap(), want);
     }
 }

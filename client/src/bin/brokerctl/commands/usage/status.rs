@@ -77,20 +77,32 @@ fn show(global: &Global, args: &StatusArgs, status: &UsageStatus) -> Result<(), 
     if global.output == Format::Json {
         return output::json(&json::status(status));
     }
-    let now = consult::now();
+    output::line(&drawn(status, args.session.is_some(), consult::now()))
+}
+
+/// The table of the models and, below it, of the sessions that are not healthy; of all of them where `has_asked` for one.
+fn drawn(status: &UsageStatus, has_asked: bool, now: WallTime) -> String {
     let header =
         ["MODEL", "LEVEL", "LIMITS", "CALLS", "FAILED", "TOKENS", "COST", "BURN", "FORECAST"];
-    output::line(&output::table(header, status.models.iter().map(|model| row(model, now))))?;
-    let sessions = || {
-        let is_shown = |it: &&SessionUsage| args.session.is_some() || it.level.level != "HEALTHY";
-        status.sessions.iter().filter(is_shown)
-    };
-    if sessions().next().is_some() {
-        let header = ["SESSION", "MODEL", "LEVEL", "WINDOW", "CALLS", "COST"];
-        output::line("")?;
-        output::line(&output::table(header, sessions().map(session_row)))?;
+    let mut drawn = output::table(header, status.models.iter().map(|model| row(model, now)));
+    let is_shown = |it: &&SessionUsage| has_asked || it.level.level != "HEALTHY";
+    let sessions: Vec<_> = status.sessions.iter().filter(is_shown).map(session_row).collect();
+    if !sessions.is_empty() {
+        let header = [
+            "SESSION",
+            "MODEL",
+            "LEVEL",
+            "WINDOW",
+            "CALLS",
+            "COST",
+            "LASTED",
+            "COMPLEXITY",
+            "RATING",
+        ];
+        drawn.push_str("\n\n");
+        drawn.push_str(&output::table(header, sessions));
     }
-    Ok(())
+    drawn
 }
 
 fn level_words(level: &broker_proto::types::UsageLevel) -> String {
@@ -132,7 +144,7 @@ fn burn_words(model: &ModelUsage) -> String {
     }
 }
 
-fn session_row(session: &SessionUsage) -> [String; 6] {
+fn session_row(session: &SessionUsage) -> [String; 9] {
     let window = UsageWindow {
         used: Some(session.tokens),
         limit: session.context_window,
@@ -145,6 +157,9 @@ fn session_row(session: &SessionUsage) -> [String; 6] {
         bar_words(&window),
         session.calls.to_string(),
         output::money(session.cost_usd),
+        output::span(session.duration),
+        session.complexity.map_or_else(|| "-".to_owned(), |share| share.to_string()),
+        session.rating.map_or_else(|| "-".to_owned(), |rating| format!("{rating} of 5")),
     ]
 }
 
@@ -181,7 +196,149 @@ fn bar(used: Option<u64>, limit: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use broker_proto::types::{ModelName, Usage, UsageBurn, UsageLevel, UsageSignals};
+
     use super::*;
+
+    const NOW: WallTime = WallTime(1_795_255_200_000);
+
+    fn used(name: &str, used: u64) -> UsageWindow {
+        let resets_at = Some(NOW.after(Duration::from_secs(3_600)));
+        UsageWindow { used: Some(used), limit: Some(100), resets_at, ..UsageWindow::named(name) }
+    }
+
+    fn warned() -> UsageLevel {
+        UsageLevel {
+            level: "WARNING".into(),
+            cause: "5h".into(),
+            reason: "75 of 100 5h".into(),
+            action: "log".into(),
+            ..UsageLevel::default()
+        }
+    }
+
+    fn model() -> ModelUsage {
+        ModelUsage {
+            model: ModelName::parse("opus").unwrap(),
+            level: warned(),
+            windows: vec![used("5h", 75), used("7d", 10)],
+            total: Usage {
+                input_tokens: Some(1_200),
+                output_tokens: Some(300),
+                ..Usage::default()
+            },
+            calls: 7,
+            failures: 1,
+            cost_usd: Some(0.5),
+            unavailable_until: None,
+            is_simulated: true,
+            next: None,
+            signals: UsageSignals::default(),
+            forecast_at: Some(NOW.after(Duration::from_secs(1_800))),
+            burn: UsageBurn { tokens_per_hour: 9_000, ..UsageBurn::default() },
+            counted: vec![],
+            key: String::new(),
+        }
+    }
+
+    fn session(level: UsageLevel) -> SessionUsage {
+        SessionUsage {
+            session: "review-7".into(),
+            model: Some(ModelName::parse("opus").unwrap()),
+            tokens: 150_000,
+            context_window: Some(200_000),
+            warning_threshold: Some(150_000),
+            switch_threshold: Some(180_000),
+            level,
+            windows: vec![],
+            counted: vec![],
+            total: Usage::default(),
+            calls: 3,
+            cost_usd: Some(0.25),
+            duration: Duration::from_secs(125),
+            worked: Duration::from_secs(5),
+            complexity: Some(0.7),
+            rating: Some(4),
+            last_at: None,
+        }
+    }
+
+    fn status(models: Vec<ModelUsage>, sessions: Vec<SessionUsage>) -> UsageStatus {
+        UsageStatus { models, scopes: vec![], sessions }
+    }
+
+    /// The cells of a line: they are two spaces apart at least.
+    fn cells(line: &str) -> Vec<&str> {
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+    }
+
+    #[test]
+    fn a_model_has_its_level_a_bar_for_each_window_its_burn_rate_and_its_forecast() {
+        let drawn = drawn(&status(vec![model()], vec![]), false, NOW);
+        let lines: Vec<Vec<&str>> = drawn.lines().map(cells).collect();
+        let header =
+            ["MODEL", "LEVEL", "LIMITS", "CALLS", "FAILED", "TOKENS", "COST", "BURN", "FORECAST"];
+        assert_eq!(lines[0], header);
+        let first = [
+            "opus [simulated]",
+            "WARNING: 75 of 100 5h (log)",
+            "5h [#######---] 75 % of 100, resets 11:00:00 UTC",
+            "7",
+            "1",
+            "1200 in, 300 out",
+            "$0.50",
+            "9000 tokens/h",
+            "limit at 10:30:00 UTC",
+        ];
+        assert_eq!(lines[1], first);
+        assert_eq!(lines[2], ["7d [#---------] 10 % of 100, resets 11:00:00 UTC"]);
+        assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn what_nothing_is_known_of_has_a_dash() {
+        let quiet = ModelUsage {
+            level: UsageLevel {
+                level: "HEALTHY".into(),
+                action: "none".into(),
+                ..Default::default()
+            },
+            windows: vec![],
+            total: Usage::default(),
+            cost_usd: None,
+            is_simulated: false,
+            forecast_at: None,
+            burn: UsageBurn::default(),
+            ..model()
+        };
+        let drawn = drawn(&status(vec![quiet], vec![]), false, NOW);
+        let row = cells(drawn.lines().nth(1).unwrap());
+        assert_eq!(row, ["opus", "HEALTHY", "7", "1", "- in, - out", "cost unknown", "-", "-"]);
+    }
+
+    #[test]
+    fn a_session_is_shown_when_it_is_asked_for_or_not_healthy_with_what_was_said_of_it() {
+        let healthy = UsageLevel { level: "HEALTHY".into(), ..UsageLevel::default() };
+        let drawn =
+            |level, has_asked| drawn(&status(vec![model()], vec![session(level)]), has_asked, NOW);
+        let of_session = |drawn: String| drawn.lines().last().map(str::to_owned).unwrap();
+        let want = [
+            "review-7",
+            "opus",
+            "WARNING: 75 of 100 5h (log)",
+            "[#######---] 75 % of 200000",
+            "3",
+            "$0.25",
+            "2m 5s",
+            "0.7",
+            "4 of 5",
+        ];
+        assert_eq!(cells(&of_session(drawn(warned(), false))), want);
+        assert!(!drawn(healthy.clone(), false).contains("review-7"));
+        assert!(of_session(drawn(healthy, true)).contains("review-7"));
+    }
 
     #[test]
     fn a_window_is_a_bar_with_its_share_and_its_reset() {
