@@ -5,6 +5,7 @@
 mod askers;
 mod bad_sends;
 mod bounds;
+mod budgets;
 mod checkpoints;
 mod commands;
 mod conditions;

@@ -248,7 +248,8 @@ async fn a_shell_script_hears_every_kind_asks_back_and_counts() {
     assert_eq!(job["task"]["result"], json!({ "type": "json", "schema": null }));
     assert_eq!(job["task"]["inputs"][0]["text"], "dry");
     let lease = job["lease"].as_str().unwrap();
-    run(&["settle", lease, "--ask", "how long?", "--input-tokens", "5"]).await.exits(0);
+    let counted = ["--input-tokens", "5", "--output-tokens", "2"];
+    run(&[&["settle", lease, "--ask", "how long?"], &counted[..]].concat()).await.exits(0);
     broker.run(&["task", "provide", id.trim(), "ten words"]).await.exits(0);
     let job = pull(&["--model", "opus"]).await;
     assert_eq!(job["task"]["exchanges"][0]["answer"], "ten words");
@@ -259,7 +260,7 @@ async fn a_shell_script_hears_every_kind_asks_back_and_counts() {
     let models = usage["models"].as_array().unwrap();
     let opus = models.iter().find(|model| model["name"] == "opus").unwrap();
     assert_eq!(opus["usage"]["input_tokens"], 12);
-    assert_eq!(opus["usage"]["output_tokens"], 3);
+    assert_eq!(opus["usage"]["output_tokens"], 5);
     let many: Vec<&str> = ["--role", "r"].repeat(17);
     run(&[&["pull"], &many[..]].concat()).await.exits(2);
 }

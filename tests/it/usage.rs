@@ -2,7 +2,7 @@
 
 use broker_client::{Client, UsageItem};
 use broker_proto::types::{ModelName, UsageRecord};
-use broker_tests::{Place, TestBroker, TestHouse, brokerctl, eventually, within};
+use broker_tests::{Place, TestBroker, TestHouse, brokerctl, within};
 use futures::StreamExt as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -349,19 +349,4 @@ async fn what_was_counted_is_the_same_after_a_restart() {
     let before = kept(&status(&broker).await);
     broker.restart().await;
     assert_eq!(kept(&status(&broker).await), before);
-}
-
-#[tokio::test]
-async fn an_agents_log_says_what_is_left_of_its_model() {
-    let house = TestHouse::start().await;
-    for _ in 0..3 {
-        house.run(&["usage", "record", "rate-limit", "--model", "opus"]).await.exits(0);
-    }
-    let line = eventually("the agent is told", async || {
-        let log = house.log();
-        let told = |line: &&str| line.contains("what is left of the model");
-        log.lines().filter(told).find(|line| line.contains("EXHAUSTED")).map(str::to_owned)
-    });
-    let line = line.await;
-    assert!(line.contains("opus") && line.contains("3 of 3 rate limits within 60 s"), "{line}");
 }

@@ -465,14 +465,7 @@ pub enum Effect {
     },
     /// A limit comes near: whoever will go on needs a package soon.
     Prepare(usage::Near),
-    /// What is left of a model: a change of its level for all links that serve it, or as one of them greets.
-    Level {
-        link: Option<LinkId>,
-        model: ModelName,
-        level: usage::Level,
-        reason: String,
-    },
-    /// Whether routing calls a model changed, for the log.
+    /// A model's state changed, for its agents and the log.
     ModelChanged {
         model: ModelName,
         is_available: bool,

@@ -93,14 +93,9 @@ impl Outlet for LinkOutlet {
                 } else {
                     warn!(%model, %reason, "model is not called");
                 }
-            }
-            Effect::Level { link, model, level, reason } => {
-                let level = level.as_str().to_owned();
-                let frame = Down::Level { model: model.clone(), level, reason };
-                match link {
-                    Some(link) => self.links.send(link, Out::Frame(Box::new(frame))),
-                    None => self.links.send_serving(&model, &frame),
-                }
+                let level = if is_available { "HEALTHY" } else { "EXHAUSTED" };
+                let level = level.to_owned();
+                self.links.send_all(&Down::Level { model, level, reason });
             }
         }
         None

@@ -85,11 +85,9 @@ impl Links {
         }
     }
 
-    /// Hands a frame to every link that serves `model`.
-    pub fn send_serving(&self, model: &ModelName, frame: &Down) {
-        let serves = |open: &Open| open.models.contains(model);
-        let links: Vec<LinkId> =
-            self.open.iter().filter(|open| serves(open)).map(|open| *open.key()).collect();
+    /// Hands a frame to every link.
+    pub fn send_all(&self, frame: &Down) {
+        let links: Vec<LinkId> = self.open.iter().map(|open| *open.key()).collect();
         for link in links {
             self.send(link, Out::Frame(Box::new(frame.clone())));
         }

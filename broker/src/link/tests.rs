@@ -16,7 +16,6 @@ use crate::{
     core::{
         Command, NewMessage, Query, Reply,
         queue::{Body, BodyKey, Seq},
-        usage,
     },
     journal::{Why, faulty::Fault},
     reply::{Asker, Seen},
@@ -393,6 +392,7 @@ async fn an_agent_that_never_reads_is_closed_and_others_go_on() {
     let deafs = Hello {
         agent: agent("deaf"),
         token: shell.token("deaf").await,
+        models: vec![],
         ..hello(&shell, "i").await
     };
     deaf.say(Up::Hello(deafs)).await;
@@ -400,9 +400,8 @@ async fn an_agent_that_never_reads_is_closed_and_others_go_on() {
     let mut other = Agent::serving(&shell, hello(&shell, "i").await, 1).await;
 
     for _ in 0..9_000 {
-        let (level, reason) = (String::new(), String::new());
-        let frame = Down::Level { model: model("opus"), level, reason };
-        shell.links.send_serving(&model("opus"), &frame);
+        let (model, level, reason) = (model("opus"), String::new(), String::new());
+        shell.links.send_all(&Down::Level { model, level, reason });
         assert!(matches!(other.next().await, Down::Level { .. }));
     }
 
@@ -410,55 +409,6 @@ async fn an_agent_that_never_reads_is_closed_and_others_go_on() {
     assert!(deaf.end().await.is_none_or(|status| reason_of(&status) == "NOT_READING"));
     let id = shell.ask(1).await;
     assert_eq!(other.delivery().await.message.id, id);
-}
-
-async fn rate_limited(shell: &Shell, name: &str) {
-    let what = broker_proto::UsageRecord::RateLimit;
-    let record = usage::Record { model: Some(model(name)), session: None, what };
-    let command = Command::Usage(Box::new(usage::Command::Record(record)));
-    soon(shell.engine.command(command)).await.unwrap();
-}
-
-#[tokio::test]
-async fn agents_are_told_what_is_left_of_the_models_they_serve() {
-    let shell = Shell::start().await;
-    let mut opus = Agent::serving(&shell, hello(&shell, "i").await, 1).await;
-    let others = Hello {
-        agent: agent("sonnet-1"),
-        token: shell.token("sonnet-1").await,
-        models: vec![model("sonnet")],
-        ..hello(&shell, "i").await
-    };
-    let (mut sonnet, _) = Agent::greeted(&shell, others).await;
-    let level = |frame: Down| match frame {
-        Down::Level { model, level, reason } => (model.to_string(), level, reason),
-        other => panic!("instead of a level came {other:?}"),
-    };
-    let told = |name: &str, level: &str, reason: &str| (name.into(), level.into(), reason.into());
-
-    // One says nothing yet, the second warns, the third exhausts.
-    for _ in 0..3 {
-        rate_limited(&shell, "opus").await;
-    }
-    rate_limited(&shell, "sonnet").await;
-    rate_limited(&shell, "sonnet").await;
-
-    let warning = told("opus", "WARNING", "2 of 3 rate limits within 60 s");
-    let exhausted = told("opus", "EXHAUSTED", "3 of 3 rate limits within 60 s");
-    assert_eq!(level(opus.next().await), warning);
-    assert_eq!(level(opus.next().await), exhausted);
-    // Of others' models nobody is told.
-    let of_sonnet = told("sonnet", "WARNING", "2 of 3 rate limits within 60 s");
-    assert_eq!(level(sonnet.next().await), of_sonnet);
-
-    // Who comes back is told at once what is not healthy.
-    opus.vanish().await;
-    let (mut opus, _) = Agent::greeted(&shell, hello(&shell, "i").await).await;
-    assert_eq!(level(opus.next().await), exhausted);
-    let reset = usage::Command::Reset(usage::Scope::Model(model("opus")));
-    soon(shell.engine.command(Command::Usage(Box::new(reset)))).await.unwrap();
-    assert_eq!(level(opus.next().await), told("opus", "HEALTHY", "what was counted begins anew"));
-    shell.end().await;
 }
 
 /// A refusal would make the agent drop what it could settle a moment later.

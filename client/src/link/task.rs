@@ -270,7 +270,7 @@ impl LinkTask {
                 self.state.send_replace(state);
             }
             Down::Level { model, level, reason } => {
-                tracing::info!(%model, level, reason, "what is left of the model");
+                tracing::debug!(%model, level, reason, "a model's level changed");
             }
             // Nothing is sent over this link, and a second welcome says nothing new.
             Down::Sent { .. } | Down::Welcome(_) => {}

@@ -57,11 +57,10 @@ impl Run<'_> {
         let resumed = self.take_over_leases(&up, resume);
         self.note(&Note::LinkUp { link, up: Box::new(up) });
         if is_new_process {
-            for model in &models {
-                self.configuration_may_have_changed(model);
+            for model in models {
+                self.configuration_may_have_changed(&model);
             }
         }
-        self.tell_levels(link, &models);
         self.route_absent();
         for queue in queues {
             self.dispatch(&queue);

@@ -105,9 +105,24 @@ impl Run<'_> {
     fn route_without_fallback(&mut self, seq: Seq, needs: &Needs, why: &str) {
         let Some(message) = self.state.queue.get(seq) else { return };
         let Some(asked) = message.consultation.as_ref().map(|c| c.asked.clone()) else { return };
-        let judged = self.judged(std::slice::from_ref(&asked), needs, seq);
-        if let Some(Judged { verdict: route::Judgement::Unfit(class), reason }) = judged.first() {
-            let failure = Failure::new(*class, "broker", format!("{asked}: {reason}"));
+        let deadline = message.deadline;
+        let judged = self.judged(std::slice::from_ref(&asked), needs, seq).pop();
+        let failed = |class, reason| Failure::new(class, "broker", format!("{asked}: {reason}"));
+        let refused = match judged {
+            Some(Judged { verdict: route::Judgement::Unfit(class), reason }) => {
+                Some(failed(class, reason))
+            }
+            Some(Judged { verdict: route::Judgement::Delayed { until }, reason }) => {
+                if until < deadline {
+                    let why = format!("{why}; waits for {asked}");
+                    self.place(seq, &asked, 0, Some(until), Vec::new(), &why);
+                    return;
+                }
+                Some(failed(FailureClass::Budget, reason))
+            }
+            _ => None,
+        };
+        if let Some(failure) = refused {
             self.end(seq, MessageState::Failed, Some(failure), None);
             return;
         }
@@ -133,8 +148,13 @@ impl Run<'_> {
         }
         match (&judged.verdict, self.afford(seq, model)) {
             (route::Judgement::Unfit(_) | route::Judgement::Shut { .. }, _) | (_, Ok(_)) => judged,
-            (_, Err(short)) => {
-                let verdict = route::Judgement::Unfit(FailureClass::Budget);
+            (verdict, Err(short)) => {
+                let verdict = match (short.resets_at, verdict) {
+                    // Who is not there is not waited for on top of that.
+                    (Some(_), route::Judgement::Absent) if short.is_passing => return judged,
+                    (Some(until), _) if short.is_passing => route::Judgement::Delayed { until },
+                    _ => route::Judgement::Unfit(FailureClass::Budget),
+                };
                 Judged { verdict, reason: short.words }
             }
         }

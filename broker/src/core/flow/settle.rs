@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use broker_proto::{
-    Attempt, Failure, FailureClass, MessageId, MessageState, MessageType, ModelName, RateLimit,
-    Recipient, Sender, Usage,
+    Attempt, Failure, FailureClass, MessageId, MessageState, MessageType, ModelName, Provenance,
+    RateLimit, Recipient, Sender, Usage,
 };
 
 use super::Run;
@@ -53,6 +53,7 @@ impl Run<'_> {
         if let Some(write) = &append {
             self.may_append(write)?;
         }
+        let usage = self.with_estimates(seq, usage, &outcome);
         self.count_usage(seq, usage);
         let figures = Figures { usage, limits, first_token };
         match outcome {
@@ -77,6 +78,37 @@ impl Run<'_> {
             Outcome::Release { shown } => self.release(seq, shown),
         }
         Ok(Reply::None)
+    }
+
+    /// What its agent did not count of a call that has answered something, estimated from sizes: budgets are held
+    /// against what was used, whoever worked.
+    fn with_estimates(&self, seq: Seq, usage: Usage, outcome: &Outcome) -> Usage {
+        let said = match outcome {
+            Outcome::Done { reply, .. } => reply,
+            Outcome::Failed { partial: Some(partial), .. } => partial,
+            Outcome::Ask { question, .. } => question,
+            Outcome::Failed { partial: None, .. }
+            | Outcome::Retry { .. }
+            | Outcome::Reject { .. }
+            | Outcome::Release { .. } => return usage,
+        };
+        let Some(message) = self.state.queue.get(seq) else { return usage };
+        let model = message.model().and_then(|model| self.model(model));
+        let (Some(model), Some(consultation)) = (model, &message.consultation) else {
+            return usage;
+        };
+        let mut counted = usage;
+        let inputs = [usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens];
+        if inputs.iter().all(Option::is_none) {
+            let bytes = consultation.needs().prompt_bytes;
+            counted.input_tokens = Some(route::estimated_tokens(model, bytes));
+            counted.provenance = Provenance::Estimated;
+        }
+        if usage.output_tokens.is_none() {
+            counted.output_tokens = Some(route::estimated_tokens(model, said.size_bytes));
+            counted.provenance = Provenance::Estimated;
+        }
+        counted
     }
 
     pub(super) fn attempt(

@@ -9,7 +9,6 @@ use broker_proto::{
 use super::Run;
 use crate::core::{
     Effect, Event, Note, Refusal, Reply,
-    agent::LinkId,
     policy::Model,
     queue::Seq,
     route,
@@ -405,24 +404,7 @@ impl Run<'_> {
             let (subject, reason) = (change.subject.clone(), change.reason.clone());
             self.effect(Effect::Prepare(usage::Near { subject, reason }));
         }
-        if let Subject::Model(model) = &change.subject
-            && change.from != change.to
-        {
-            let (model, level, reason) = (model.clone(), change.to, change.reason.clone());
-            self.effect(Effect::Level { link: None, model, level, reason });
-        }
         self.event(Event::Usage(usage::Event::LevelChanged(Box::new(change))));
-    }
-
-    /// What an agent that greets must know of its models: those that are not healthy.
-    pub(super) fn tell_levels(&mut self, link: LinkId, models: &[ModelName]) {
-        for model in models {
-            let held = self.state.usage.level(&Subject::Model(model.clone()));
-            if held.level > Level::Healthy {
-                let (model, level, reason) = (model.clone(), held.level, held.reason);
-                self.effect(Effect::Level { link: Some(link), model, level, reason });
-            }
-        }
     }
 
     /// The calls that went wrong, for the people who will look for the cause.

@@ -46,6 +46,10 @@ pub enum Verdict {
         is_told: bool,
         class: FailureClass,
     },
+    /// A minute's budget is used up until then. That only delays: no other candidate is called for it.
+    Delayed {
+        until: WallTime,
+    },
     /// Will not do for this message at any time.
     Unfit(FailureClass),
 }
@@ -63,6 +67,7 @@ impl Judged {
     fn class(&self) -> Option<FailureClass> {
         match self.verdict {
             Verdict::Shut { class, .. } | Verdict::Unfit(class) => Some(class),
+            Verdict::Delayed { .. } => Some(FailureClass::Budget),
             Verdict::Absent => Some(FailureClass::Unreachable),
             Verdict::Good | Verdict::Probe | Verdict::UnderProbe => None,
         }
@@ -212,7 +217,14 @@ pub fn choose(
         match candidate.verdict {
             Verdict::Good => return (call(false), passed_over),
             Verdict::Probe => return (call(true), passed_over),
-            Verdict::UnderProbe | Verdict::Absent | Verdict::Shut { .. } | Verdict::Unfit(_) => {
+            Verdict::Delayed { until } if until < bounds.may_wait_until => {
+                return (Choice::Wait { candidate: number(place), until }, passed_over);
+            }
+            Verdict::UnderProbe
+            | Verdict::Absent
+            | Verdict::Shut { .. }
+            | Verdict::Delayed { .. }
+            | Verdict::Unfit(_) => {
                 let (model, reason) = (model.clone(), candidate.reason.clone());
                 let class = candidate.class();
                 passed_over.push(PassedOver { model, reason, class });
@@ -247,6 +259,7 @@ pub fn choose(
 fn nobody(chain: &[ModelName], judged: &[Judged], from: usize) -> Choice {
     let class = match judged.get(from.min(judged.len().saturating_sub(1))).map(|c| &c.verdict) {
         Some(Verdict::Shut { class, .. } | Verdict::Unfit(class)) => *class,
+        Some(Verdict::Delayed { .. }) => FailureClass::Budget,
         _ => FailureClass::Unreachable,
     };
     let told = judged.iter().filter_map(|c| match c.verdict {

@@ -1,11 +1,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use broker_proto::{FailureClass, MessageState, Usage, UsageRecord, WallTime};
+use broker_proto::{FailureClass, MessageState, Provenance, Usage, UsageRecord, WallTime};
 
 use super::world::*;
 use crate::core::{
-    BootTime, BrokerClock, Command, Effect, Event, Query, Refusal, Reply,
-    queue::Seq,
+    BootTime, BrokerClock, Command, Event, Outcome, Query, Refusal, Reply,
+    queue::{Body, Seq},
     usage::{self, Action, Amount, BudgetKey, Level, Nanos, Scope, ScopeKind, Span, Subject, Unit},
 };
 
@@ -112,6 +112,88 @@ fn a_models_budget_sends_the_next_question_along_its_chain() {
     assert_eq!(world.failed_as(alone).class, FailureClass::Budget);
 }
 
+/// One budget of each model for a minute, which has just begun.
+fn in_a_minute(unit: Unit, limit: u64) -> World {
+    let mut world = World::with(|policy| {
+        let key = BudgetKey { span: Span::Minute, ..key(ScopeKind::Model, unit) };
+        policy.budgets.insert(key, limit);
+    });
+    let minute = 60_000;
+    world.advance(Duration::from_millis(minute - world.wall().0 % minute));
+    world
+}
+
+#[test]
+fn a_minutes_budget_delays_and_moves_nothing() {
+    let mut world = in_a_minute(Unit::Requests, 1);
+    let first = ask(&mut world, "opus");
+    let second = ask(&mut world, "opus");
+    let third = insist(&mut world, "opus");
+    settle(&mut world, first, tokens(100, 20));
+    world.advance(secs(59));
+    assert_eq!((world.called(first), world.deliveries.len()), ("opus".into(), 1));
+    assert_eq!((world.end(second), world.end(third)), (None, None));
+    assert_eq!(levels(&world), []);
+
+    world.advance(secs(1));
+    assert_eq!((world.called(second), world.deliveries.len()), ("opus".into(), 2));
+    settle(&mut world, second, tokens(100, 20));
+    world.restart(secs(1));
+    world.run(Command::AskerBack { seq: third });
+    world.greet("opus", "again", 10);
+    world.advance(secs(60));
+    assert_eq!(world.called(third), "opus");
+}
+
+/// What was free when it was routed is reserved when it is leased: that delays too.
+#[test]
+fn two_that_were_routed_before_an_agent_came_take_a_minutes_budget_one_after_the_other() {
+    let mut policy = policy();
+    let key = BudgetKey { span: Span::Minute, ..key(ScopeKind::Namespace, Unit::Tokens) };
+    policy.budgets.insert(key, 300);
+    let mut world = World::empty(policy);
+    let first = insist(&mut world, "opus");
+    let second = insist(&mut world, "opus");
+
+    world.greet("opus", "first", 10);
+    settle(&mut world, first, tokens(100, 100));
+
+    assert_eq!((world.end(second), world.deliveries.len()), (None, 1));
+    world.advance(secs(60));
+    assert_eq!(world.called(second), "opus");
+}
+
+#[test]
+fn what_a_minutes_budget_never_has_room_for_goes_on_along_its_chain_or_is_refused() {
+    let mut world = World::with(|policy| {
+        let key = BudgetKey {
+            name: "opus".into(),
+            span: Span::Minute,
+            ..key(ScopeKind::Model, Unit::Tokens)
+        };
+        policy.budgets.insert(key, 110);
+    });
+    let chained = ask(&mut world, "opus");
+    let alone = insist(&mut world, "opus");
+    assert_eq!(world.called(chained), "sonnet");
+    assert_eq!(world.failed_as(alone).class, FailureClass::Budget);
+}
+
+#[test]
+fn who_has_no_time_for_a_minutes_budget_is_told_so() {
+    let mut world = in_a_minute(Unit::Requests, 1);
+    ask(&mut world, "opus");
+    let hurried = world.ask_with("opus", |c| {
+        c.options.no_fallback = true;
+        c.options.deadline = Some(secs(30));
+    });
+    let failure = world.failed_as(hurried);
+    assert_eq!(failure.class, FailureClass::Budget);
+    assert!(failure.detail.contains("minute requests of opus has 0 left of 1"), "{failure:?}");
+    let moves = world.ask_with("opus", |c| c.options.deadline = Some(secs(30)));
+    assert_eq!(world.called(moves), "sonnet");
+}
+
 /// Both were routed while there was room; the second is leased when there is none any more.
 #[test]
 fn what_was_free_when_it_was_routed_may_be_reserved_when_it_is_leased() {
@@ -139,6 +221,35 @@ fn what_a_call_used_is_counted_in_place_of_what_it_reserved() {
     assert_eq!(world.called(second), "opus");
     // 180 tokens are left: the answer is cut to what they pay for.
     assert_eq!(world.deliveries[1].max_output_tokens, Some(80));
+}
+
+/// A script that settles by hand says nothing of tokens; its call is no gift to a budget for that.
+#[test]
+fn what_an_agent_does_not_say_it_used_counts_as_estimated() {
+    let mut world = under(ScopeKind::Namespace, Unit::Tokens, 300);
+    let answered = ask(&mut world, "opus");
+    let reply = Body { size_bytes: 40, ..Body::default() };
+    world.settle(answered, Outcome::Done { reply, stop_reason: None }).unwrap();
+
+    assert_eq!((reserved(&world), used(&world, &Scope::Namespace).tokens), (0, 110));
+    // 100 tokens at 4 $ and 10 at 20 $ for a million.
+    assert_eq!(used(&world, &Scope::Namespace).cost, Nanos(600_000));
+    let usage = world.state.usage.get(&model("opus")).usage;
+    assert_eq!(usage.provenance, Provenance::Estimated);
+    assert_eq!(world.summary(answered).usage.output_tokens, Some(10));
+}
+
+#[test]
+fn what_an_agent_does_say_is_left_as_it_is() {
+    let mut world = World::new();
+    let half = ask(&mut world, "opus");
+    let partial = Usage { output_tokens: Some(7), ..Usage::default() };
+    settle(&mut world, half, Usage { cache_read_tokens: Some(3), ..partial });
+    assert_eq!(used(&world, &Scope::Namespace).tokens, 10);
+    // Nothing of an answer came, so nobody knows what was billed.
+    let failed = insist(&mut world, "opus");
+    world.fail(failed, FailureClass::MalformedReply);
+    assert_eq!(used(&world, &Scope::Namespace).tokens, 10);
 }
 
 #[test]
@@ -428,9 +539,7 @@ fn monitoring_calls_no_provider() {
         world.advance(secs(600));
     }
     assert!(!levels(&world).is_empty());
-    // All that goes out says how things are.
-    let is_telling = |effect: &Effect| matches!(effect, Effect::Level { .. });
-    assert!(world.deliveries.is_empty() && world.effects.iter().all(is_telling));
+    assert_eq!((world.deliveries.len(), world.effects.len()), (0, 0));
 }
 
 /// A status says how things are, not how they were when the level changed.
@@ -473,4 +582,39 @@ fn a_model_that_is_warned_of_is_available_and_one_that_is_refused_is_not() {
     assert_eq!(opus(&mut world), said("WARNING", true, limits));
     world.hang_up("opus");
     assert_eq!(opus(&mut world), said("WARNING", false, "no agent serves it"));
+}
+
+/// Each scope has a window of each span, in each unit: one call fits, the next one comes when the window ends.
+#[test]
+fn each_scope_has_a_budget_of_each_unit_in_each_window() {
+    let month = 31 * 86_400;
+    let spans = [(Span::FiveHours, 5 * 3_600), (Span::Day, 86_400), (Span::Week, 7 * 86_400)];
+    for (span, length) in spans.into_iter().chain([(Span::Month, month)]) {
+        for kind in ScopeKind::ALL {
+            // A call takes 100 tokens and at most 100 more: 0.0005 $ and 0.002 $.
+            for (unit, limit) in [(Unit::Requests, 1), (Unit::Tokens, 200), (Unit::Usd, 2_500_000)]
+            {
+                let mut world = World::with(|policy| {
+                    policy.budgets.insert(BudgetKey { span, ..key(kind, unit) }, limit);
+                });
+                let ask = |world: &mut World| {
+                    let mut new = world.message("opus");
+                    new.session = Some("s".into());
+                    let consultation = new.consultation.as_mut().unwrap();
+                    consultation.max_output_tokens = Some(100);
+                    consultation.options.no_fallback = true;
+                    world.ask_this(new)
+                };
+                let which = format!("{kind:?} {span:?} {unit:?}");
+                let first = ask(&mut world);
+                assert_eq!(world.deliveries.len(), 1, "{which}");
+                settle(&mut world, first, tokens(100, 100));
+                let second = ask(&mut world);
+                assert_eq!(world.failed_as(second).class, FailureClass::Budget, "{which}");
+                world.advance(secs(length));
+                ask(&mut world);
+                assert_eq!(world.deliveries.len(), 2, "{which}");
+            }
+        }
+    }
 }

@@ -51,6 +51,10 @@ pub struct Short {
     /// What is left of it.
     pub left: u64,
     pub unit: Unit,
+    span: Span,
+    limit: u64,
+    /// A minute's budget that has room for the call when it begins anew: it only delays.
+    pub is_passing: bool,
 }
 
 /// Everything that is reserved.
@@ -114,7 +118,8 @@ impl State {
             key.unit.words(left),
             key.unit.words(limit)
         );
-        Short { words, resets_at: open.ends, left, unit: key.unit }
+        let (unit, span) = (key.unit, key.span);
+        Short { words, resets_at: open.ends, left, unit, span, limit, is_passing: false }
     }
 
     /// What the budgets of these scopes leave: the least of each unit. Empty where there is none.
@@ -151,26 +156,9 @@ impl State {
         }
         let mut binding = None;
         for short in tightest {
-            let most = match short.unit {
-                Unit::Requests => {
-                    if short.left >= 1 {
-                        u64::MAX
-                    } else {
-                        0
-                    }
-                }
-                Unit::Tokens => short.left.saturating_sub(wanted.input),
-                Unit::Usd => {
-                    let Some((input, each)) = wanted.prices else {
-                        let words = format!("{}, and the model's price is not known", short.words);
-                        return Err(Short { words, ..short });
-                    };
-                    match short.left.checked_sub(input.0) {
-                        None => 0,
-                        Some(_) if each == 0.0 => u64::MAX,
-                        Some(left) => affordable(left, each),
-                    }
-                }
+            let Some(most) = wanted.most_of(short.unit, short.left) else {
+                let words = format!("{}, and the model's price is not known", short.words);
+                return Err(Short { words, ..short });
             };
             if most < output {
                 output = most;
@@ -185,7 +173,10 @@ impl State {
                 short.words,
                 wanted.input + wanted.least_output
             );
-            return Err(Short { words, ..short });
+            let whole = wanted.most_of(short.unit, short.limit).unwrap_or(0);
+            let has_room = whole >= wanted.least_output.max(1);
+            let is_passing = has_room && !short.span.matters();
+            return Err(Short { words, is_passing, ..short });
         }
         let cost = wanted.prices.map_or(Nanos(0), |(input, each)| {
             Nanos(input.0.saturating_add(price_of(output, each)))
@@ -203,6 +194,25 @@ pub struct Wanted {
     pub most_output: u64,
     /// The cost of the prompt, sent the dearest way, and billionths of a USD per output token.
     pub prices: Option<(Nanos, f64)>,
+}
+
+impl Wanted {
+    /// The output tokens that so much of a unit pays for, behind the prompt; `None` where the price is not known.
+    fn most_of(&self, unit: Unit, left: u64) -> Option<u64> {
+        Some(match unit {
+            Unit::Requests if left >= 1 => u64::MAX,
+            Unit::Requests => 0,
+            Unit::Tokens => left.saturating_sub(self.input),
+            Unit::Usd => {
+                let (input, each) = self.prices?;
+                match left.checked_sub(input.0) {
+                    None => 0,
+                    Some(_) if each == 0.0 => u64::MAX,
+                    Some(left) => affordable(left, each),
+                }
+            }
+        })
+    }
 }
 
 #[expect(
