@@ -606,6 +606,39 @@ async fn what_waits_for_a_session_is_in_its_package() {
     assert!(queue.iter().all(|task| task["id"] != json!(urgent.id.to_string())));
 }
 
+/// The manifest and the conversation agree, because one tokenizer counted both; and a package is smaller on its way.
+#[tokio::test]
+async fn a_package_is_counted_by_its_receivers_tokenizer_and_compressed_when_it_leaves() {
+    let other = "[[models]]\nname = \"gpt-4o\"\nprovider = \"openai\"\nid = \"gpt-4o\"\n";
+    let settings = format!("{}\n{other}", broker_tests::MODELS);
+    let broker = TestBroker::with(Place::Memory, &settings).await;
+    talk(&broker, "s1").await;
+    for (model, tokenizer) in
+        [("gpt-4o", "o200k_base"), ("sonnet", "estimated at 3.0 bytes per token")]
+    {
+        let made = json_of(&broker, &["prepare", "--session", "s1", "--to", model]).await;
+        assert_eq!(made["tokens_are"], tokenizer);
+        let id = made["id"].as_str().unwrap();
+        let document = load(&broker, &[id]).await.exits(0).json();
+        assert_eq!(document["manifest"]["tokens_are"], tokenizer);
+        assert_eq!(document["conversation_history"]["tokenizer"], tokenizer);
+        let parts = document["manifest"]["parts"].as_array().unwrap();
+        let text = parts.iter().find(|part| part["name"] == "conversation_text").unwrap();
+        assert_eq!(text["tokens"], document["conversation_history"]["tokens"], "{model}");
+        let counted: u64 = parts.iter().map(|part| part["tokens"].as_u64().unwrap()).sum();
+        assert_eq!([&made["tokens"], &document["manifest"]["tokens"]], [counted, counted]);
+
+        let file = broker.client().export_package(PackageId::parse(id).unwrap()).await.unwrap();
+        let kept = made["size_bytes"].as_u64().unwrap();
+        assert!(file.len() as u64 * 2 < kept, "{} of {kept}", file.len());
+        let verified = broker.client().verify_package(file.into()).await.unwrap();
+        assert_eq!(
+            verified.checksum,
+            broker.client().package(verified.header.id).await.unwrap().checksum
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_package_becomes_a_session_elsewhere() {
     let (here, there) = (TestBroker::start().await, TestBroker::start().await);

@@ -6,12 +6,18 @@ use broker_proto::{NewPackage, PackageId, PackageInfo, Preservation, convert::In
 
 use super::{Error, Packages, shown};
 use crate::{
-    context::package::{Built, Making, build},
+    context::{
+        Tokenizer,
+        package::{Built, Making, build},
+    },
     core::{Command, package::Command as PackageCommand},
 };
 
 /// Bytes of free context: whoever reads it may need sixteen times as many, and a session's history goes elsewhere.
 pub(super) const CONTEXT_MAX: usize = 4 << 20;
+
+/// Of a package that is for nobody in particular.
+const BYTES_PER_TOKEN: f64 = 4.0;
 
 impl Packages {
     /// Makes a package of what somebody says, and keeps it.
@@ -43,8 +49,11 @@ impl Packages {
         let now = self.now();
         let (ttl, signer) = (self.settings.ttl, self.signer.clone());
         let id = PackageId::from_parts(now, u128::from_be_bytes(random));
+        let receiver = new.recipient.as_ref().and_then(|it| self.intake.models.get(it.as_str()));
+        let tokenizer = receiver.map_or(Tokenizer::estimated(BYTES_PER_TOKEN), Tokenizer::of);
         let making = move || {
-            build(new, Making { id, nonce, now, ttl, sender, level, hops, signer: &signer })
+            let signer = &signer;
+            build(new, Making { id, nonce, now, ttl, sender, level, hops, tokenizer, signer })
         };
         let built = tokio::task::spawn_blocking(making).await;
         let Built { file, info } =

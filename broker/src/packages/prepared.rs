@@ -55,7 +55,8 @@ impl Packages {
         contents.queue_left_out = left_out;
         package.session = Some(session);
         package.recipient = Some(recipient);
-        Ok((self.make(sender, package, level, hops).await?, summary))
+        // Apart from this future, which holds what it is made of.
+        Ok((Box::pin(self.make(sender, package, level, hops)).await?, summary))
     }
 
     /// How often the work of this session was packed and taken before, and once more.

@@ -105,6 +105,7 @@ pub(crate) fn packages(error: packages::Error) -> Status {
         packages::Error::Pack(PackError::TooLarge | PackError::OthersTooLarge) => {
             reason::PACKAGE_TOO_LARGE.status(text)
         }
+        packages::Error::Pack(PackError::Hops(_)) => reason::PACKAGE_HOPS.status(text),
         packages::Error::Pack(PackError::Compress) | packages::Error::Random(_) => {
             reason::STORE_FAILED.status(text)
         }

@@ -115,7 +115,7 @@ pub struct PackagePart {
     /// SHA-256 of its bytes, unpacked.
     pub sha256: [u8; 32],
     pub size_bytes: u64,
-    /// Estimated from its bytes.
+    /// As the package's tokenizer counts them.
     pub tokens: u64,
 }
 
@@ -285,9 +285,11 @@ pub struct PackageInfo {
     /// The beginning of its goal.
     pub task: String,
     pub parts: Vec<PackagePart>,
-    /// Packed.
+    /// Who counted their tokens: the receiver's tokenizer, or how they were estimated.
+    pub tokenizer: String,
+    /// As it is kept; what is exported may be smaller.
     pub size_bytes: u64,
-    /// SHA-256 over header and manifest: what the signature signs.
+    /// SHA-256 over header and parts, however they are packed.
     pub checksum: [u8; 32],
     pub signer: PackageKey,
     /// The name its signer is trusted under; `self` for this broker's own key, `None` when it is trusted no more.
@@ -299,7 +301,7 @@ pub struct PackageInfo {
 }
 
 impl PackageInfo {
-    /// Of all parts together, estimated.
+    /// Of all parts together, as its tokenizer counts them.
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.parts.iter().map(|part| part.tokens).fold(0, u64::saturating_add)

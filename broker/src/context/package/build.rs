@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use broker_proto::{
-    ModelName, NewPackage, PackageHeader, PackageId, PackageInfo, Preservation, WallTime,
-};
+use broker_proto::{NewPackage, PackageHeader, PackageId, PackageInfo, Preservation, WallTime};
 
 use super::{
-    Guard, PackError, Refused, Signer, container,
-    document::{others_fit, parts},
-    open, pack,
+    PackError, Packed, Refused, Signer, container,
+    document::{count, others_fit, parts},
+    pack,
     resume::instructions,
 };
+use crate::context::Tokenizer;
 
 /// What the shell brings to a package that the rules may not make.
 #[derive(Debug)]
@@ -24,6 +23,8 @@ pub struct Making<'a> {
     pub sender: String,
     pub level: Preservation,
     pub hops: u32,
+    /// The receiver's: counts the parts. One with a table blocks when it is first used.
+    pub tokenizer: Tokenizer,
     pub signer: &'a Signer,
 }
 
@@ -59,21 +60,30 @@ pub fn build(new: NewPackage, making: Making<'_>) -> Result<Built, PackError> {
     if contents.resumption_instructions.is_empty() {
         contents.resumption_instructions = instructions(&header, &contents);
     }
-    let parts = parts(&contents);
-    others_fit(&parts)?;
-    let file = pack(&header, &parts, making.signer)?;
-    let own = making.signer.public();
-    let guard = Guard {
-        now: header.created_at,
-        is_trusted: &|key| key == own,
-        is_here: &|_: &ModelName| true,
-        is_replayed: &|_| false,
-        takes_expired: true,
+    let packed = {
+        let mut parts = parts(&contents);
+        others_fit(&parts).map_err(|_| PackError::OthersTooLarge)?;
+        count(&mut parts, &contents.conversation, making.tokenizer);
+        pack(&header, &parts, making.tokenizer.to_string(), making.signer)?
     };
-    // What cannot be taken here would be taken nowhere.
-    let opened = open(&file, &guard).map_err(|_| PackError::TooLarge)?;
-    let info = opened.info(&contents.task.goal, file.len() as u64);
+    let Packed { file, parts, checksum } = packed;
+    let info = PackageInfo {
+        header,
+        task: shown(&contents.task.goal),
+        parts,
+        tokenizer: making.tokenizer.to_string(),
+        size_bytes: file.len() as u64,
+        checksum,
+        signer: making.signer.public(),
+        signed_by: None,
+        is_imported: false,
+        is_expired: false,
+    };
     Ok(Built { file, info })
+}
+
+fn shown(goal: &str) -> String {
+    goal.chars().take(TASK_SHOWN).collect()
 }
 
 impl container::Opened<'_> {
@@ -82,8 +92,9 @@ impl container::Opened<'_> {
     pub fn info(&self, goal: &str, size_bytes: u64) -> PackageInfo {
         PackageInfo {
             header: self.header.clone(),
-            task: goal.chars().take(TASK_SHOWN).collect(),
+            task: shown(goal),
             parts: self.parts().to_vec(),
+            tokenizer: self.tokenizer().to_owned(),
             size_bytes,
             checksum: self.checksum,
             signer: self.signer,

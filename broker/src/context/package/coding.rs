@@ -6,27 +6,35 @@ use broker_proto::{
     ModelName, PackageHeader, PackageId, PackagePart, Preservation, SessionId, WallTime,
 };
 
+use sha2::{Digest as _, Sha256};
+
 use super::Refused;
 
 /// Parts at most; the format has fewer than twenty.
 const PARTS_MAX: u32 = 64;
 
+/// The versions of the encoding that are read; the last one is written.
+pub(super) const FIRST: u16 = 1;
+pub(super) const VERSION: u16 = 2;
+/// What the first version's tokens are: it names no tokenizer, and counted four bytes each.
+const UNNAMED: &str = "estimated";
+
 /// How the parts are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
-    /// As they are: compression would look like a bomb.
+pub(super) enum Packing {
+    /// As they are, one behind the other: the hashes of the parts are those of the packed bytes.
     Stored,
-    Zstd,
+    /// Compressed. SHA-256 of the packed bytes, so that they are known before they are unpacked.
+    Zstd { bytes: u64, sha256: [u8; 32] },
 }
 
 /// What is behind the header: signed with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Manifest {
     pub(super) parts: Vec<PackagePart>,
-    pub(super) method: Method,
-    pub(super) packed_bytes: u64,
-    /// SHA-256 of the packed bytes, so that they are known before they are unpacked.
-    pub(super) packed_sha256: [u8; 32],
+    /// Who counted their tokens.
+    pub(super) tokenizer: String,
+    pub(super) packing: Packing,
 }
 
 impl Manifest {
@@ -55,7 +63,14 @@ impl Writer {
 }
 
 /// Header and manifest in one piece.
-pub(super) fn encode(header: &PackageHeader, manifest: &Manifest) -> Vec<u8> {
+pub(super) struct Head {
+    pub(super) bytes: Vec<u8>,
+    /// SHA-256 of it without how the parts are packed: the same package has the same one on its way and at rest.
+    pub(super) checksum: [u8; 32],
+}
+
+/// Header and manifest as they are signed.
+pub(super) fn encode(header: &PackageHeader, manifest: &Manifest) -> Head {
     let mut out = Writer::default();
     out.0.extend_from_slice(&header.id.as_u128().to_be_bytes());
     out.text(header.session.as_ref().map_or("", SessionId::as_str));
@@ -68,6 +83,7 @@ pub(super) fn encode(header: &PackageHeader, manifest: &Manifest) -> Vec<u8> {
     out.number(header.hops.into());
     out.0.extend_from_slice(&header.nonce);
     out.text(&header.reason);
+    out.text(&manifest.tokenizer);
     out.number(manifest.parts.len() as u64);
     for part in &manifest.parts {
         out.text(&part.name);
@@ -75,13 +91,16 @@ pub(super) fn encode(header: &PackageHeader, manifest: &Manifest) -> Vec<u8> {
         out.number(part.size_bytes);
         out.number(part.tokens);
     }
-    out.number(match manifest.method {
-        Method::Stored => 0,
-        Method::Zstd => 1,
-    });
-    out.number(manifest.packed_bytes);
-    out.0.extend_from_slice(&manifest.packed_sha256);
-    out.0
+    let checksum = Sha256::digest(&out.0).into();
+    match manifest.packing {
+        Packing::Stored => out.number(0),
+        Packing::Zstd { bytes, sha256 } => {
+            out.number(1);
+            out.number(bytes);
+            out.0.extend_from_slice(&sha256);
+        }
+    }
+    Head { bytes: out.0, checksum }
 }
 
 /// Takes bytes from the front; every step that finds too few is refused.
@@ -127,13 +146,35 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads what [`encode`] wrote.
+/// What a head says.
+pub(super) struct Decoded {
+    pub(super) header: PackageHeader,
+    pub(super) manifest: Manifest,
+    /// As [`Head::checksum`]; in the first version over all of it.
+    pub(super) checksum: [u8; 32],
+}
+
+/// Reads what [`encode`] wrote, or its first version.
 ///
 /// # Errors
 /// [`Refused::Malformed`] when it is not that, to the last byte.
-pub(super) fn decode(bytes: &[u8]) -> Result<(PackageHeader, Manifest), Refused> {
+pub(super) fn decode(bytes: &[u8], version: u16) -> Result<Decoded, Refused> {
     let mut from = Reader(bytes);
     let header = header(&mut from)?;
+    let is_first = version == FIRST;
+    let tokenizer = if is_first { UNNAMED } else { from.text()? }.to_owned();
+    let parts = listed(&mut from)?;
+    let behind = from.0.len();
+    let packing = packing(&mut from, is_first)?;
+    if !from.0.is_empty() {
+        return Err(Refused::Malformed("something follows its manifest"));
+    }
+    let summed = if is_first { bytes } else { &bytes[..bytes.len() - behind] };
+    let checksum = Sha256::digest(summed).into();
+    Ok(Decoded { header, manifest: Manifest { parts, tokenizer, packing }, checksum })
+}
+
+fn listed(from: &mut Reader<'_>) -> Result<Vec<PackagePart>, Refused> {
     let count = from.small()?;
     if count > PARTS_MAX {
         return Err(Refused::Malformed("it has too many parts"));
@@ -150,23 +191,22 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(PackageHeader, Manifest), Refused>
             return Err(Refused::Malformed("a part is there twice"));
         }
         let sha256 = from.array()?;
-        parts.push(PackagePart {
-            name,
-            sha256,
-            size_bytes: from.number()?,
-            tokens: from.number()?,
-        });
+        let (size_bytes, tokens) = (from.number()?, from.number()?);
+        parts.push(PackagePart { name, sha256, size_bytes, tokens });
     }
-    let method = match from.number()? {
-        0 => Method::Stored,
-        1 => Method::Zstd,
+    Ok(parts)
+}
+
+fn packing(from: &mut Reader<'_>, is_first: bool) -> Result<Packing, Refused> {
+    let method = from.number()?;
+    match method {
+        0 if !is_first => return Ok(Packing::Stored),
+        0 | 1 => {}
         _ => return Err(Refused::Malformed("its compression is unknown")),
-    };
-    let (packed_bytes, packed_sha256) = (from.number()?, from.array()?);
-    if !from.0.is_empty() {
-        return Err(Refused::Malformed("something follows its manifest"));
     }
-    Ok((header, Manifest { parts, method, packed_bytes, packed_sha256 }))
+    let (bytes, sha256) = (from.number()?, from.array()?);
+    // The first version hashed what it stored as a whole, too; its parts are hashed all the same.
+    Ok(if method == 0 { Packing::Stored } else { Packing::Zstd { bytes, sha256 } })
 }
 
 fn header(from: &mut Reader<'_>) -> Result<PackageHeader, Refused> {

@@ -1,22 +1,28 @@
 //! The file: `magic | version | length of head | head | key | signature | packed parts`.
 //!
 //! The head is header and manifest; the signature covers everything in front of it, and the manifest names the SHA-256
-//! of what follows it. So each byte is either signed or hashed by something signed.
+//! of what follows it: of each part, and of the packed bytes where they are compressed. So each byte is either signed or
+//! hashed by something signed.
+//!
+//! At rest the parts are stored as they are, and each of their bytes is hashed once: compressing takes five times as long
+//! as hashing. What leaves the broker is compressed ([`Opened::for_the_way`]).
 
-use std::io::Read;
+use std::{
+    borrow::Cow,
+    io::{Read, Write as _},
+};
 
 use broker_proto::{ModelName, PackageHeader, PackageKey, PackagePart, WallTime};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    HOPS_MAX, OTHERS_MAX, PACKED_MAX, RATIO_MAX, Refused, UNPACKED_MAX,
-    coding::{self, Manifest, Method, Reader},
+    HOPS_MAX, OTHERS_MAX, PACKED_MAX, RATIO_MAX, Refused, STORED_MAX, UNPACKED_MAX,
+    coding::{self, Decoded, FIRST, Head, Manifest, Packing, Reader, VERSION},
     key::{self, Signer},
 };
 
 /// With line ends of both kinds, so that a copy made as text is seen at once.
 const MAGIC: [u8; 8] = *b"BRPKG\x1a\r\n";
-const VERSION: u16 = 1;
 /// What header and manifest take at most: they are journalled.
 const HEAD_MAX: usize = 64 << 10;
 /// In front of what is signed, so that a signature made for something else is none here.
@@ -28,9 +34,19 @@ const WINDOW_LOG_MAX: u32 = 23;
 
 /// A part before it is packed, or after it is unpacked.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RawPart {
-    pub name: String,
-    pub bytes: Vec<u8>,
+pub struct RawPart<'a> {
+    pub name: Cow<'a, str>,
+    pub bytes: Cow<'a, [u8]>,
+    /// As the manifest's tokenizer counts them.
+    pub tokens: u64,
+}
+
+/// A package's file, and what its head says of its parts.
+pub struct Packed {
+    pub file: Vec<u8>,
+    pub parts: Vec<PackagePart>,
+    /// SHA-256 over header and parts, however they are packed.
+    pub checksum: [u8; 32],
 }
 
 /// Why no package was made.
@@ -42,6 +58,8 @@ pub enum PackError {
     OthersTooLarge,
     #[error("the contents cannot be compressed")]
     Compress,
+    #[error("the work went through {0} handoffs; at most {HOPS_MAX} are allowed")]
+    Hops(u32),
 }
 
 /// What a package is held against.
@@ -60,63 +78,88 @@ pub struct Guard<'a> {
 pub struct Opened<'a> {
     pub header: PackageHeader,
     pub signer: PackageKey,
-    /// SHA-256 over header and manifest.
+    /// SHA-256 over header and parts, however they are packed.
     pub checksum: [u8; 32],
     manifest: Manifest,
     packed: &'a [u8],
 }
 
-/// Packs and signs.
+/// Packs and signs: stored up to [`STORED_MAX`], compressed above. What it makes can be taken, so nothing reads it again.
 ///
 /// # Errors
-/// [`PackError::TooLarge`] when it would be refused anywhere.
+/// [`PackError`] when it would be refused anywhere.
 pub fn pack(
     header: &PackageHeader,
-    parts: &[RawPart],
+    parts: &[RawPart<'_>],
+    tokenizer: String,
     signer: &Signer,
-) -> Result<Vec<u8>, PackError> {
-    let unpacked: u64 = parts.iter().map(|part| part.bytes.len() as u64).sum();
+) -> Result<Packed, PackError> {
+    if header.hops > HOPS_MAX {
+        return Err(PackError::Hops(header.hops));
+    }
+    let bytes = || parts.iter().map(|part| part.bytes.as_ref());
+    let unpacked: u64 = bytes().map(|bytes| bytes.len() as u64).sum();
     if unpacked > UNPACKED_MAX {
         return Err(PackError::TooLarge);
     }
-    let mut whole = Vec::with_capacity(usize::try_from(unpacked).unwrap_or(0));
-    parts.iter().for_each(|part| whole.extend_from_slice(&part.bytes));
-    let packed =
-        zstd::stream::encode_all(&whole[..], COMPRESSION).map_err(|_| PackError::Compress)?;
-    // What repeats itself a thousand times is honest here, and a bomb to whoever receives it.
-    let (method, packed) = if unpacked <= RATIO_MAX * packed.len() as u64 {
-        (Method::Zstd, packed)
-    } else {
-        (Method::Stored, whole)
-    };
-    if packed.len() as u64 > PACKED_MAX {
+    let compressed = if unpacked > STORED_MAX { compressed(bytes(), unpacked)? } else { None };
+    let packing = compressed.as_deref().map_or(Packing::Stored, zstd);
+    let packed_bytes = compressed.as_ref().map_or(unpacked, |packed| packed.len() as u64);
+    if packed_bytes > PACKED_MAX {
         return Err(PackError::TooLarge);
     }
-    let manifest = Manifest {
-        parts: parts.iter().map(listed).collect(),
-        method,
-        packed_bytes: packed.len() as u64,
-        packed_sha256: Sha256::digest(&packed).into(),
-    };
+    let manifest = Manifest { parts: parts.iter().map(listed).collect(), tokenizer, packing };
     let head = coding::encode(header, &manifest);
-    if head.len() > HEAD_MAX {
+    if head.bytes.len() > HEAD_MAX {
         return Err(PackError::TooLarge);
     }
-    Ok(seal(&head, signer, &packed))
+    let file = match &compressed {
+        Some(packed) => seal(&head, signer, [&packed[..]]),
+        None => seal(&head, signer, bytes()),
+    };
+    Ok(Packed { file, parts: manifest.parts, checksum: head.checksum })
 }
 
-fn listed(part: &RawPart) -> PackagePart {
+/// The parts compressed; nothing when that would look like a bomb: what repeats itself a thousand times is honest here,
+/// and not to whoever receives it.
+fn compressed<'a>(
+    parts: impl Iterator<Item = &'a [u8]>,
+    unpacked: u64,
+) -> Result<Option<Vec<u8>>, PackError> {
+    let compress = || {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), COMPRESSION)?;
+        for part in parts {
+            encoder.write_all(part)?;
+        }
+        encoder.finish()
+    };
+    let packed = compress().map_err(|_: std::io::Error| PackError::Compress)?;
+    let is_taken = unpacked <= RATIO_MAX.saturating_mul(packed.len() as u64);
+    Ok(Some(packed).filter(|_| is_taken))
+}
+
+fn zstd(packed: &[u8]) -> Packing {
+    Packing::Zstd { bytes: packed.len() as u64, sha256: Sha256::digest(packed).into() }
+}
+
+fn listed(part: &RawPart<'_>) -> PackagePart {
     PackagePart {
-        name: part.name.clone(),
+        name: part.name.clone().into_owned(),
         sha256: Sha256::digest(&part.bytes).into(),
         size_bytes: part.bytes.len() as u64,
-        tokens: super::estimated_tokens(part.bytes.len()),
+        tokens: part.tokens,
     }
 }
 
 /// The file of a head and what it lists.
-pub(super) fn seal(head: &[u8], signer: &Signer, packed: &[u8]) -> Vec<u8> {
-    let mut file = Vec::with_capacity(head.len() + packed.len() + 128);
+pub(super) fn seal<'a>(
+    head: &Head,
+    signer: &Signer,
+    packed: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
+) -> Vec<u8> {
+    let (head, packed) = (&head.bytes, packed.into_iter());
+    let size: usize = packed.clone().map(<[u8]>::len).sum();
+    let mut file = Vec::with_capacity(head.len() + size + 128);
     file.extend_from_slice(&MAGIC);
     file.extend_from_slice(&VERSION.to_be_bytes());
     file.extend_from_slice(&(head.len() as u32).to_be_bytes());
@@ -124,7 +167,7 @@ pub(super) fn seal(head: &[u8], signer: &Signer, packed: &[u8]) -> Vec<u8> {
     file.extend_from_slice(&signer.public().0);
     let signature = signer.sign(&[DOMAIN, &file].concat());
     file.extend_from_slice(&signature);
-    file.extend_from_slice(packed);
+    packed.for_each(|bytes| file.extend_from_slice(bytes));
     file
 }
 
@@ -151,12 +194,7 @@ pub fn open<'a>(file: &'a [u8], guard: &Guard<'_>) -> Result<Opened<'a>, Refused
     if (guard.is_replayed)(&header.nonce) {
         return Err(Refused::Replayed);
     }
-    let packed = opened.packed;
-    if opened.manifest.packed_bytes != packed.len() as u64
-        || opened.manifest.packed_sha256 != <[u8; 32]>::from(Sha256::digest(packed))
-    {
-        return Err(Refused::Damaged("packed parts".to_owned()));
-    }
+    opened.check_packed()?;
     Ok(opened)
 }
 
@@ -169,7 +207,7 @@ fn read<'a>(file: &'a [u8], guard: &Guard<'_>) -> Result<Opened<'a>, Refused> {
     }
     from.take(MAGIC.len())?;
     let version = u16::from_be_bytes(from.array()?);
-    if version != VERSION {
+    if !(FIRST..=VERSION).contains(&version) {
         return Err(Refused::Version(version));
     }
     let length = from.length()?;
@@ -182,21 +220,21 @@ fn read<'a>(file: &'a [u8], guard: &Guard<'_>) -> Result<Opened<'a>, Refused> {
     let signature: [u8; 64] = from.array()?;
     let packed = from.0;
     // Its form is looked at first only so that what is no package is called that.
-    let (header, manifest) = coding::decode(head)?;
+    let Decoded { header, manifest, checksum } = coding::decode(head, version)?;
     if !(guard.is_trusted)(signer) {
         return Err(Refused::UnknownKey(signer));
     }
     if !key::is_signed(signer, &[DOMAIN, signed].concat(), &signature) {
         return Err(Refused::Signature);
     }
-    if manifest.packed_bytes > PACKED_MAX {
-        return Err(Refused::TooLarge);
-    }
-    let most = UNPACKED_MAX.min(manifest.packed_bytes.saturating_mul(RATIO_MAX));
+    let most = match manifest.packing {
+        Packing::Zstd { bytes, .. } if bytes > PACKED_MAX => return Err(Refused::TooLarge),
+        Packing::Zstd { bytes, .. } => UNPACKED_MAX.min(bytes.saturating_mul(RATIO_MAX)),
+        Packing::Stored => PACKED_MAX,
+    };
     if manifest.unpacked().is_none_or(|bytes| bytes > most) {
         return Err(Refused::Bomb);
     }
-    let checksum = Sha256::digest(head).into();
     Ok(Opened { header, signer, checksum, manifest, packed })
 }
 
@@ -207,15 +245,49 @@ impl Opened<'_> {
         &self.manifest.parts
     }
 
-    /// Unpacks the parts, each compared with its hash. Never takes more memory than the manifest says, and that is
-    /// bounded.
+    /// Who counted their tokens: a tokenizer's name, or how they were estimated.
+    #[must_use]
+    pub fn tokenizer(&self) -> &str {
+        &self.manifest.tokenizer
+    }
+
+    /// Compares the packed bytes with what was signed. Stored parts are hashed here and never again.
+    fn check_packed(&self) -> Result<(), Refused> {
+        let damaged = || Refused::Damaged("packed parts".to_owned());
+        match self.manifest.packing {
+            Packing::Zstd { .. } if zstd(self.packed) == self.manifest.packing => Ok(()),
+            Packing::Zstd { .. } => Err(damaged()),
+            Packing::Stored if self.manifest.unpacked() != Some(self.packed.len() as u64) => {
+                Err(damaged())
+            }
+            Packing::Stored => {
+                self.stored().try_for_each(|(listed, bytes)| is_listed(listed, bytes))
+            }
+        }
+    }
+
+    /// The parts that lie one behind the other, as the manifest divides them.
+    fn stored(&self) -> impl Iterator<Item = (&PackagePart, &[u8])> {
+        let mut rest = self.packed;
+        self.manifest.parts.iter().map(move |listed| {
+            let size = usize::try_from(listed.size_bytes).unwrap_or(usize::MAX);
+            let (bytes, behind) = rest.split_at(size.min(rest.len()));
+            rest = behind;
+            (listed, bytes)
+        })
+    }
+
+    /// Unpacks the parts; compressed ones are compared with their hashes. Never takes more memory than the manifest says,
+    /// and that is bounded; stored ones take none.
     ///
     /// # Errors
     /// [`Refused::Bomb`] when there is more than the manifest says, [`Refused::Damaged`] when it is something else.
-    pub fn unpack(&self) -> Result<Vec<RawPart>, Refused> {
-        match self.manifest.method {
-            Method::Stored => self.read_parts(self.packed),
-            Method::Zstd => {
+    pub fn unpack(&self) -> Result<Vec<RawPart<'_>>, Refused> {
+        match self.manifest.packing {
+            Packing::Stored => {
+                Ok(self.stored().map(|(listed, bytes)| raw(listed, bytes.into())).collect())
+            }
+            Packing::Zstd { .. } => {
                 let damaged = |_| Refused::Damaged("compression".to_owned());
                 let mut decoder =
                     zstd::stream::read::Decoder::with_buffer(self.packed).map_err(damaged)?;
@@ -225,19 +297,16 @@ impl Opened<'_> {
         }
     }
 
-    fn read_parts(&self, mut from: impl Read) -> Result<Vec<RawPart>, Refused> {
+    fn read_parts(&self, mut from: impl Read) -> Result<Vec<RawPart<'_>>, Refused> {
         let mut parts = Vec::new();
         for listed in &self.manifest.parts {
-            let damaged = || Refused::Damaged(format!("part `{}`", listed.name));
             let mut bytes = Vec::new();
             let read = from.by_ref().take(listed.size_bytes).read_to_end(&mut bytes);
             if read.is_err() || bytes.len() as u64 != listed.size_bytes {
-                return Err(damaged());
+                return Err(damaged(listed));
             }
-            if <[u8; 32]>::from(Sha256::digest(&bytes)) != listed.sha256 {
-                return Err(damaged());
-            }
-            parts.push(RawPart { name: listed.name.clone(), bytes });
+            is_listed(listed, &bytes)?;
+            parts.push(raw(listed, bytes.into()));
         }
         match from.read(&mut [0; 1]) {
             Ok(0) => Ok(parts),
@@ -245,12 +314,49 @@ impl Opened<'_> {
             Err(_) => Err(Refused::Damaged("compression".to_owned())),
         }
     }
+
+    /// The same package as it leaves the broker that made it: compressed, and signed anew. Nothing when it is to leave as
+    /// it is: another's, compressed already, or nothing that compresses.
+    #[must_use]
+    pub fn for_the_way(&self, signer: &Signer) -> Option<Vec<u8>> {
+        let is_own = self.signer == signer.public();
+        let unpacked = self.packed.len() as u64;
+        if !is_own || self.manifest.packing != Packing::Stored {
+            return None;
+        }
+        let packed = compressed([self.packed].into_iter(), unpacked).ok().flatten()?;
+        if packed.len() as u64 >= unpacked {
+            return None;
+        }
+        let manifest = Manifest { packing: zstd(&packed), ..self.manifest.clone() };
+        let head = coding::encode(&self.header, &manifest);
+        (head.bytes.len() <= HEAD_MAX).then(|| seal(&head, signer, [&packed[..]]))
+    }
+}
+
+fn raw<'a>(listed: &'a PackagePart, bytes: Cow<'a, [u8]>) -> RawPart<'a> {
+    RawPart { name: Cow::Borrowed(&listed.name), bytes, tokens: listed.tokens }
+}
+
+fn is_listed(listed: &PackagePart, bytes: &[u8]) -> Result<(), Refused> {
+    let is_same = <[u8; 32]>::from(Sha256::digest(bytes)) == listed.sha256;
+    if is_same { Ok(()) } else { Err(damaged(listed)) }
+}
+
+fn damaged(listed: &PackagePart) -> Refused {
+    Refused::Damaged(format!("part `{}`", listed.name))
 }
 
 /// Contents never reach a log.
-impl std::fmt::Debug for RawPart {
+impl std::fmt::Debug for RawPart<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RawPart({}, {} bytes)", self.name, self.bytes.len())
+    }
+}
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packed({} bytes)", self.file.len())
     }
 }
 

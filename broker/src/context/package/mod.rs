@@ -14,7 +14,7 @@ mod report;
 mod resume;
 
 pub use build::{Built, Making, build};
-pub use container::{Guard, Opened, PackError, RawPart, open, pack};
+pub use container::{Guard, Opened, PackError, Packed, RawPart, open, pack};
 pub use document::{document, read};
 pub use key::{Signer, is_usable};
 pub use refused::Refused;
@@ -25,6 +25,9 @@ use broker_proto::WallTime;
 
 /// Bytes of a package at most.
 pub const PACKED_MAX: u64 = 64 << 20;
+/// Bytes of parts that a package keeps as they are while it stays here. More are compressed at once: the disk is worth
+/// more then than the time.
+pub const STORED_MAX: u64 = 4 << 20;
 /// Bytes of its parts at most.
 pub const UNPACKED_MAX: u64 = 256 << 20;
 /// Bytes of all parts but the conversation's: read, they take up to sixteen times that.
@@ -33,12 +36,6 @@ pub const OTHERS_MAX: u64 = 8 << 20;
 pub const RATIO_MAX: u64 = 100;
 /// Handoffs that one piece of work may go through.
 pub const HOPS_MAX: u32 = 8;
-
-/// Tokens of so many bytes, where no tokenizer counts them: four bytes each, and always said to be estimated.
-#[must_use]
-pub fn estimated_tokens(bytes: usize) -> u64 {
-    bytes.div_ceil(4) as u64
-}
 
 /// A time as documents say it.
 pub(crate) fn rfc3339(time: WallTime) -> String {

@@ -1,4 +1,5 @@
-//! The parts of a package as they are stored: one JSON text each, by these names.
+//! The parts of a package as they are stored: one JSON text each, by these names. Beside them is the text of the
+//! conversation as it is, `conversation_text`.
 //!
 //! A name and its meaning are never used again; a change that older programs cannot read is a new version of the format.
 
@@ -134,7 +135,9 @@ pub(super) struct SharedRecord {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConversationRecord {
-    text: String,
+    /// Only in the first packages; now it is a part of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) text: Option<String>,
     tokens: u64,
     tokenizer: String,
     score: Option<f64>,
@@ -278,7 +281,7 @@ fn shared(from: &SharedValue) -> SharedRecord {
 
 fn conversation(from: &PackedConversation) -> ConversationRecord {
     ConversationRecord {
-        text: from.text.clone(),
+        text: None,
         tokens: from.tokens,
         tokenizer: from.tokenizer.clone(),
         score: from.score,
@@ -369,7 +372,7 @@ impl TryFrom<PartsRecord> for PackageContents {
             context: Value::Object(from.context).to_string(),
             shared: from.shared_context.into_iter().map(shared).collect(),
             conversation: PackedConversation {
-                text: talk.text,
+                text: talk.text.unwrap_or_default(),
                 tokens: talk.tokens,
                 tokenizer: talk.tokenizer,
                 score: talk.score,

@@ -7,10 +7,11 @@ use broker_proto::{
 };
 
 use super::{
-    Guard, HOPS_MAX, Making, PACKED_MAX, PackError, RawPart, Refused, Signer, build,
-    coding::{self, Manifest, Method},
+    Guard, HOPS_MAX, Making, PACKED_MAX, PackError, RawPart, Refused, STORED_MAX, Signer, build,
+    coding::{self, Decoded, Manifest, Packing, VERSION},
     container, document, open, pack, read, report,
 };
+use crate::context::Tokenizer;
 use sha2::{Digest as _, Sha256};
 
 const NOW: WallTime = WallTime(1_800_000_000_000);
@@ -108,12 +109,29 @@ fn making(signer: &Signer) -> Making<'_> {
         sender: "local".into(),
         level: Preservation::Complete,
         hops: 0,
+        tokenizer: Tokenizer::estimated(3.0),
         signer,
     }
 }
 
+/// As it is kept.
 fn file() -> Vec<u8> {
     build(new_package(), making(&signer())).unwrap().file
+}
+
+/// As it leaves.
+fn exported(file: &[u8]) -> Vec<u8> {
+    open(file, &guard(NOW)).unwrap().for_the_way(&signer()).unwrap()
+}
+
+fn part<'a>(name: &'a str, bytes: impl Into<Vec<u8>>) -> RawPart<'a> {
+    RawPart { name: name.into(), bytes: bytes.into().into(), tokens: 1 }
+}
+
+/// A file of these parts, whatever they are.
+fn packed(parts: &[RawPart<'_>]) -> Vec<u8> {
+    let (header, _, _) = head(&file());
+    pack(&header, parts, "estimated".into(), &signer()).unwrap().file
 }
 
 fn guard(now: WallTime) -> Guard<'static> {
@@ -132,16 +150,17 @@ fn opened(file: &[u8]) -> Result<PackageContents, Refused> {
 
 /// Where the head is in a file.
 fn head(file: &[u8]) -> (PackageHeader, Manifest, &[u8]) {
-    let length = u32::from_be_bytes(file[10..14].try_into().unwrap()) as usize;
-    let (header, manifest) = coding::decode(&file[14..14 + length]).unwrap();
+    let length = head_length(file);
+    let decoded = coding::decode(&file[14..14 + length], VERSION).unwrap();
+    let Decoded { header, manifest, .. } = decoded;
     (header, manifest, &file[14 + length + 96..])
 }
 
 /// A file of this head, with the signature and key of another one's.
 fn with_old_signature(file: &[u8], header: &PackageHeader, manifest: &Manifest) -> Vec<u8> {
     let (_, _, packed) = head(file);
-    let length = u32::from_be_bytes(file[10..14].try_into().unwrap()) as usize;
-    let head = coding::encode(header, manifest);
+    let length = head_length(file);
+    let head = coding::encode(header, manifest).bytes;
     let mut changed = file[..10].to_vec();
     changed.extend_from_slice(&(head.len() as u32).to_be_bytes());
     changed.extend_from_slice(&head);
@@ -168,59 +187,168 @@ fn what_was_packed_is_what_is_read() {
 
 #[test]
 fn a_package_with_one_byte_changed_is_refused_wherever_it_is() {
-    let file = file();
-    assert!(opened(&file).is_ok());
-    let mut changed = file.clone();
-    for at in 0..file.len() {
-        for flip in [0x01, 0x80] {
-            changed[at] ^= flip;
-            assert!(opened(&changed).is_err(), "byte {at} of {} with {flip:#x}", file.len());
-            changed[at] ^= flip;
+    let kept = file();
+    for file in [exported(&kept), kept] {
+        assert!(opened(&file).is_ok());
+        let mut changed = file.clone();
+        for at in 0..file.len() {
+            for flip in [0x01, 0x80] {
+                changed[at] ^= flip;
+                assert!(opened(&changed).is_err(), "byte {at} of {} with {flip:#x}", file.len());
+                changed[at] ^= flip;
+            }
         }
     }
 }
 
 #[test]
 fn a_package_that_lost_or_gained_bytes_is_refused() {
-    let file = file();
-    for length in 0..file.len() {
-        assert!(opened(&file[..length]).is_err(), "{length} of {}", file.len());
+    let kept = file();
+    for file in [exported(&kept), kept] {
+        for length in 0..file.len() {
+            assert!(opened(&file[..length]).is_err(), "{length} of {}", file.len());
+        }
+        let mut longer = file;
+        longer.push(0);
+        assert_eq!(opened(&longer).unwrap_err(), Refused::Damaged("packed parts".into()));
     }
-    let mut longer = file;
-    longer.push(0);
-    assert_eq!(opened(&longer).unwrap_err(), Refused::Damaged("packed parts".into()));
 }
 
 #[test]
 fn changed_contents_with_every_hash_made_anew_are_refused() {
-    let file = file();
-    let (header, mut manifest, packed) = head(&file);
-    let whole = zstd::stream::decode_all(packed).unwrap();
-    let changed = String::from_utf8(whole).unwrap().replace("No new crates", "Any new crate");
-    let mut rest = changed.as_bytes();
-    for part in &mut manifest.parts {
-        let (bytes, behind) = rest.split_at(part.size_bytes as usize);
-        part.sha256 = Sha256::digest(bytes).into();
-        rest = behind;
+    let kept = file();
+    for (file, packing) in [(exported(&kept), zstd as fn(&[u8]) -> Packing), (kept, stored)] {
+        let (header, mut manifest, packed) = head(&file);
+        let whole = match packing(&[]) {
+            Packing::Stored => packed.to_vec(),
+            Packing::Zstd { .. } => zstd::stream::decode_all(packed).unwrap(),
+        };
+        let changed = String::from_utf8(whole).unwrap().replace("No new crates", "Any new crate");
+        let mut rest = changed.as_bytes();
+        for part in &mut manifest.parts {
+            let (bytes, behind) = rest.split_at(part.size_bytes as usize);
+            part.sha256 = Sha256::digest(bytes).into();
+            rest = behind;
+        }
+        let packed = match packing(&[]) {
+            Packing::Stored => changed.into_bytes(),
+            Packing::Zstd { .. } => zstd::stream::encode_all(changed.as_bytes(), 3).unwrap(),
+        };
+        manifest.packing = packing(&packed);
+        let length = coding::encode(&header, &manifest).bytes.len();
+        let mut forged = with_old_signature(&file, &header, &manifest);
+        forged.truncate(14 + length + 96);
+        forged.extend_from_slice(&packed);
+
+        assert_eq!(opened(&forged).unwrap_err(), Refused::Signature);
+
+        // And whoever signs it anew is not trusted.
+        let sealed = |signer: &Signer| {
+            container::seal(&coding::encode(&header, &manifest), signer, [&packed[..]])
+        };
+        let stranger = Signer::new(&[8; 32]);
+        let refused = opened(&sealed(&stranger)).unwrap_err();
+        assert_eq!(refused, Refused::UnknownKey(stranger.public()));
+        // The forgery is otherwise in order: signed by the right key it would be read.
+        let read = opened(&sealed(&signer())).unwrap();
+        assert_eq!(read.task.constraints[0].text, "Any new crate");
     }
-    let packed = zstd::stream::encode_all(changed.as_bytes(), 3).unwrap();
-    manifest.packed_bytes = packed.len() as u64;
-    manifest.packed_sha256 = Sha256::digest(&packed).into();
-    let length = head_length(&file);
-    let mut forged = with_old_signature(&file, &header, &manifest);
-    forged.truncate(14 + length + 96);
-    forged.extend_from_slice(&packed);
+}
 
-    assert_eq!(opened(&forged).unwrap_err(), Refused::Signature);
+fn zstd(packed: &[u8]) -> Packing {
+    Packing::Zstd { bytes: packed.len() as u64, sha256: Sha256::digest(packed).into() }
+}
 
-    // And whoever signs it anew is not trusted.
-    let resigned =
-        container::seal(&coding::encode(&header, &manifest), &Signer::new(&[8; 32]), &packed);
-    let stranger = Signer::new(&[8; 32]).public();
-    assert_eq!(opened(&resigned).unwrap_err(), Refused::UnknownKey(stranger));
-    // The forgery is otherwise in order: signed by the right key it would be read.
-    let signed = container::seal(&coding::encode(&header, &manifest), &signer(), &packed);
-    assert_eq!(opened(&signed).unwrap().task.constraints[0].text, "Any new crate");
+fn stored(_packed: &[u8]) -> Packing {
+    Packing::Stored
+}
+
+#[test]
+fn a_package_is_compressed_when_it_leaves_and_is_the_same_one() {
+    let contents = PackageContents {
+        conversation: PackedConversation {
+            text: (0..2_000).map(|n| format!("user: line {n}\n")).collect(),
+            ..contents().conversation
+        },
+        ..contents()
+    };
+    let new = NewPackage { contents, ..new_package() };
+    let made = build(new, making(&signer())).unwrap();
+    let way = exported(&made.file);
+
+    assert!(way.len() * 3 < made.file.len(), "{} of {}", way.len(), made.file.len());
+    let guard = guard(NOW);
+    let (here, there) = (open(&made.file, &guard).unwrap(), open(&way, &guard).unwrap());
+    assert_eq!((&here.header, here.parts()), (&there.header, there.parts()));
+    assert_eq!((here.checksum, here.checksum), (made.info.checksum, there.checksum));
+    assert_eq!(here.contents().unwrap(), there.contents().unwrap());
+    // The same bytes each time; another's, and what is compressed, leave as they are.
+    assert_eq!(exported(&made.file), way);
+    assert_eq!(there.for_the_way(&signer()), None);
+    assert_eq!(here.for_the_way(&Signer::new(&[8; 32])), None);
+}
+
+#[test]
+fn whatever_is_made_can_be_taken() {
+    for size in [0, 1, STORED_MAX as usize / 2, STORED_MAX as usize + 1] {
+        let mut state = 7_u32;
+        let mut letter = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b'a' + (state >> 24) as u8 % 26)
+        };
+        let text: String = (0..size).map(|_| letter()).collect();
+        let conversation = PackedConversation { text, ..PackedConversation::default() };
+        let contents = PackageContents { conversation, ..PackageContents::default() };
+        let new = NewPackage { contents: contents.clone(), ..NewPackage::default() };
+        let signer = signer();
+        let made = build(new, making(&signer)).unwrap();
+        let taken = open(&made.file, &guard(NOW)).unwrap();
+        assert_eq!(taken.info("", made.file.len() as u64), made.info, "{size}");
+        assert_eq!(taken.contents().unwrap().conversation, contents.conversation, "{size}");
+        let is_stored = made.file.len() > size;
+        assert_eq!(is_stored, size as u64 <= STORED_MAX, "{size}");
+    }
+}
+
+/// Made by the first version of the format: the text among JSON, compressed, hashed twice.
+#[test]
+fn packages_of_the_first_version_are_taken() {
+    let file = include_bytes!("../../../fixtures/package-v1.pkg");
+    let opened = open(file, &guard(NOW)).unwrap();
+    assert_eq!(opened.tokenizer(), "estimated");
+    let read = opened.contents().unwrap();
+    let resumption_instructions = read.resumption_instructions.clone();
+    assert_eq!(read, PackageContents { resumption_instructions, ..contents() });
+    let mut changed = file.to_vec();
+    for at in 0..file.len() {
+        changed[at] ^= 0x10;
+        assert!(self::opened(&changed).is_err(), "byte {at}");
+        changed[at] ^= 0x10;
+    }
+}
+
+#[test]
+fn parts_are_counted_as_the_receiver_counts_and_the_manifest_names_it() {
+    let signer = signer();
+    let counted = |tokenizer: Tokenizer, talk: PackedConversation| {
+        let contents = PackageContents { conversation: talk, ..contents() };
+        let new = NewPackage { contents, ..new_package() };
+        build(new, Making { tokenizer, ..making(&signer) }).unwrap().info
+    };
+    let tokens = |info: &broker_proto::PackageInfo, name: &str| {
+        info.parts.iter().find(|part| part.name == name).unwrap().tokens
+    };
+    let talk = contents().conversation;
+    let estimated = counted(Tokenizer::estimated(3.0), talk.clone());
+    assert_eq!(estimated.tokenizer, "estimated at 3.0 bytes per token");
+    assert_eq!(tokens(&estimated, "conversation_text"), 5);
+    let own = counted(Tokenizer::O200k, talk.clone());
+    assert_eq!(own.tokenizer, "o200k_base");
+    assert_eq!(tokens(&own, "conversation_text"), Tokenizer::O200k.count(&talk.text));
+    assert_eq!(tokens(&own, "files"), Tokenizer::O200k.count(r#"["src/parse.rs"]"#));
+    // What its rendering counted with the same tokenizer stands.
+    let named = PackedConversation { tokenizer: "o200k_base".into(), tokens: 77, ..talk };
+    assert_eq!(tokens(&counted(Tokenizer::O200k, named), "conversation_text"), 77);
 }
 
 fn head_length(file: &[u8]) -> usize {
@@ -282,13 +410,8 @@ fn a_package_for_somebody_else_taken_before_or_passed_on_too_often_is_refused() 
 /// A file with these parts listed, whatever is really packed.
 fn listing(parts: Vec<broker_proto::PackagePart>, packed: &[u8]) -> Vec<u8> {
     let (header, _, _) = head(&file());
-    let manifest = Manifest {
-        parts,
-        method: Method::Zstd,
-        packed_bytes: packed.len() as u64,
-        packed_sha256: Sha256::digest(packed).into(),
-    };
-    container::seal(&coding::encode(&header, &manifest), &signer(), packed)
+    let manifest = Manifest { parts, tokenizer: String::new(), packing: zstd(packed) };
+    container::seal(&coding::encode(&header, &manifest), &signer(), [packed])
 }
 
 fn listed(size_bytes: u64, sha256: [u8; 32]) -> broker_proto::PackagePart {
@@ -327,9 +450,7 @@ fn what_repeats_itself_is_packed_so_that_it_can_be_taken() {
 #[test]
 fn json_nested_a_hundred_thousand_times_is_refused() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let part = RawPart { name: "context".into(), bytes: format!("{{\"a\":{deep}}}").into() };
-    let (header, _, _) = head(&file());
-    let file = pack(&header, &[part], &signer()).unwrap();
+    let file = packed(&[part("context", format!("{{\"a\":{deep}}}"))]);
     assert_eq!(opened(&file).unwrap_err(), Refused::Contents("context".into()));
 }
 
@@ -339,29 +460,50 @@ fn what_would_take_too_much_memory_to_read_is_neither_made_nor_taken() {
     let contents = PackageContents { context: list.clone(), ..contents() };
     let made = build(NewPackage { contents, ..new_package() }, making(&signer()));
     assert_eq!(made.unwrap_err(), PackError::OthersTooLarge);
-    let mut parts = open(&file(), &guard(NOW)).unwrap().unpack().unwrap();
+    let file = file();
+    let opened = open(&file, &guard(NOW)).unwrap();
+    let mut parts = opened.unpack().unwrap();
     parts.retain(|part| part.name != "context");
-    parts.push(RawPart { name: "context".into(), bytes: list.into() });
+    parts.push(part("context", list));
     assert_eq!(read(&parts).unwrap_err(), Refused::TooLarge);
 }
 
 #[test]
 fn parts_that_are_missing_unknown_or_of_another_kind_are_refused() {
-    let whole = open(&file(), &guard(NOW)).unwrap().unpack().unwrap();
+    let file = file();
+    let opened = open(&file, &guard(NOW)).unwrap();
+    let whole = opened.unpack().unwrap();
     assert!(read(&whole).is_ok());
-    assert!(matches!(read(&whole[1..]), Err(Refused::Contents(_))));
+    for missing in 0..whole.len() {
+        let mut parts = whole.clone();
+        let name = parts.remove(missing).name;
+        // Not in the first packages.
+        let is_optional = name == "task_queue_left_out";
+        assert_eq!(read(&parts).is_ok(), is_optional, "{name}");
+    }
     let with = |name: &str, bytes: &str| {
         let mut parts = whole.clone();
         parts.retain(|part| part.name != name);
-        parts.push(RawPart { name: name.into(), bytes: bytes.into() });
+        parts.push(part(name, bytes));
         read(&parts)
     };
     assert!(with("files", "[\"a\"]").is_ok());
-    for (name, bytes) in
-        [("files", "7"), ("surprise", "[]"), ("files", "[\"a\""), ("checkpoint", "{}")]
-    {
+    assert!(with("conversation_text", "\u{0}\"").is_ok());
+    let twice = r#"{"text":"","tokens":0,"tokenizer":"","score":null,"kept":[],"partly":[],"dropped":[],
+        "must_keep_missing":[],"through":null}"#;
+    for (name, bytes) in [
+        ("files", "7"),
+        ("surprise", "[]"),
+        ("files", "[\"a\""),
+        ("checkpoint", "{}"),
+        ("conversation_history", twice),
+    ] {
         assert!(matches!(with(name, bytes), Err(Refused::Contents(_))), "{name} {bytes}");
     }
+    let mut parts = whole.clone();
+    parts.retain(|part| part.name != "conversation_text");
+    parts.push(part("conversation_text", [0xff]));
+    assert_eq!(read(&parts).unwrap_err(), Refused::Contents("conversation_text".into()));
 }
 
 #[test]
@@ -369,19 +511,17 @@ fn ids_and_names_that_are_paths_are_refused() {
     for bad in ["../../etc/passwd", "/etc/passwd", "..", "01JD3Q8ZK5T0V9Y2X4W6R8P1N", ""] {
         assert_eq!(PackageId::parse(bad), None, "{bad}");
     }
-    let (header, _, _) = head(&file());
     for bad in ["../context", "a/b", "", "A", &"x".repeat(65)] {
-        let part = RawPart { name: bad.into(), bytes: b"1".to_vec() };
-        let file = pack(&header, &[part], &signer()).unwrap();
-        assert!(matches!(opened(&file), Err(Refused::Malformed(_))), "{bad}");
+        let refused = opened(&packed(&[part(bad, "1")]));
+        assert!(matches!(refused, Err(Refused::Malformed(_))), "{bad}");
     }
 }
 
 #[test]
 fn a_newer_version_says_so() {
     let mut file = file();
-    file[9] = 2;
-    assert_eq!(opened(&file).unwrap_err(), Refused::Version(2));
+    file[9] = 3;
+    assert_eq!(opened(&file).unwrap_err(), Refused::Version(3));
     assert!(matches!(opened(b"PK\x03\x04 something else"), Err(Refused::Malformed(_))));
 }
 

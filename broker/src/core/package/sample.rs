@@ -29,6 +29,7 @@ pub(crate) fn info(number: u64) -> PackageInfo {
             size_bytes: 4096,
             tokens: 1024,
         }],
+        tokenizer: "estimated at 3.0 bytes per token".into(),
         size_bytes: 900,
         checksum: [4; 32],
         signer: PackageKey([5; 32]),

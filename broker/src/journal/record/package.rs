@@ -67,6 +67,9 @@ struct SavedRecord {
     is_imported: bool,
     #[prost(message, optional, tag = "18")]
     body: Option<BodyRecord>,
+    /// Empty in the first records: four bytes a token.
+    #[prost(string, tag = "19")]
+    tokenizer: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -133,7 +136,8 @@ pub(super) fn write(event: &Event) -> (u16, Vec<u8>) {
 }
 
 fn write_saved(saved: &Saved) -> SavedRecord {
-    let PackageInfo { header, task, parts, checksum, signer, is_imported, .. } = &saved.info;
+    let PackageInfo { header, task, parts, tokenizer, checksum, signer, is_imported, .. } =
+        &saved.info;
     let part = |part: &PackagePart| PartRecord {
         name: part.name.clone(),
         sha256: part.sha256.to_vec(),
@@ -159,6 +163,7 @@ fn write_saved(saved: &Saved) -> SavedRecord {
         signer: signer.0.to_vec(),
         is_imported: *is_imported,
         body: Some(write_body(&saved.body)),
+        tokenizer: tokenizer.clone(),
     }
 }
 
@@ -206,6 +211,8 @@ fn read_saved(record: SavedRecord) -> Option<Saved> {
         })
     };
     let body = read_body(record.body)?;
+    let tokenizer =
+        if record.tokenizer.is_empty() { "estimated".to_owned() } else { record.tokenizer };
     let header = PackageHeader {
         id: read_id(&record.id)?,
         session: named(&record.session, |text| SessionId::parse(text).ok())?,
@@ -223,6 +230,7 @@ fn read_saved(record: SavedRecord) -> Option<Saved> {
         header,
         task: record.task,
         parts: record.parts.into_iter().map(part).collect::<Option<_>>()?,
+        tokenizer,
         size_bytes: body.size_bytes,
         checksum: record.checksum.try_into().ok()?,
         signer: PackageKey(record.signer.try_into().ok()?),

@@ -222,6 +222,7 @@ pub(crate) fn package() -> anyhow::Result<Vec<Figure>> {
             sender: "bench".to_owned(),
             level: Preservation::Complete,
             hops: 0,
+            tokenizer: Tokenizer::estimated(BYTES_PER_TOKEN as f64),
             signer: &signer,
         };
         let began = Instant::now();

@@ -60,6 +60,16 @@ fn row(info: &PackageInfo, now: WallTime) -> [String; 6] {
     ]
 }
 
+/// Bytes and tokens in words; who counted them, where nobody had to estimate.
+pub(super) fn size(info: &PackageInfo) -> String {
+    let (bytes, tokens, by) = (info.size_bytes, info.tokens(), &info.tokenizer);
+    if by.starts_with("estimated") {
+        format!("{bytes} bytes, about {tokens} tokens")
+    } else {
+        format!("{bytes} bytes, {tokens} tokens by {by}")
+    }
+}
+
 /// A package as programs read it, wherever one is told.
 pub(super) fn json(info: &PackageInfo) -> serde_json::Value {
     let header = &info.header;
@@ -69,7 +79,7 @@ pub(super) fn json(info: &PackageInfo) -> serde_json::Value {
         "task": info.task,
         "reason": header.reason,
         "tokens": info.tokens(),
-        "tokens_are": "estimated",
+        "tokens_are": info.tokenizer,
         "session_id": header.session.as_ref().map(ToString::to_string),
         "project": header.project,
         "source_model": Some(header.sender.as_str()).filter(|name| !name.is_empty()),

@@ -85,7 +85,7 @@ fn described(info: &PackageInfo, problem: Option<&str>) -> String {
         ("made", output::clock(header.created_at, now)),
         ("until", output::clock(header.expires_at, now)),
         ("hops", header.hops.to_string()),
-        ("size", format!("{} bytes packed, about {} tokens", info.size_bytes, info.tokens())),
+        ("size", list::size(info)),
         ("signed by", format!("{signed_by} ({})", info.signer)),
         (
             "integrity",

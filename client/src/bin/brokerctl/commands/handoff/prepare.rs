@@ -58,9 +58,8 @@ fn sentence(info: &PackageInfo) -> String {
     let header = &info.header;
     let to = header.recipient.as_ref().map_or("anyone", |name| name.as_str());
     format!(
-        "context packaged ({} bytes, about {} tokens, {}): {} is ready for {to}",
-        info.size_bytes,
-        info.tokens(),
+        "context packaged ({}, {}): {} is ready for {to}",
+        list::size(info),
         header.level.as_str(),
         header.id
     )

@@ -34,11 +34,7 @@ pub(super) fn told(global: &Global, info: &PackageInfo) -> anyhow::Result<Exit> 
         Format::Text => {
             output::line(&info.header.id.to_string())?;
             let expires = output::clock(info.header.expires_at, consult::now());
-            output::note(&format!(
-                "{} bytes packed, about {} tokens; may be taken until {expires}",
-                info.size_bytes,
-                info.tokens()
-            ));
+            output::note(&format!("{}; may be taken until {expires}", list::size(info)));
         }
     }
     Ok(Exit::Done)
