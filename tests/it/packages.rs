@@ -655,6 +655,8 @@ async fn a_package_becomes_a_session_elsewhere() {
     let s1 = SessionId::parse("s1").unwrap();
     let detail = there.client().session(&s1, &SessionPoint::Head).await.unwrap();
     assert_eq!((detail.info.head.entries, detail.info.owner.model.as_str()), (1, "sonnet"));
+    // Entry, task and values came in one commit.
+    assert_eq!(detail.info.version, 1);
     assert_eq!(detail.task.goal, "Move the staging database");
     assert_eq!(detail.task.decisions[0].text, "PostgreSQL stays on 13");
     let value = &detail.shared[0];

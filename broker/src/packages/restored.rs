@@ -2,8 +2,7 @@
 
 use broker_proto::{
     Entry, EntryKind, NewSessionEntry, OnConflict, PackageContents, PackageFilter, PackageId,
-    PackageInfo, Part, Role, SessionId, SessionInfo, SessionItem, SessionOutcome, SessionTask,
-    TaskEdit, TaskList,
+    PackageInfo, Part, Role, SessionId, SessionInfo, SessionOutcome,
 };
 
 use super::{Error, Loaded, Packages};
@@ -24,8 +23,8 @@ pub struct Restore {
 }
 
 impl Packages {
-    /// Puts a package into a session: what was rendered of the conversation as its first entry, then its task and what
-    /// it shared. A session that went on is never mixed with it.
+    /// Puts a package into a session, in one commit: what was rendered of the conversation as its first entry, its task,
+    /// and what it shared. A session that went on is never mixed with it.
     ///
     /// # Errors
     /// As [`Packages::load`]; [`Error::Session`] when the session has something else and nobody chose what to do then.
@@ -39,20 +38,15 @@ impl Packages {
         let import = session::Import {
             id: target,
             entries: vec![entry(&info, &contents)],
-            model: info.header.recipient.clone(),
+            task: contents.task,
+            shared: contents.shared,
+            model: info.header.recipient,
             title: String::new(),
             on_conflict: restore.on_conflict,
             new_id: restore.new_id,
         };
         let (session, outcome) = self.sessions.import(import).await?;
-        let id = session.info.id;
-        match outcome {
-            SessionOutcome::Done | SessionOutcome::Replaced | SessionOutcome::Forked => {
-                self.fill(&id, contents).await?;
-            }
-            SessionOutcome::Kept | SessionOutcome::Unchanged => {}
-        }
-        Ok((self.sessions.get(&id).await?.info, outcome))
+        Ok((session.info, outcome))
     }
 
     /// The session that a package was made of here, when nothing was said in it since.
@@ -74,21 +68,11 @@ impl Packages {
             Err(error) => Err(error.into()),
         }
     }
-
-    /// The task and the shared values; what the session has already is not doubled.
-    async fn fill(&self, id: &SessionId, contents: PackageContents) -> Result<(), Error> {
-        let known = self.sessions.detail(id, &broker_proto::SessionPoint::Head).await?.task;
-        let edits = edits(&known, contents.task);
-        if !edits.is_empty() {
-            self.sessions.edit(id, &edits).await?;
-        }
-        for value in contents.shared {
-            self.sessions.set_shared(id, value).await?;
-        }
-        Ok(())
-    }
 }
 
+/// A package holds a rendering: turns that were chosen, shortened and marked for one receiver, with what must be kept in
+/// front of them. Turns made of that would say that somebody spoke words which a rendering wrote, so it is one entry, and
+/// says whose it is.
 fn entry(info: &PackageInfo, contents: &PackageContents) -> NewSessionEntry {
     let talk = &contents.conversation.text;
     let text = if talk.is_empty() { &contents.resumption_instructions } else { talk };
@@ -98,62 +82,5 @@ fn entry(info: &PackageInfo, contents: &PackageContents) -> NewSessionEntry {
         entry: Entry { role: Role::System, name: SPEAKER.to_owned(), parts },
         model: None,
         created_at: Some(info.header.created_at),
-    }
-}
-
-fn edits(known: &SessionTask, task: SessionTask) -> Vec<TaskEdit> {
-    let mut edits = Vec::new();
-    if !task.goal.is_empty() && task.goal != known.goal {
-        edits.push(TaskEdit::SetGoal(task.goal));
-    }
-    edits.extend(task.progress.map(TaskEdit::SetProgress));
-    let lists: [(TaskList, &[SessionItem], Vec<SessionItem>); 8] = [
-        (TaskList::SubGoals, &known.sub_goals, task.sub_goals),
-        (TaskList::Constraints, &known.constraints, task.constraints),
-        (TaskList::Decisions, &known.decisions, task.decisions),
-        (TaskList::NextSteps, &known.next_steps, task.next_steps),
-        (TaskList::OpenItems, &known.open_items, task.open_items),
-        (TaskList::Files, &known.files, task.files),
-        (TaskList::CriticalFacts, &known.critical_facts, task.critical_facts),
-        (TaskList::Preferences, &known.preferences, task.preferences),
-    ];
-    for (list, known, items) in lists {
-        let is_new = |item: &SessionItem| {
-            !item.is_done && !known.iter().any(|other| other.text == item.text)
-        };
-        // The entry that states it is one of another session.
-        let add = |item: SessionItem| TaskEdit::Add { list, text: item.text, entry: None };
-        edits.extend(items.into_iter().filter(is_new).map(add));
-    }
-    edits.extend(task.pending_subagents.into_iter().map(TaskEdit::SetSubagent));
-    edits
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn item(text: &str, is_done: bool) -> SessionItem {
-        SessionItem { id: 1, text: text.into(), is_done, entry: Some(7) }
-    }
-
-    #[test]
-    fn only_what_is_new_and_open_is_added() {
-        let known = SessionTask {
-            goal: "Move".into(),
-            decisions: vec![item("Stay on 13", false)],
-            ..SessionTask::default()
-        };
-        let task = SessionTask {
-            decisions: vec![item("Stay on 13", false), item("Use the proxy", false)],
-            next_steps: vec![item("Done before", true)],
-            ..known.clone()
-        };
-        let added = |text: &str| TaskEdit::Add {
-            list: TaskList::Decisions,
-            text: text.into(),
-            entry: None,
-        };
-        assert_eq!(edits(&known, task), [added("Use the proxy")]);
     }
 }

@@ -246,6 +246,7 @@ impl pb::session_service_server::SessionService for SessionService {
             title: session_title(request.title)?,
             on_conflict: on_conflict(request.on_conflict)?,
             new_id: optional_session_id(&request.new_session_id, "new_session_id")?,
+            ..Import::default()
         };
         let (session, outcome) = self.sessions.import(import).await.map_err(status::session)?;
         let outcome = outcome.to_wire();

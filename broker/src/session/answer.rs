@@ -82,6 +82,7 @@ impl Sessions {
             at: None,
             entries: answer.entries.clone(),
             task: None,
+            shared: None,
             answer_of: Some(answer.of),
             change: Change::Appended,
         };

@@ -14,8 +14,11 @@ use crate::{
     journal::Content,
 };
 
-/// What new entries state, one after the other.
-pub(super) struct Statements(Vec<Vec<Stated>>);
+/// What new entries state, one after the other, and what comes along with them.
+pub(super) struct Statements {
+    stated: Vec<Vec<Stated>>,
+    carried: SessionTask,
+}
 
 /// A task that entries have changed.
 pub(super) struct Learnt {
@@ -36,32 +39,44 @@ impl Statements {
             }
             EntryKind::Advice => Vec::new(),
         };
-        let statements = Self(entries.iter().map(of).collect());
+        let stated = entries.iter().map(of).collect();
         if left_out > 0 {
             info!(left_out, "too many or too long statements are left in their entries");
         }
-        statements
+        Self { stated, carried: SessionTask::default() }
+    }
+
+    /// The same with a task that comes along.
+    pub(super) fn with(self, carried: SessionTask) -> Self {
+        Self { carried, ..self }
     }
 
     /// The same without its first entries.
     pub(super) fn behind(self, entries: usize) -> Self {
-        Self(self.0.into_iter().skip(entries).collect())
+        Self { stated: self.stated.into_iter().skip(entries).collect(), ..self }
     }
 
     fn is_empty(&self) -> bool {
-        self.0.iter().all(Vec::is_empty)
+        self.stated.iter().all(Vec::is_empty) && !self.is_carrying()
+    }
+
+    fn is_carrying(&self) -> bool {
+        self.carried != SessionTask::default()
     }
 
     /// The task after these entries, the first of which has this number.
-    fn learn(&self, mut known: SessionTask, first: u64) -> SessionTask {
-        for (number, stated) in (first..).zip(&self.0).filter(|(_, stated)| !stated.is_empty()) {
+    ///
+    /// What comes along is taken whole or refused; what is stated still stands in its entry.
+    fn learn(&self, mut known: SessionTask, first: u64) -> Result<SessionTask, task::EditError> {
+        for (number, stated) in (first..).zip(&self.stated).filter(|(_, stated)| !stated.is_empty())
+        {
             let changes = edits(&known, number, stated);
             // What has no room in the task still stands in its entry.
             if let Ok(edited) = task::edit(&known, &changes) {
                 known = edited;
             }
         }
-        known
+        task::edit(&known, &task::taken_over(&known, self.carried.clone()))
     }
 }
 
@@ -78,13 +93,15 @@ impl Sessions {
             return Ok(None);
         }
         let known = self.task(session.task.as_ref()).await?;
-        let learnt = statements.learn(task::until(known.clone(), first), first);
+        let learnt = statements.learn(task::until(known.clone(), first), first)?;
         if learnt == known {
             return Ok(None);
         }
         let stored = learnt.encode();
-        if stored.len() > super::TASK {
-            return Ok(None);
+        match stored.len() > super::TASK {
+            true if statements.is_carrying() => return Err(too_large()),
+            true => return Ok(None),
+            false => {}
         }
         let stored = self.intake.bodies.store(stored).await?;
         let change = (session.task.clone(), Some(stored.body));
@@ -96,11 +113,19 @@ impl Sessions {
         &self,
         statements: &Statements,
     ) -> Result<(Option<Body>, Vec<Content>), Error> {
-        let learnt = statements.learn(SessionTask::default(), 0);
+        let learnt = statements.learn(SessionTask::default(), 0)?;
         if learnt == SessionTask::default() {
             return Ok((None, Vec::new()));
         }
-        let stored = self.intake.bodies.store(learnt.encode()).await?;
+        let stored = learnt.encode();
+        if stored.len() > super::TASK && statements.is_carrying() {
+            return Err(too_large());
+        }
+        let stored = self.intake.bodies.store(stored).await?;
         Ok((Some(stored.body), stored.contents))
     }
+}
+
+fn too_large() -> Error {
+    Error::TooLarge { what: "task", limit: super::TASK }
 }

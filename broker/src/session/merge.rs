@@ -3,7 +3,7 @@
 
 use broker_proto::{
     EntryHash, ModelName, NewSessionEntry, OnConflict, SessionHead, SessionId, SessionOutcome,
-    SessionPoint,
+    SessionPoint, SessionTask, SharedValue,
 };
 
 use super::{Conflict, Error, NewSession, Sessions, learn::Statements, write::Prepared};
@@ -29,12 +29,24 @@ pub struct Restore {
 pub struct Import {
     pub id: Option<SessionId>,
     pub entries: Vec<NewSessionEntry>,
+    /// What it is about, beside what it states; taken in with it or not at all.
+    pub task: SessionTask,
+    /// What comes to be shared with it.
+    pub shared: Vec<SharedValue>,
     /// Of a new session.
     pub model: Option<ModelName>,
     pub title: String,
     pub on_conflict: OnConflict,
     /// Of the fork, where there is one.
     pub new_id: Option<SessionId>,
+}
+
+/// A conversation on its way into a session.
+struct Coming {
+    new: NewEntries,
+    contents: Vec<Content>,
+    statements: Statements,
+    shared: Vec<SharedValue>,
 }
 
 /// How a conversation that is imported relates to the session it goes into.
@@ -81,6 +93,7 @@ impl Sessions {
             at: Some(at),
             entries: NewEntries::default(),
             task: None,
+            shared: None,
             answer_of: None,
             change: Change::Restored,
         };
@@ -118,7 +131,7 @@ impl Sessions {
     /// # Errors
     /// [`Error::Conflict`] when the session has what the conversation has not, and nobody chose what to do then.
     pub async fn import(&self, import: Import) -> Result<(Session, SessionOutcome), Error> {
-        let Import { id, entries, model, title, on_conflict, new_id } = import;
+        let Import { id, entries, task, shared, model, title, on_conflict, new_id } = import;
         if entries.is_empty() {
             return Err(Error::Empty);
         }
@@ -130,12 +143,17 @@ impl Sessions {
             },
             None => None,
         };
-        let statements = Statements::of(&entries);
+        let statements = Statements::of(&entries).with(task);
         let Prepared { entries: new, contents, stay: _stay } = self.prepare(entries).await?;
+        // Each way in is apart from this future, which all of them would make large.
+        let coming = |new| Coming { new, contents, statements, shared };
         let Some(session) = known else {
             let new_session = NewSession { id, model, title };
-            let imported = (new, contents, statements);
-            return Ok((self.begin_with(new_session, imported).await?, SessionOutcome::Done));
+            let imported = coming(new);
+            return Ok((
+                Box::pin(self.begin_with(new_session, imported)).await?,
+                SessionOutcome::Done,
+            ));
         };
         let chain: Vec<EntryHash> = new
             .entries
@@ -147,40 +165,43 @@ impl Sessions {
             .collect();
         match (relation(session.info.head, &chain), on_conflict) {
             (Relation::Same, _) => Ok((session, SessionOutcome::Unchanged)),
-            (Relation::Ahead, _) => self.go_on(session, new, contents, statements).await,
+            (Relation::Ahead, _) => Box::pin(self.go_on(session, coming(new))).await,
             (Relation::Conflict, OnConflict::Fail) => {
                 Err(Error::Conflict(Box::new(self.against(&session, &chain).await?)))
             }
             (Relation::Conflict, OnConflict::Keep) => Ok((session, SessionOutcome::Kept)),
             (Relation::Conflict, OnConflict::Replace) => {
-                let learnt = self.learn(&session, 0, &statements).await?;
-                let mut write = self.instead(&session, new);
-                let mut contents = contents;
-                if let Some(learnt) = learnt {
-                    write.task = Some(learnt.change);
-                    contents.extend(learnt.contents);
-                }
-                let done = self.write(write, contents, session.info.version).await?;
-                Ok((done.session, SessionOutcome::Replaced))
+                // What the session is about and shares stays.
+                let at = Point {
+                    task: session.task.clone(),
+                    shared: session.shared.clone(),
+                    ..Point::default()
+                };
+                let done = Box::pin(self.take_in(session, Some(at), coming(new))).await?;
+                Ok((done, SessionOutcome::Replaced))
             }
             (Relation::Conflict, OnConflict::Fork) => {
                 let model = model.or(Some(session.info.owner.model));
                 let new_session = NewSession { id: new_id, model, title };
-                let imported = (new, contents, statements);
-                Ok((self.begin_with(new_session, imported).await?, SessionOutcome::Forked))
+                let imported = coming(new);
+                Ok((
+                    Box::pin(self.begin_with(new_session, imported)).await?,
+                    SessionOutcome::Forked,
+                ))
             }
         }
     }
 
     /// A session that begins with a conversation.
-    async fn begin_with(
-        &self,
-        new: NewSession,
-        (entries, mut contents, statements): (NewEntries, Vec<Content>, Statements),
-    ) -> Result<Session, Error> {
+    async fn begin_with(&self, new: NewSession, coming: Coming) -> Result<Session, Error> {
+        let Coming { new: entries, mut contents, statements, shared } = coming;
         let (task, more) = self.learn_from_start(&statements).await?;
         contents.extend(more);
-        let at = Point { task, ..Point::default() };
+        let sharing = self.sharing(None, shared).await?;
+        let (change, more) = sharing.map(|sharing| (sharing.change, sharing.contents)).unzip();
+        contents.extend(more.unwrap_or_default());
+        let shared = change.and_then(|(_, now)| now);
+        let at = Point { task, shared, ..Point::default() };
         let start = self.new_start(new, at, Change::Imported)?;
         self.begin(start, entries, contents).await
     }
@@ -189,46 +210,43 @@ impl Sessions {
     async fn go_on(
         &self,
         session: Session,
-        new: NewEntries,
-        mut contents: Vec<Content>,
-        statements: Statements,
+        mut coming: Coming,
     ) -> Result<(Session, SessionOutcome), Error> {
         let skip = usize::try_from(session.info.head.entries).unwrap_or(usize::MAX);
-        let skipped: u64 = new.entries.iter().take(skip).map(|it| u64::from(it.length)).sum();
-        let mut new = without_first(new, skip);
-        new.offset = skipped;
-        let first = session.info.head.entries;
-        let learnt = self.learn(&session, first, &statements.behind(skip)).await?;
+        let skipped: u64 =
+            coming.new.entries.iter().take(skip).map(|it| u64::from(it.length)).sum();
+        coming.new = without_first(coming.new, skip);
+        coming.new.offset = skipped;
+        coming.statements = coming.statements.behind(skip);
+        Ok((self.take_in(session, None, coming).await?, SessionOutcome::Done))
+    }
+
+    /// Entries behind a session's head, or behind `at`, with what they bring: one commit.
+    async fn take_in(
+        &self,
+        session: Session,
+        at: Option<Point>,
+        coming: Coming,
+    ) -> Result<Session, Error> {
+        let Coming { new, mut contents, statements, shared } = coming;
+        let first = at.as_ref().map_or(session.info.head.entries, |at| at.head.entries);
+        let learnt = self.learn(&session, first, &statements).await?;
         let (task, more) = learnt.map(|learnt| (learnt.change, learnt.contents)).unzip();
+        contents.extend(more.unwrap_or_default());
+        let sharing = self.sharing(session.shared.as_ref(), shared).await?;
+        let (shared, more) = sharing.map(|sharing| (sharing.change, sharing.contents)).unzip();
         contents.extend(more.unwrap_or_default());
         let write = Write {
             id: session.info.id.clone(),
             expected: Expected { head: Some(session.info.head.hash), version: None },
-            at: None,
+            at,
             entries: new,
             task,
+            shared,
             answer_of: None,
             change: Change::Imported,
         };
-        let done = self.write(write, contents, session.info.version).await?;
-        Ok((done.session, SessionOutcome::Done))
-    }
-
-    /// The conversation instead of the session's entries. What the session is about and shares stays.
-    fn instead(&self, session: &Session, new: NewEntries) -> Write {
-        Write {
-            id: session.info.id.clone(),
-            expected: Expected { head: Some(session.info.head.hash), version: None },
-            at: Some(Point {
-                task: session.task.clone(),
-                shared: session.shared.clone(),
-                ..Point::default()
-            }),
-            entries: new,
-            task: None,
-            answer_of: None,
-            change: Change::Imported,
-        }
+        Ok(self.write(write, contents, session.info.version).await?.session)
     }
 
     /// What a conversation and a session have in common, and what not.

@@ -33,7 +33,7 @@ pub use merge::{Import, Restore};
 use learn::Statements;
 
 use crate::{
-    context::Indexes,
+    context::{Indexes, Stored},
     core::{
         Command, Query, Reply,
         queue::Body,
@@ -70,6 +70,13 @@ pub struct NewSession {
     /// The first configured model when nobody named one.
     pub model: Option<ModelName>,
     pub title: String,
+}
+
+/// Shared values that others have changed.
+struct Sharing {
+    /// What was shared and what is, as the rules take it.
+    change: (Option<Body>, Option<Body>),
+    contents: Vec<Content>,
 }
 
 /// A session after it was written.
@@ -147,6 +154,7 @@ impl Sessions {
                 at: None,
                 entries: prepared.entries.clone(),
                 task: None,
+                shared: None,
                 answer_of,
                 change: Change::Appended,
             };
@@ -219,6 +227,32 @@ impl Sessions {
         self.change_shared(id, detail, |shared| task::delete_shared(shared, key)).await
     }
 
+    /// What is shared once these values are set, to be stored with what brings them; nothing when there are none.
+    async fn sharing(
+        &self,
+        was: Option<&Body>,
+        values: Vec<SharedValue>,
+    ) -> Result<Option<Sharing>, Error> {
+        if values.is_empty() {
+            return Ok(None);
+        }
+        let set_at = self.intake.clock.now().wall;
+        let mut shared = self.shared(was).await?;
+        for value in values {
+            shared = task::set_shared(&shared, SharedValue { set_at, ..value })?;
+        }
+        let stored = self.stored_shared(shared).await?;
+        Ok(Some(Sharing { change: (was.cloned(), Some(stored.body)), contents: stored.contents }))
+    }
+
+    async fn stored_shared(&self, shared: Vec<SharedValue>) -> Result<Stored, Error> {
+        let stored = shared.encode();
+        if stored.len() > SHARED {
+            return Err(Error::TooLarge { what: "shared context", limit: SHARED });
+        }
+        Ok(self.intake.bodies.store(stored).await?)
+    }
+
     async fn change_shared(
         &self,
         id: &SessionId,
@@ -228,11 +262,7 @@ impl Sessions {
         for _ in 0..TRIES {
             let session = self.get(id).await?;
             let shared = change(&self.shared(session.shared.as_ref()).await?)?;
-            let stored = shared.encode();
-            if stored.len() > SHARED {
-                return Err(Error::TooLarge { what: "shared context", limit: SHARED });
-            }
-            let stored = self.intake.bodies.store(stored).await?;
+            let stored = self.stored_shared(shared).await?;
             let (id, was, now) = (id.clone(), session.shared, Some(stored.body));
             let command = session::Command::SetShared { id, was, now, detail: detail.clone() };
             match self.command(command, stored.contents).await {

@@ -306,6 +306,81 @@ async fn an_import_that_parts_from_a_session_can_begin_another() {
     shell.end().await;
 }
 
+fn value(key: &str, value: &str) -> SharedValue {
+    let (source, tags, set_at) = ("opus".into(), vec!["infra".into()], broker_proto::WallTime(0));
+    SharedValue { key: key.into(), value: value.into(), source, tags, set_at }
+}
+
+/// What a package becomes: a conversation, what it is about, and what it shares.
+fn carrying(name: &str, texts: &[&str], on_conflict: OnConflict) -> Import {
+    let task = SessionTask { goal: "Move the database".into(), ..SessionTask::default() };
+    Import { task, shared: vec![value("host", "1")], ..import(name, texts, on_conflict) }
+}
+
+/// Were it two commits, a crash between them would leave a conversation that nobody fills any more: taken in again it is
+/// unchanged.
+#[tokio::test]
+async fn what_comes_with_a_conversation_is_taken_in_with_it_as_one_version() {
+    let shell = Shell::start().await;
+    let (sessions, _) = parted(&shell).await;
+    soon(sessions.set_shared(&id("s"), value("own", "2"))).await.unwrap();
+    let before = soon(sessions.get(&id("s"))).await.unwrap().info.version;
+    let fork = Import { new_id: Some(id("f")), ..carrying("s", &["a", "x"], OnConflict::Fork) };
+    for (import, version, shared) in [
+        (carrying("new", &["a"], OnConflict::Fail), 1, &["host"][..]),
+        (carrying("new", &["a", "b"], OnConflict::Fail), 2, &["host"]),
+        (fork, 1, &["host"]),
+        (carrying("s", &["a", "x"], OnConflict::Replace), before + 1, &["host", "own"]),
+    ] {
+        let taken = soon(sessions.import(import)).await.unwrap().0.info;
+
+        assert_eq!(taken.version, version, "{}", taken.id);
+        let detail = soon(sessions.detail(&taken.id, &SessionPoint::Head)).await.unwrap();
+        assert_eq!(
+            (detail.info.version, detail.task.goal.as_str()),
+            (version, "Move the database")
+        );
+        let keys: Vec<&str> = detail.shared.iter().map(|value| value.key.as_str()).collect();
+        assert_eq!(keys, shared, "{}", taken.id);
+    }
+    shell.end().await;
+}
+
+#[tokio::test]
+async fn a_conversation_whose_task_or_values_have_no_room_leaves_nothing_behind() {
+    let shell = Shell::start().await;
+    let sessions = sessions(&shell);
+    let before = append(&sessions, &start(&sessions, "s").await, &["a"]).await;
+    let item = |number: usize| broker_proto::SessionItem {
+        id: 1,
+        text: format!("step {number}"),
+        is_done: false,
+        entry: None,
+    };
+    let next_steps = (0..=task::MOST_ITEMS).map(item).collect();
+    let task = SessionTask { next_steps, ..SessionTask::default() };
+    let large = SessionTask { goal: "x".repeat(TASK + 1), ..SessionTask::default() };
+    let deep = value("deep", &"[".repeat(100_000));
+    for (name, texts) in [("s", &["a", "b"][..]), ("new", &["a"])] {
+        let plain = import(name, texts, OnConflict::Fail);
+        for refused in [
+            Import { task: task.clone(), ..plain.clone() },
+            Import { task: large.clone(), ..plain.clone() },
+            Import { shared: vec![value("k", "1"), deep.clone()], ..plain.clone() },
+            Import { shared: vec![value("k", &format!("\"{}\"", "x".repeat(SHARED)))], ..plain },
+        ] {
+            let refused = soon(sessions.import(refused)).await;
+            assert!(
+                matches!(refused, Err(Error::Edit(_) | Error::TooLarge { .. })),
+                "{name}: {refused:?}"
+            );
+        }
+    }
+    assert_eq!(soon(sessions.get(&id("s"))).await.unwrap(), before);
+    assert!(soon(sessions.get(&id("new"))).await.is_err());
+    shell.end().await;
+}
+
 /// To the first entry, as of a version that is past; what came since is one entry, a goal and a value.
 async fn stale(shell: &Shell, on_conflict: OnConflict) -> (Sessions, Restore) {
     let sessions = sessions(shell);
@@ -313,14 +388,7 @@ async fn stale(shell: &Shell, on_conflict: OnConflict) -> (Sessions, Restore) {
     let seen = append(&sessions, &id, &["a", "b"]).await.info.version;
     append(&sessions, &id, &["went on"]).await;
     soon(sessions.edit(&id, &[TaskEdit::SetGoal("since".into())])).await.unwrap();
-    let value = SharedValue {
-        key: "k".into(),
-        value: "1".into(),
-        source: String::new(),
-        tags: Vec::new(),
-        set_at: broker_proto::WallTime(0),
-    };
-    soon(sessions.set_shared(&id, value)).await.unwrap();
+    soon(sessions.set_shared(&id, value("k", "1"))).await.unwrap();
     let (to, new_id) = (SessionPoint::Entry(0), Some(self::id("f")));
     let restore = Restore { id, to, expected: Some(seen), on_conflict, new_id };
     (sessions, restore)

@@ -147,6 +147,8 @@ pub struct Write {
     pub entries: NewEntries,
     /// What the entries say it is about: the task that they were read with, and the new one.
     pub task: Option<(Option<Body>, Option<Body>)>,
+    /// What comes to be shared with them: what was, and what is now.
+    pub shared: Option<(Option<Body>, Option<Body>)>,
     /// The consultation that the entries are of.
     pub answer_of: Option<MessageId>,
     pub change: Change,
@@ -281,14 +283,15 @@ impl State {
     }
 
     fn write(&self, write: Write, now: WallTime) -> Result<(Vec<Event>, Reply), Refusal> {
-        let Write { id, expected, at, entries, task, answer_of, change } = write;
+        let Write { id, expected, at, entries, task, shared, answer_of, change } = write;
         let session = self.known(&id)?;
         if answer_of.is_some_and(|of| session.answered.contains(&of)) {
             return Ok(before(session, entries.entries.len()));
         }
         let is_moved = expected.head.is_some_and(|head| head != session.info.head.hash)
             || expected.version.is_some_and(|version| version != session.info.version)
-            || task.as_ref().is_some_and(|(was, _)| *was != session.task);
+            || task.as_ref().is_some_and(|(was, _)| *was != session.task)
+            || shared.as_ref().is_some_and(|(was, _)| *was != session.shared);
         if is_moved {
             return self.written_before(session, expected, at.as_ref(), &entries);
         }
@@ -299,6 +302,9 @@ impl State {
         }
         if let Some((_, now)) = task {
             session.task = now;
+        }
+        if let Some((_, now)) = shared {
+            session.shared = now;
         }
         session.answered.extend(answer_of);
         let old = session.answered.len().saturating_sub(ANSWERED);

@@ -82,6 +82,36 @@ fn item(task: &mut SessionTask, list: TaskList, id: u32) -> Result<&mut SessionI
     found.ok_or(EditError::NoItem { list, id })
 }
 
+/// The edits that make a task hold what another one says: what is open there and not here yet. The entries that state it
+/// are those of another session.
+#[must_use]
+pub fn taken_over(known: &SessionTask, from: SessionTask) -> Vec<TaskEdit> {
+    let mut edits = Vec::new();
+    if !from.goal.is_empty() && from.goal != known.goal {
+        edits.push(TaskEdit::SetGoal(from.goal));
+    }
+    edits.extend(from.progress.map(TaskEdit::SetProgress));
+    let lists: [(TaskList, &[SessionItem], Vec<SessionItem>); 8] = [
+        (TaskList::SubGoals, &known.sub_goals, from.sub_goals),
+        (TaskList::Constraints, &known.constraints, from.constraints),
+        (TaskList::Decisions, &known.decisions, from.decisions),
+        (TaskList::NextSteps, &known.next_steps, from.next_steps),
+        (TaskList::OpenItems, &known.open_items, from.open_items),
+        (TaskList::Files, &known.files, from.files),
+        (TaskList::CriticalFacts, &known.critical_facts, from.critical_facts),
+        (TaskList::Preferences, &known.preferences, from.preferences),
+    ];
+    for (list, known, items) in lists {
+        let is_new = |item: &SessionItem| {
+            !item.is_done && !known.iter().any(|other| other.text == item.text)
+        };
+        let add = |item: SessionItem| TaskEdit::Add { list, text: item.text, entry: None };
+        edits.extend(items.into_iter().filter(is_new).map(add));
+    }
+    edits.extend(from.pending_subagents.into_iter().map(TaskEdit::SetSubagent));
+    edits
+}
+
 /// The task as it was before entry `entries`: without what later entries stated.
 #[must_use]
 pub fn until(mut task: SessionTask, entries: u64) -> SessionTask {
@@ -220,6 +250,26 @@ mod tests {
         assert_eq!(refused, Err(EditError::NoItem { list: STEPS, id: 9 }));
         let done = TaskEdit::Done { list: STEPS, id: 1, is_done: true };
         assert!(edit(&task, &[done]).unwrap().next_steps[0].is_done);
+    }
+
+    #[test]
+    fn only_what_is_new_and_open_is_taken_over() {
+        let item =
+            |text: &str, is_done| SessionItem { id: 1, text: text.into(), is_done, entry: Some(7) };
+        let known = SessionTask {
+            goal: "Move".into(),
+            decisions: vec![item("Stay on 13", false)],
+            ..SessionTask::default()
+        };
+        let from = SessionTask {
+            decisions: vec![item("Stay on 13", false), item("Use the proxy", false)],
+            next_steps: vec![item("Done before", true)],
+            ..known.clone()
+        };
+        let list = TaskList::Decisions;
+        let added = TaskEdit::Add { list, text: "Use the proxy".into(), entry: None };
+        assert_eq!(taken_over(&known, from), [added]);
+        assert_eq!(taken_over(&known, SessionTask::default()), []);
     }
 
     #[test]

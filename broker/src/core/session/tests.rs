@@ -61,6 +61,7 @@ fn write(name: &str, texts: &[&str], expected: Expected) -> Write {
         at: None,
         entries: entries(texts),
         task: None,
+        shared: None,
         answer_of: None,
         change: Change::Appended,
     }
@@ -88,6 +89,26 @@ fn appended_entries_follow_one_another_by_hash() {
     assert_eq!(*session, *state.get(&id("s")).unwrap());
     let Event::Entries(rows) = &events[0] else { panic!() };
     assert_eq!((rows.previous, rows.first), (chain(&["a", "b"]), 2));
+}
+
+/// Written in one step with the entries, and only on what it was made of.
+#[test]
+fn what_entries_share_is_refused_when_it_changed_meanwhile() {
+    let mut state = State::default();
+    run(&mut state, start("s", &["a"])).unwrap();
+    let body = |size_bytes| Some(Body { size_bytes, ..Body::default() });
+    let sharing = |was, now| {
+        let shared = Some((was, now));
+        Command::Write(Box::new(Write { shared, ..write("s", &["b"], Expected::default()) }))
+    };
+    run(&mut state, sharing(None, body(1))).unwrap();
+    let before = state.get(&id("s")).unwrap().clone();
+    assert_eq!((&before.shared, before.info.head.entries), (&body(1), 2));
+
+    let refused = run(&mut state, sharing(None, body(2)));
+
+    assert!(matches!(refused, Err(Refusal::Moved(_))), "{refused:?}");
+    assert_eq!(*state.get(&id("s")).unwrap(), before);
 }
 
 #[test]

@@ -47,6 +47,7 @@ fn answered(world: &World, seq: Seq, expected: Option<EntryHash>) -> SettleComma
             ..NewEntries::default()
         },
         task: None,
+        shared: None,
         answer_of: Some(world.given_id(seq)),
         change: Change::Appended,
     };
