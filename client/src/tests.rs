@@ -41,6 +41,7 @@ fn done() -> AnswerFrame {
         passed_over: Vec::new(),
         usage: Usage::default(),
         cost_usd: None,
+        not_appended: None,
     })))
 }
 

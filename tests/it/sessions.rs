@@ -620,6 +620,8 @@ async fn an_answer_stands_whose_session_was_deleted_meanwhile() {
 
     assert!(!poll.stdout.trim().is_empty(), "{poll:?}");
     assert!(poll.stderr.contains("session s is gone: nothing was appended"), "{poll:?}");
+    let json = house.run(&["poll", message.trim(), "--output", "json"]).await.exits(0).json();
+    assert_eq!(json["not_appended"], "session s is gone", "{json}");
     house.run(&["session", "show", "s"]).await.exits(3);
 }
 

@@ -140,7 +140,7 @@ pub struct SettleCommand {
     /// The epoch that finished this message, when it is only in the projection.
     pub earlier: Option<u32>,
     /// What its session goes on with when this ends it as done: in the same commit, so once and never without it.
-    pub append: Option<Box<super::session::Write>>,
+    pub append: Option<Append>,
 }
 
 /// What a requester or a person wants of a task.
@@ -471,6 +471,14 @@ pub enum Effect {
         is_available: bool,
         reason: String,
     },
+}
+
+/// How a session goes on with an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Append {
+    Write(Box<super::session::Write>),
+    /// It cannot, now and later, for this reason; the answer stands and says so.
+    Cannot(String),
 }
 
 /// Keeps the summary's shape in one place.

@@ -28,8 +28,9 @@ pub mod usage;
 pub use clock::{BrokerClock, Jump};
 pub(crate) use command::terminal;
 pub use command::{
-    Command, Delivered, Draining, Earlier, Effect, Handled, Holder, Letters, NewConsultation,
-    NewMessage, Outcome, Query, Reply, Resumed, SettleCommand, Skipped, TaskStep, View, Which,
+    Append, Command, Delivered, Draining, Earlier, Effect, Handled, Holder, Letters,
+    NewConsultation, NewMessage, Outcome, Query, Reply, Resumed, SettleCommand, Skipped, TaskStep,
+    View, Which,
 };
 pub use event::{Accepted, Copied, Event, FannedOut, Finished, Note, Subject};
 pub use policy::Policy;

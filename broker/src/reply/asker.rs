@@ -152,6 +152,7 @@ impl Asker {
                 passed_over: Vec::new(),
                 usage: Usage::default(),
                 cost_usd: None,
+                not_appended: None,
             },
         }))
     }

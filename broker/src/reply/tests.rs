@@ -77,6 +77,7 @@ fn summary() -> AnswerSummary {
         passed_over: vec![],
         usage: Usage::default(),
         cost_usd: None,
+        not_appended: None,
     }
 }
 

@@ -653,6 +653,7 @@ impl TryFrom<pb::AnswerSummary> for AnswerSummary {
             passed_over: each(wire.passed_over)?,
             usage: wire.usage.map(Into::into).unwrap_or_default(),
             cost_usd: wire.cost_usd,
+            not_appended: Some(wire.not_appended).filter(|why| !why.is_empty()),
         })
     }
 }
@@ -671,6 +672,7 @@ impl From<AnswerSummary> for pb::AnswerSummary {
             passed_over: summary.passed_over.into_iter().map(Into::into).collect(),
             usage: Some(summary.usage.into()),
             cost_usd: summary.cost_usd,
+            not_appended: summary.not_appended.unwrap_or_default(),
         }
     }
 }

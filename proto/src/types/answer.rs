@@ -62,6 +62,8 @@ pub struct AnswerSummary {
     pub usage: Usage,
     /// USD; `None` when a price is not known.
     pub cost_usd: Option<f64>,
+    /// Why its session does not go on with this answer, when one was to; the answer stands.
+    pub not_appended: Option<String>,
 }
 
 /// A delivery to a model begins.

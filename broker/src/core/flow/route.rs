@@ -47,6 +47,16 @@ impl Consultation {
     }
 }
 
+/// What else there is to say of a message that ends.
+#[derive(Debug, Default)]
+pub(super) struct Ending<'a> {
+    pub(super) reply: Option<Body>,
+    pub(super) answered: Option<(Attempt, Option<StopReason>)>,
+    /// Why a session does not go on with its answer.
+    pub(super) not_appended: Option<String>,
+    pub(super) passed_over: &'a [broker_proto::PassedOver],
+}
+
 impl Run<'_> {
     /// Places a consultation at the first candidate from `from` on that may be called, or ends it.
     pub(super) fn route(&mut self, seq: Seq, from: u32, why: &str) {
@@ -96,7 +106,8 @@ impl Run<'_> {
             }
             Choice::Nobody { class, retry_at, detail } => {
                 let failure = self.nobody(seq, class, retry_at, detail);
-                self.end_with(seq, MessageState::Failed, Some(failure), None, None, &passed_over);
+                let ending = Ending { passed_over: &passed_over, ..Ending::default() };
+                self.end_with(seq, MessageState::Failed, Some(failure), ending);
             }
         }
     }
@@ -328,7 +339,7 @@ impl Run<'_> {
         failure: Option<Failure>,
         reply: Option<Body>,
     ) {
-        self.end_with(seq, state, failure, reply, None, &[]);
+        self.end_with(seq, state, failure, Ending { reply, ..Ending::default() });
     }
 
     /// The one terminal outcome of a message (I-6), its reply in the same commit (I-20).
@@ -337,10 +348,9 @@ impl Run<'_> {
         seq: Seq,
         state: MessageState,
         failure: Option<Failure>,
-        reply: Option<Body>,
-        answered: Option<(Attempt, Option<StopReason>)>,
-        passed_over: &[broker_proto::PassedOver],
+        ending: Ending<'_>,
     ) {
+        let Ending { reply, answered, not_appended, passed_over } = ending;
         let Some(message) = self.state.queue.get(seq) else { return };
         let subject = message.subject();
         // A lease that is still held is settled by this end, unless its agent had no part in it.
@@ -358,6 +368,7 @@ impl Run<'_> {
                 Some(Answered { attempt, stop_reason, model })
             });
             let mut summary = consultation.summary(subject.id, answered);
+            summary.not_appended = not_appended;
             if let Some(attempt) = &cut_short {
                 summary.cost_usd = summary.cost_usd.zip(attempt.cost_usd).map(|(a, b)| a + b);
                 summary.attempts.push(attempt.clone());

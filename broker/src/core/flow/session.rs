@@ -1,7 +1,7 @@
 //! Sessions, and the parts that their entries store apart.
 
 use super::Run;
-use crate::core::{Event, Refusal, Reply, session};
+use crate::core::{Append, Event, Refusal, Reply, session};
 
 impl Run<'_> {
     pub(super) fn session(&mut self, mut command: session::Command) -> Result<Reply, Refusal> {
@@ -23,21 +23,32 @@ impl Run<'_> {
         Ok(Reply::Session(reply))
     }
 
-    /// Whether an answer can be appended as it is: what it was read with must still be what its session is about. A
-    /// session that is gone is no reason against the answer.
-    pub(super) fn may_append(&self, write: &session::Write) -> Result<(), Refusal> {
-        let Some(session) = self.state.session.get(&write.id) else { return Ok(()) };
+    /// Whether an answer can be appended as it is: what it was read with must still be what its session is about. What
+    /// will always stand against it is given as the reason, and is none against the answer.
+    pub(super) fn may_append(&self, append: Option<&Append>) -> Result<Option<String>, Refusal> {
+        let write = match append {
+            None => return Ok(None),
+            Some(Append::Cannot(why)) => return Ok(Some(why.clone())),
+            Some(Append::Write(write)) => write,
+        };
+        let Some(session) = self.state.session.get(&write.id) else {
+            return Ok(Some(format!("session {} is gone", write.id)));
+        };
         let head = write.expected.head.is_none_or(|head| head == session.info.head.hash);
         let task = write.task.as_ref().is_none_or(|(was, _)| *was == session.task);
         if head && task {
-            return Ok(());
+            return Ok(None);
         }
         Err(session::Refusal::Moved(Box::new(session.clone())).into())
     }
 
     /// Appends an answer behind its end, in one commit with it.
-    pub(super) fn append_answer(&mut self, append: Option<Box<session::Write>>) -> Reply {
-        let Some(write) = append else { return Reply::None };
+    pub(super) fn append_answer(&mut self, append: Option<Append>) -> Reply {
+        let write = match append {
+            None => return Reply::None,
+            Some(Append::Cannot(_)) => return Reply::NotAppended,
+            Some(Append::Write(write)) => write,
+        };
         match self.session(session::Command::Write(write)) {
             Ok(_) => Reply::None,
             // Whether it can be appended was asked before, so the session is gone.

@@ -7,7 +7,7 @@ use broker_proto::{
     RateLimit, Recipient, Sender, Usage,
 };
 
-use super::Run;
+use super::{Run, route::Ending};
 use crate::core::{
     Effect, Event, Note, Outcome, Refusal, Reply, SettleCommand,
     planted::{self, Bug},
@@ -50,9 +50,7 @@ impl Run<'_> {
                 Err(Refusal::LeaseLost(Some(message.id)))
             };
         }
-        if let Some(write) = &append {
-            self.may_append(write)?;
-        }
+        let not_appended = self.may_append(append.as_ref())?;
         let usage = self.with_estimates(seq, usage, &outcome);
         self.count_usage(seq, usage);
         let figures = Figures { usage, limits, first_token };
@@ -61,7 +59,8 @@ impl Run<'_> {
                 let answered = self.attempt(seq, None, &figures).map(|a| (a, stop_reason));
                 self.succeeded(seq, &figures);
                 let reply = planted::reply(reply);
-                self.end_with(seq, MessageState::Done, None, reply, answered, &[]);
+                let ending = Ending { reply, answered, not_appended, ..Ending::default() };
+                self.end_with(seq, MessageState::Done, None, ending);
                 return Ok(self.append_answer(append));
             }
             Outcome::Failed { failure, partial, shown } => {

@@ -473,6 +473,7 @@ impl Consultation {
                 .iter()
                 .map(|a| a.cost_usd)
                 .try_fold(0.0, |sum, cost| Some(sum + cost?)),
+            not_appended: None,
             attempts,
         }
     }

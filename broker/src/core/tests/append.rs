@@ -4,7 +4,7 @@ use broker_proto::{ContentHash, EntryHash, MessageState, ModelName, SessionHead,
 
 use super::world::*;
 use crate::core::{
-    Command, Refusal, Reply, SettleCommand,
+    Append, Command, Refusal, Reply, SettleCommand,
     queue::{Body, BodyKey, Seq},
     session::{self, Change, Expected, NewEntries, NewEntry, Point, Start, Write},
 };
@@ -51,7 +51,7 @@ fn answered(world: &World, seq: Seq, expected: Option<EntryHash>) -> SettleComma
         answer_of: Some(world.given_id(seq)),
         change: Change::Appended,
     };
-    SettleCommand { append: Some(Box::new(write)), ..world.settlement(seq, done()) }
+    SettleCommand { append: Some(Append::Write(Box::new(write))), ..world.settlement(seq, done()) }
 }
 
 fn head(world: &World) -> SessionHead {
@@ -100,6 +100,26 @@ fn an_answer_stands_whose_session_is_gone() {
     assert_eq!(world.settle_with(answered(&world, seq, None)).unwrap(), Reply::NotAppended);
 
     assert_eq!(world.end(seq), Some(MessageState::Done));
+    assert_eq!(world.summary(seq).not_appended.as_deref(), Some("session s is gone"));
+}
+
+#[test]
+fn an_answer_that_can_never_be_appended_stands_and_says_why() {
+    let mut world = World::new().with_agent("opus", 4);
+    begin(&mut world);
+    let seq = world.ask("opus");
+    let append = Some(Append::Cannot("its question cannot be read".into()));
+    let settle = SettleCommand { append, ..world.settlement(seq, done()) };
+
+    assert_eq!(world.settle_with(settle).unwrap(), Reply::NotAppended);
+
+    assert_eq!((world.end(seq), head(&world).entries), (Some(MessageState::Done), 0));
+    let summary = world.summary(seq);
+    assert_eq!(summary.not_appended.as_deref(), Some("its question cannot be read"));
+    // Of one that is appended there is nothing to say.
+    let other = world.ask("opus");
+    world.settle_with(answered(&world, other, None)).unwrap();
+    assert_eq!(world.summary(other).not_appended, None);
 }
 
 #[test]

@@ -273,7 +273,7 @@ async fn commit(
         Sealed::Done { parts, .. } if may_append => {
             append::answer(services, command.seq, parts).await?
         }
-        _ => None,
+        _ => append::Appending::Nothing,
     };
     let (outcome, contents) = match outcome {
         // Checked above.

@@ -123,6 +123,7 @@ pub(super) fn summary() -> AnswerSummary {
         passed_over: vec![passed_over()],
         usage: usage(),
         cost_usd: Some(1.5),
+        not_appended: Some("its session is gone".into()),
     }
 }
 
@@ -137,6 +138,7 @@ pub(super) fn bare_summary() -> AnswerSummary {
         passed_over: vec![],
         usage: Usage::default(),
         cost_usd: None,
+        not_appended: None,
         ..summary()
     }
 }

@@ -19,6 +19,9 @@ pub(crate) struct Report {
     pub(crate) passed_over: Vec<PassedOver>,
     pub(crate) usage: Tokens,
     pub(crate) cost_usd: Option<f64>,
+    /// Why its session does not go on with the answer; left out where it does, or where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_appended: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Failed>,
 }
@@ -104,6 +107,7 @@ impl Report {
             passed_over: passed_over.collect(),
             usage: summary.usage.into(),
             cost_usd: summary.cost_usd.map(rounded),
+            not_appended: summary.not_appended.clone(),
             error: None,
         }
     }
@@ -127,6 +131,7 @@ impl Report {
             passed_over: Vec::new(),
             usage: Tokens::default(),
             cost_usd: None,
+            not_appended: None,
             error: Some(error),
         }
     }
@@ -211,6 +216,7 @@ pub(crate) mod tests {
                 provenance: Provenance::Reported,
             },
             cost_usd: None,
+            not_appended: None,
         }
     }
 

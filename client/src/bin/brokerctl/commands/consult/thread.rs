@@ -136,7 +136,11 @@ async fn appended(client: &Client, name: MessageName) -> Result<Option<String>, 
         return Ok(Some(format!("nothing was appended to session {session}")));
     }
     let poll = client.poll(name, std::time::Duration::ZERO).await?;
-    let model = poll.summary.and_then(|summary| summary.model);
+    let summary = poll.summary;
+    if let Some(why) = summary.as_ref().and_then(|summary| summary.not_appended.as_ref()) {
+        return Ok(Some(format!("{why}: nothing was appended to session {session}")));
+    }
+    let model = summary.and_then(|summary| summary.model);
     let head = match client.session(&session, &SessionPoint::Head).await {
         Ok(detail) => detail.info.head,
         Err(Error::Refused { reason, .. }) if reason == "UNKNOWN_SESSION" => {
