@@ -52,8 +52,9 @@ pub(super) fn subject(id: &SessionId) -> String {
 }
 
 fn write_entries(transaction: &Transaction<'_>, entries: &Entries) -> Result<(), Error> {
+    // The newest place counts: where the same was stored before, the sweep may have been.
     let mut statement = transaction.prepare_cached(
-        "INSERT OR IGNORE INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT OR REPLACE INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
     let keys: Vec<u8> = entries.body.keys.iter().flat_map(|key| key.0).collect();
     let (mut previous, mut offset) = (entries.previous, entries.offset);

@@ -1,14 +1,15 @@
 //! The sweep: stored bytes that nothing refers to any more are removed once they are old enough.
 //!
 //! Two kinds of them: uploaded parts that no body names, which are forgotten by an event first, so that whoever asks is
-//! told to upload them again; and contents that no record names, left behind by what was purged, by forgotten parts and
-//! by batches that were never stored.
+//! told to upload them again; and contents that no record names, left behind by what was purged, by sessions that were
+//! deleted (`tree`), by forgotten parts and by batches that were never stored.
 //!
 //! Invariant: what a durable record may still refer to stays. Where it is not certain, it stays.
 
 mod find;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod walk;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -67,6 +68,11 @@ pub(crate) struct Sweep {
     pub(crate) grace: Duration,
 }
 
+fn old_parts(stock: &Stock, before: WallTime) -> BTreeSet<ContentHash> {
+    let old = stock.parts.iter().filter(|(_, (_, at))| *at <= before);
+    old.map(|(hash, _)| *hash).collect()
+}
+
 impl Sweep {
     /// Sweeps again and again until `stop` fires.
     pub(crate) async fn run(self, stop: CancellationToken) {
@@ -94,8 +100,9 @@ impl Sweep {
     /// One sweep. Safe to repeat, and to break off at any place.
     pub(crate) async fn once(&self) -> Result<Swept, Error> {
         let walk = Walk { journal: Arc::clone(&self.journal), bodies: self.bodies.clone() };
-        let stock = walk.stock().await?;
-        let mut wanted = Wanted::new(self.old_parts(&stock));
+        let before = self.before();
+        let stock = walk.stock(before).await?;
+        let mut wanted = Wanted::new(old_parts(&stock, before));
         let mut named = Named::default();
         walk.uses((BatchNo(1), stock.head), &stock, &mut named, &mut wanted).await?;
         let forgotten = self.forget_parts(&walk, &stock, &mut named, wanted).await?;
@@ -103,11 +110,10 @@ impl Sweep {
         Ok(Swept { parts: forgotten.len(), contents })
     }
 
-    fn old_parts(&self, stock: &Stock) -> BTreeSet<ContentHash> {
+    /// What was left then, or earlier, is old enough.
+    fn before(&self) -> WallTime {
         let grace = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
-        let before = WallTime(self.clock.now().wall.0.saturating_sub(grace));
-        let old = stock.parts.iter().filter(|(_, (_, at))| *at <= before);
-        old.map(|(hash, _)| *hash).collect()
+        WallTime(self.clock.now().wall.0.saturating_sub(grace))
     }
 
     /// Forgets the parts that are in no body, those that came meanwhile included: for that moment nobody can begin to

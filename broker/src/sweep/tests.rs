@@ -211,3 +211,182 @@ async fn a_package_goes_with_its_bytes_when_it_is_deleted() {
     assert!(has_bytes(&shell, &stored.body).await);
     shell.end().await;
 }
+
+mod of_sessions {
+    use std::sync::Arc;
+
+    use broker_proto::{
+        Entry, EntryKind, NewSessionEntry, OnConflict, Role, SessionEntry, SessionId, SessionPoint,
+    };
+
+    use super::*;
+    use crate::{
+        core::session::Expected,
+        session::{Import, NewSession, Restore, Sessions},
+    };
+
+    const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+    fn sessions(shell: &Shell) -> Sessions {
+        Sessions {
+            intake: shell.intake.clone(),
+            indexes: Arc::default(),
+            slots: shell.slots.clone(),
+            settings: Default::default(),
+        }
+    }
+
+    fn id(name: &str) -> SessionId {
+        SessionId::parse(name).unwrap()
+    }
+
+    fn turn(text: &str) -> NewSessionEntry {
+        let entry = Entry { role: Role::User, name: String::new(), parts: vec![Part::text(text)] };
+        NewSessionEntry { kind: EntryKind::Turn, entry, model: None, created_at: None }
+    }
+
+    /// So large that it is stored apart.
+    fn large(text: &str) -> String {
+        text.repeat(5_000)
+    }
+
+    async fn begin(shell: &Shell, name: &str) {
+        let new = NewSession { id: Some(id(name)), ..NewSession::default() };
+        soon(sessions(shell).start(new)).await.unwrap();
+    }
+
+    async fn say(shell: &Shell, name: &str, texts: &[&str]) {
+        let turns = texts.iter().map(|text| turn(text)).collect();
+        let (sessions, id) = (sessions(shell), id(name));
+        soon(sessions.append(&id, turns, Expected::default(), None)).await.unwrap();
+    }
+
+    async fn fork(shell: &Shell, from: &str, entry: u64, name: &str) {
+        let new = NewSession { id: Some(id(name)), ..NewSession::default() };
+        let (sessions, from) = (sessions(shell), id(from));
+        soon(sessions.fork(&from, &SessionPoint::Entry(entry), new)).await.unwrap();
+    }
+
+    async fn delete(shell: &Shell, name: &str) {
+        soon(sessions(shell).delete(&id(name))).await.unwrap();
+    }
+
+    fn text(entry: &SessionEntry) -> String {
+        let text = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            other => panic!("{other:?}"),
+        };
+        entry.entry.parts.iter().map(text).collect()
+    }
+
+    async fn texts(shell: &Shell, name: &str, at: SessionPoint) -> Vec<String> {
+        let sessions = sessions(shell);
+        let head = soon(sessions.detail(&id(name), &at)).await.unwrap().info.head;
+        soon(sessions.whole_entries(head)).await.unwrap().iter().map(text).collect()
+    }
+
+    async fn part_is_there(shell: &Shell, part: &str) -> bool {
+        let bytes = Part::text(part).encode();
+        is_there(shell, PartRef { hash: ContentHash::of(&bytes), size_bytes: bytes.len() as u64 })
+            .await
+    }
+
+    #[tokio::test]
+    async fn what_a_deleted_session_said_stays_as_long_as_a_fork_leads_through_it() {
+        let shell = Shell::start().await;
+        let (kept, lost, own) = (large("kept "), large("lost "), large("own "));
+        begin(&shell, "origin").await;
+        say(&shell, "origin", &["small", &kept]).await;
+        say(&shell, "origin", &["and on", &lost]).await;
+        fork(&shell, "origin", 1, "fork").await;
+        say(&shell, "fork", &[&own]).await;
+        assert_eq!(swept(&shell).await, Swept::default());
+
+        delete(&shell, "origin").await;
+        // What stood behind the fork's beginning: its part, and the body of that append.
+        assert_eq!(swept(&shell).await, Swept { parts: 1, contents: 2 });
+        assert!(!part_is_there(&shell, &lost).await);
+        let said = ["small", &kept, &own].map(str::to_owned);
+        assert_eq!(texts(&shell, "fork", SessionPoint::Head).await, said);
+
+        let shell = Shell::on(shell.end().await).await;
+        // The clock of the next one begins anew.
+        shell.clock.advance(Duration::from_secs(60));
+        assert_eq!(texts(&shell, "fork", SessionPoint::Head).await, said);
+        delete(&shell, "fork").await;
+        assert_eq!(swept(&shell).await, Swept { parts: 2, contents: 4 });
+        assert_eq!(swept(&shell).await, Swept::default());
+        shell.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_deleted_session_goes_a_week_later() {
+        let shell = Shell::start().await;
+        let part = large("for a while ");
+        begin(&shell, "s").await;
+        say(&shell, "s", &[&part]).await;
+        shell.clock.advance(WEEK);
+        delete(&shell, "s").await;
+        let sweep = Sweep { grace: WEEK, ..sweep(&shell) };
+        shell.clock.advance(WEEK - Duration::from_secs(1));
+        assert_eq!(soon(sweep.once()).await.unwrap().parts, 0);
+        assert!(part_is_there(&shell, &part).await);
+
+        shell.clock.advance(Duration::from_secs(1));
+
+        assert_eq!(soon(sweep.once()).await.unwrap().parts, 1);
+        assert!(!part_is_there(&shell, &part).await);
+        shell.end().await;
+    }
+
+    #[tokio::test]
+    async fn every_version_of_a_living_session_stays() {
+        let shell = Shell::start().await;
+        let part = large("before the restore ");
+        begin(&shell, "s").await;
+        say(&shell, "s", &["first"]).await;
+        say(&shell, "s", &[&part]).await;
+        say(&shell, "s", &["last"]).await;
+        let restore = Restore {
+            id: id("s"),
+            to: SessionPoint::Entry(0),
+            expected: None,
+            on_conflict: OnConflict::Fail,
+            new_id: None,
+        };
+        soon(sessions(&shell).restore(restore)).await.unwrap();
+        say(&shell, "s", &["another way"]).await;
+        // One that is gone, so that the sweep has to look.
+        begin(&shell, "other").await;
+        say(&shell, "other", &["gone"]).await;
+        delete(&shell, "other").await;
+
+        assert_eq!(swept(&shell).await, Swept { parts: 0, contents: 1 });
+
+        let then = texts(&shell, "s", SessionPoint::Version(4)).await;
+        assert_eq!(then, ["first", &part, "last"]);
+        assert_eq!(texts(&shell, "s", SessionPoint::Head).await, ["first", "another way"]);
+        shell.end().await;
+    }
+
+    #[tokio::test]
+    async fn the_same_conversation_comes_back_after_it_was_swept() {
+        let shell = Shell::start().await;
+        let part = large("once more ");
+        begin(&shell, "s").await;
+        // In two appends, and so in other bodies than an import's.
+        say(&shell, "s", &["one"]).await;
+        say(&shell, "s", &[&part]).await;
+        delete(&shell, "s").await;
+        assert_eq!(swept(&shell).await.parts, 1);
+
+        let entries = vec![turn("one"), turn(&part)];
+        let import = Import { id: Some(id("s")), entries, ..Import::default() };
+        soon(sessions(&shell).import(import)).await.unwrap();
+
+        assert_eq!(texts(&shell, "s", SessionPoint::Head).await, ["one", &part]);
+        assert_eq!(swept(&shell).await, Swept::default());
+        assert_eq!(texts(&shell, "s", SessionPoint::Head).await, ["one", &part]);
+        shell.end().await;
+    }
+}

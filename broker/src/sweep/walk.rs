@@ -10,12 +10,17 @@ use futures::TryStreamExt;
 
 use broker_proto::{ContentHash, PackageId, WallTime};
 
-use super::{Error, find::Wanted};
+use super::{
+    Error,
+    find::Wanted,
+    tree::{Heads, Living, Tree},
+};
 use crate::{
     context::{self, Bodies},
     core::{
         Event, package,
         queue::{Body, BodyKey, Seq},
+        session,
     },
     journal::{BatchNo, Journal, Until, record},
 };
@@ -46,11 +51,17 @@ pub(super) struct Stock {
     gone: BTreeSet<Seq>,
     /// Packages that were deleted and did not come back.
     deleted: BTreeSet<PackageId>,
+    heads: Heads,
+    /// Of the sessions up to the head, once it is decided which of them are gone.
+    living: Living,
+    /// Of each run of entries up to the head, in order, whether somebody can read it; empty where all can be read.
+    reached: Vec<bool>,
 }
 
 impl Stock {
     pub(super) fn note(&mut self, event: &Event) {
         match event {
+            Event::Session(event) => self.heads.note(self.head, event),
             Event::ContentStored { hash, at, body } => {
                 self.parts.insert(*hash, (body.clone(), *at));
             }
@@ -73,9 +84,18 @@ impl Stock {
         }
     }
 
-    /// Whether nobody reads any more what this event of `batch` refers to.
-    fn is_gone(&self, batch: BatchNo, event: &Event) -> bool {
+    /// Whether nobody reads any more what this event of `batch` refers to. `run` counts the runs of entries before it.
+    fn is_gone(&self, batch: BatchNo, event: &Event, run: &mut usize) -> bool {
         match event {
+            Event::Session(event) => match event.as_ref() {
+                session::Event::Entries(_) => {
+                    let place = std::mem::replace(run, *run + 1);
+                    batch <= self.head && !self.reached.get(place).is_none_or(|reached| *reached)
+                }
+                session::Event::Changed { id, .. } => {
+                    batch <= self.head && self.living.is_gone(batch, id)
+                }
+            },
             Event::ContentStored { hash, body, .. } => {
                 let is_kept = self.parts.get(hash).is_some_and(|(kept, _)| kept == body);
                 batch <= self.head && !is_kept
@@ -100,8 +120,9 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// What there is up to the journal's head.
-    pub(super) async fn stock(&self) -> Result<Stock, Error> {
+    /// What there is up to the journal's head. What sessions said that were deleted by `before` is there no more, unless
+    /// others lead through it.
+    pub(super) async fn stock(&self, before: WallTime) -> Result<Stock, Error> {
         let mut stock = Stock::default();
         let mut frames = self.journal.read(BatchNo(1), Until::Head);
         while let Some(frame) = frames.try_next().await? {
@@ -112,7 +133,29 @@ impl Walk {
                 }
             }
         }
+        stock.living = std::mem::take(&mut stock.heads).at(before);
+        if !stock.living.is_all() {
+            stock.reached = self.tree(stock.head).await?.reached(&stock.living);
+        }
         Ok(stock)
+    }
+
+    /// Every entry up to this batch.
+    async fn tree(&self, head: BatchNo) -> Result<Tree, Error> {
+        let mut tree = Tree::default();
+        let mut frames = self.journal.read(BatchNo(1), Until::Head);
+        while let Some(frame) = frames.try_next().await? {
+            if frame.number > head {
+                break;
+            }
+            for record in &frame.records {
+                let Some(Event::Session(event)) = record::decode(record)? else { continue };
+                if let session::Event::Entries(entries) = event.as_ref() {
+                    tree.add(entries);
+                }
+            }
+        }
+        Ok(tree)
     }
 
     /// Notes the bodies that the records of these batches name, and strikes the parts that stand in them.
@@ -123,6 +166,7 @@ impl Walk {
         named: &mut Named,
         wanted: &mut Wanted,
     ) -> Result<(), Error> {
+        let mut run = 0;
         let mut frames = self.journal.read(first, Until::Head);
         while let Some(frame) = frames.try_next().await? {
             if frame.number > last {
@@ -130,7 +174,7 @@ impl Walk {
             }
             for record in &frame.records {
                 let Some(event) = record::decode(record)? else { continue };
-                if stock.is_gone(frame.number, &event) {
+                if stock.is_gone(frame.number, &event, &mut run) {
                     continue;
                 }
                 for body in event.bodies() {

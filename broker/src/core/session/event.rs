@@ -89,7 +89,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// The stored bytes that it refers to. Of a deleted session it says nothing: its entries may be a fork's.
+    /// The stored bytes that it refers to. What of it a deleted session leaves behind is the sweep's to find: its entries
+    /// may be a fork's.
     #[must_use]
     pub fn bodies(&self) -> Vec<&Body> {
         match self {
