@@ -2,7 +2,7 @@
 
 use tracing::info;
 
-use broker_proto::{EntryKind, NewSessionEntry, SessionTask, convert::Stored as _};
+use broker_proto::{EntryKind, NewSessionEntry, SessionTask, TaskEdit, convert::Stored as _};
 
 use super::{Error, Sessions};
 use crate::{
@@ -64,16 +64,23 @@ impl Statements {
         self.carried != SessionTask::default()
     }
 
-    /// The task after these entries, the first of which has this number.
+    /// The task after these entries, the first of which has this number; what is stated keeps it within `most` bytes,
+    /// unless it had more already.
     ///
-    /// What comes along is taken whole or refused; what is stated still stands in its entry.
-    fn learn(&self, mut known: SessionTask, first: u64) -> Result<SessionTask, task::EditError> {
+    /// What comes along is taken whole or refused; what is stated and has no room still stands in its entry.
+    fn learn(
+        &self,
+        mut known: SessionTask,
+        first: u64,
+        most: usize,
+    ) -> Result<SessionTask, task::EditError> {
+        let mut room = most.saturating_sub(known.clone().encode().len());
         for (number, stated) in (first..).zip(&self.stated).filter(|(_, stated)| !stated.is_empty())
         {
             let changes = edits(&known, number, stated);
-            // What has no room in the task still stands in its entry.
+            let Some(left) = room.checked_sub(changes.iter().map(bytes).sum()) else { continue };
             if let Ok(edited) = task::edit(&known, &changes) {
-                known = edited;
+                (known, room) = (edited, left);
             }
         }
         task::edit(&known, &task::taken_over(&known, self.carried.clone()))
@@ -93,15 +100,14 @@ impl Sessions {
             return Ok(None);
         }
         let known = self.task(session.task.as_ref()).await?;
-        let learnt = statements.learn(task::until(known.clone(), first), first)?;
+        // What entries stated that are there no more goes in any case, and a task too large never keeps it.
+        let learnt = statements.learn(task::until(known.clone(), first), first, super::TASK)?;
         if learnt == known {
             return Ok(None);
         }
         let stored = learnt.encode();
-        match stored.len() > super::TASK {
-            true if statements.is_carrying() => return Err(too_large()),
-            true => return Ok(None),
-            false => {}
+        if stored.len() > super::TASK && statements.is_carrying() {
+            return Err(too_large());
         }
         let stored = self.intake.bodies.store(stored).await?;
         let change = (session.task.clone(), Some(stored.body));
@@ -113,7 +119,7 @@ impl Sessions {
         &self,
         statements: &Statements,
     ) -> Result<(Option<Body>, Vec<Content>), Error> {
-        let learnt = statements.learn(SessionTask::default(), 0)?;
+        let learnt = statements.learn(SessionTask::default(), 0, super::TASK)?;
         if learnt == SessionTask::default() {
             return Ok((None, Vec::new()));
         }
@@ -128,4 +134,64 @@ impl Sessions {
 
 fn too_large() -> Error {
     Error::TooLarge { what: "task", limit: super::TASK }
+}
+
+/// What an edit adds to a stored task at most.
+fn bytes(edit: &TaskEdit) -> usize {
+    /// Numbers, flags, and the marks around them.
+    const AROUND: usize = 64;
+    let text = match edit {
+        TaskEdit::SetGoal(text) | TaskEdit::Add { text, .. } => text.len(),
+        TaskEdit::SetProgress(_)
+        | TaskEdit::Done { .. }
+        | TaskEdit::Remove { .. }
+        | TaskEdit::SetSubagent(_)
+        | TaskEdit::RemoveSubagent(_) => 0,
+    };
+    AROUND + text
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_proto::{Entry, Part, Role, SessionItem};
+
+    use super::*;
+
+    fn statements(texts: &[&str]) -> Statements {
+        let said = |text: &&str| NewSessionEntry {
+            kind: EntryKind::Turn,
+            entry: Entry { role: Role::User, name: String::new(), parts: vec![Part::text(*text)] },
+            model: None,
+            created_at: None,
+        };
+        Statements::of(&texts.iter().map(said).collect::<Vec<_>>())
+    }
+
+    fn decided(text: &str, entry: u64) -> SessionItem {
+        SessionItem { id: 1, text: text.into(), is_done: false, entry: Some(entry) }
+    }
+
+    #[test]
+    fn what_a_task_has_no_room_for_stays_in_its_entry_and_the_rest_is_learnt() {
+        let said = statements(&["We decided to use port 4000.", "We decided to use TLS 1.3."]);
+        let all = said.learn(SessionTask::default(), 0, 10_000).unwrap();
+        assert_eq!(all.decisions.len(), 2, "{all:?}");
+        let most = all.clone().encode().len() - 1;
+        let learnt = said.learn(SessionTask::default(), 0, most.max(128)).unwrap();
+        assert_eq!(learnt.decisions[..], all.decisions[..1]);
+    }
+
+    /// A conversation that takes the place of another brings its own numbers.
+    #[test]
+    fn a_task_without_room_keeps_no_number_of_entries_that_are_gone() {
+        let kept = SessionItem { entry: None, ..decided("by hand", 0) };
+        let known = SessionTask {
+            decisions: vec![decided("of an entry that is gone", 7), kept.clone()],
+            goal: "x".repeat(1_000),
+            ..SessionTask::default()
+        };
+        let said = statements(&["We decided to use port 4000."]);
+        let learnt = said.learn(task::until(known.clone(), 0), 0, 100).unwrap();
+        assert_eq!(learnt, SessionTask { decisions: vec![kept], ..known });
+    }
 }
