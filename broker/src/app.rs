@@ -29,6 +29,7 @@ use crate::{
     context::{Bodies, package::Signer},
     core::Command,
     engine::{self, Clock, EngineHandle, SystemClock},
+    handoffs::{Builder, Handoffs},
     intake::{Intake, Limits},
     journal::{self, Journal},
     link::{self, LinkOutlet, Links},
@@ -48,6 +49,9 @@ pub use check::{Checked, check};
 
 /// How often closed slots and idle uploads are let go of.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// Handoffs that wait for somebody to begin with their packages.
+const HANDOFFS_BEGUN: usize = 1024;
 
 /// Limits that come near and are waiting for their packages.
 const LIMITS_NEAR: usize = 256;
@@ -174,8 +178,9 @@ async fn serve(
     let (slots, gone) = Slots::new(config.streams.slot_bytes);
     let links = Links::default();
     let (near, limits_near) = mpsc::channel(LIMITS_NEAR);
-    let outlet =
-        Box::new(LinkOutlet::new(links.clone(), slots.clone(), parts.leases.clone(), near));
+    let (builds, wanted) = mpsc::channel(HANDOFFS_BEGUN);
+    let leases = parts.leases.clone();
+    let outlet = Box::new(LinkOutlet::new(links.clone(), slots.clone(), leases, near, builds));
     let projection = parts.projection.clone();
     let (engine, task) =
         engine::engine(state, writer, projection.clone(), Arc::clone(&clock), outlet);
@@ -246,6 +251,13 @@ async fn serve(
     };
     let ahead = Ahead::new(packages.clone(), limits_near);
     parts.tasks.spawn(ahead.run(stop_engine.clone()));
+    let builder = Builder {
+        packages: packages.clone(),
+        settings: policy::policy(config).handoff,
+        wanted,
+        tasks: parts.tasks.clone(),
+    };
+    parts.tasks.spawn(builder.run(stop_engine.clone()));
     let serving = services(listener, config, parts, packages, link_services, slots, uploads);
     let patience = async {
         parts.stop.cancelled().await;
@@ -341,7 +353,7 @@ async fn services(
         journal: kind,
     };
     let session = SessionService { sessions: packages.sessions.clone() };
-    let handoff = HandoffService { packages };
+    let handoff = HandoffService { packages, handoffs: Handoffs { intake: intake.clone() } };
     let usage = UsageService { intake, watches };
     Server::builder()
         .http2_keepalive_interval(Some(limits.keepalive_interval))

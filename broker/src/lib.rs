@@ -6,6 +6,7 @@ mod app;
 pub mod context;
 pub mod core;
 pub mod engine;
+pub mod handoffs;
 pub mod intake;
 pub mod journal;
 pub mod link;

@@ -51,6 +51,7 @@ impl Draft {
             limits: Default::default(),
             packages: Default::default(),
             sessions: Default::default(),
+            handoff: Default::default(),
             up: Default::default(),
             simulator: Default::default(),
             models: Models::none(),
@@ -255,6 +256,14 @@ impl Draft {
                 key,
                 Problem::rejected("the name of a configured model"),
             ));
+        }
+        for model in &self.settings.handoff.receivers {
+            if self.settings.models.resolve(model).is_err() {
+                let key = "handoff.receivers";
+                let place = self.places.get(key).map_or(Place::Program, |(_, place)| place.clone());
+                let problem = Problem::rejected("a list of configured models");
+                return Err(Error::invalid(place, key, problem));
+            }
         }
         if self.settings.simulator.enabled {
             self.settings.models.mark_simulated();

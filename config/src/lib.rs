@@ -13,6 +13,7 @@ mod budget;
 mod contradiction;
 mod entry;
 mod error;
+mod handoff;
 mod layer;
 mod links;
 mod loader;
@@ -34,6 +35,7 @@ mod tests;
 pub use broker::{Broker, Limits, Runtime};
 pub use budget::{Budget, BudgetScope, BudgetUnit, BudgetWindow};
 pub use error::{Error, Place, Problem};
+pub use handoff::{Handoff, Preserve};
 pub use links::{Links, Streams};
 pub use loader::{Loader, is_setting};
 pub use model::{Model, Prices, Provider};
@@ -76,6 +78,8 @@ pub struct Config {
     pub packages: Packages,
     /// `[sessions]`: how conversations are rendered.
     pub sessions: Sessions,
+    /// `[handoff]`: sessions that move to another model.
+    pub handoff: Handoff,
     /// `[up]`: how `brokerctl up` keeps its children running.
     pub up: Up,
     /// `[simulator]`: the pace of `provider-sim`.
@@ -116,7 +120,7 @@ impl Config {
         text
     }
 
-    fn sections(&self) -> [&dyn Section; 10] {
+    fn sections(&self) -> [&dyn Section; 11] {
         [
             &self.broker,
             &self.links,
@@ -126,12 +130,13 @@ impl Config {
             &self.limits,
             &self.packages,
             &self.sessions,
+            &self.handoff,
             &self.up,
             &self.simulator,
         ]
     }
 
-    fn sections_mut(&mut self) -> [&mut dyn Section; 10] {
+    fn sections_mut(&mut self) -> [&mut dyn Section; 11] {
         [
             &mut self.broker,
             &mut self.links,
@@ -141,6 +146,7 @@ impl Config {
             &mut self.limits,
             &mut self.packages,
             &mut self.sessions,
+            &mut self.handoff,
             &mut self.up,
             &mut self.simulator,
         ]

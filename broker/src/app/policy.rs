@@ -1,11 +1,12 @@
 //! The configuration, as the rules need it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use broker_config::{Budget, BudgetScope, BudgetUnit, BudgetWindow, Config, Model};
-use broker_proto::ModelName;
+use broker_config::{Budget, BudgetScope, BudgetUnit, BudgetWindow, Config, Model, Preserve};
+use broker_proto::{ModelName, Preservation};
 
 use crate::core::{
+    handoff,
     policy::{self, Policy},
     usage::{BudgetKey, Nanos, ScopeKind, Span, Unit},
 };
@@ -70,6 +71,34 @@ pub(super) fn policy(config: &Config) -> Policy {
             error_min: config.thresholds.error_min,
         },
         budgets: config.budgets.iter().map(budget).collect(),
+        handoff: handoff(config),
+    }
+}
+
+fn handoff(config: &Config) -> handoff::Settings {
+    let settings = &config.handoff;
+    let resolved = |name: &String| {
+        let model = config.models.resolve(name).ok()?;
+        ModelName::parse(&model.name).ok()
+    };
+    let receivers: BTreeSet<ModelName> = settings.receivers.iter().filter_map(resolved).collect();
+    handoff::Settings {
+        auto: settings.auto,
+        auto_switch: settings.auto_switch,
+        preserve: match settings.preserve {
+            Preserve::Minimal => Preservation::Minimal,
+            Preserve::Standard => Preservation::Standard,
+            Preserve::Full => Preservation::Full,
+            Preserve::Complete => Preservation::Complete,
+        },
+        receivers: (!receivers.is_empty()).then_some(receivers),
+        build_deadline: settings.build_deadline,
+        offer_deadline: settings.offer_deadline,
+        settle_wait: settings.settle_wait,
+        complete_deadline: settings.complete_deadline,
+        cooldown: settings.cooldown,
+        max_hops: settings.max_hops,
+        room: settings.room,
     }
 }
 

@@ -142,7 +142,8 @@ impl Shell {
         let leases = LeaseKey::new([7; 32]);
         // Nobody makes packages ahead of time here.
         let (near, _) = mpsc::channel(1);
-        let outlet = LinkOutlet::new(links.clone(), slots.clone(), leases.clone(), near);
+        let (builds, _) = mpsc::channel(1);
+        let outlet = LinkOutlet::new(links.clone(), slots.clone(), leases.clone(), near, builds);
         let outlet = Box::new(outlet);
         let as_clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&clock);
         let (engine, task) =

@@ -264,6 +264,7 @@ pub enum Command {
         hash: Option<[u8; 32]>,
     },
     Package(super::package::Command),
+    Handoff(Box<super::handoff::Command>),
     Usage(Box<usage::Command>),
     /// The state was just loaded: leases and waits run again from now.
     Recovered,
@@ -322,6 +323,7 @@ pub enum Query {
     Drain(Option<AgentName>),
     Session(super::session::Query),
     Package(super::package::Query),
+    Handoff(super::handoff::Query),
 }
 
 /// Where a message stands that is not finished.
@@ -363,6 +365,7 @@ pub enum Reply {
     Drain(Draining),
     Session(super::session::Reply),
     Package(super::package::Reply),
+    Handoff(super::handoff::Reply),
 }
 
 /// Who holds a lease.
@@ -465,6 +468,13 @@ pub enum Effect {
     },
     /// A limit comes near: whoever will go on needs a package soon.
     Prepare(usage::Near),
+    /// A handoff needs a package for its receiver, and comes back as [`super::handoff::Command::Built`].
+    Build(Box<broker_proto::Handoff>),
+    /// A session is offered to the agents of these links.
+    Offer {
+        links: Vec<LinkId>,
+        offer: Box<broker_proto::HandoffOffer>,
+    },
     /// A model's state changed, for its agents and the log.
     ModelChanged {
         model: ModelName,

@@ -98,6 +98,34 @@ pub struct FannedOut {
     pub copies: Vec<Copied>,
 }
 
+/// What waited for a session's old owner, or was worked on by it, goes to the new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceMoved {
+    pub subjects: Vec<Subject>,
+    pub at: WallTime,
+    pub to: ModelName,
+    pub why: String,
+}
+
+impl SliceMoved {
+    /// One message at a time.
+    fn steps(&self) -> impl Iterator<Item = Event> {
+        self.subjects.iter().map(|subject| {
+            let (at, to, why) = (self.at, self.to.clone(), self.why.clone());
+            Event::Redirected(Box::new(Redirected { subject: *subject, at, to, why }))
+        })
+    }
+}
+
+/// A message is asked of another model from now on, and stands at the beginning of that one's chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirected {
+    pub subject: Subject,
+    pub at: WallTime,
+    pub to: ModelName,
+    pub why: String,
+}
+
 /// One agent's copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
@@ -305,6 +333,9 @@ pub enum Event {
     },
     Session(Box<super::session::Event>),
     Package(Box<super::package::Event>),
+    Handoff(Box<super::handoff::Event>),
+    SliceMoved(Box<SliceMoved>),
+    Redirected(Box<Redirected>),
     Usage(usage::Event),
 }
 
@@ -316,6 +347,7 @@ impl Event {
             Self::Accepted(accepted) => Some(accepted.subject),
             Self::FannedOut(fanned) => Some(fanned.original.subject),
             Self::Finished(finished) => Some(finished.subject),
+            Self::Redirected(redirected) => Some(redirected.subject),
             Self::Routed { subject, .. }
             | Self::Held { subject, .. }
             | Self::Leased { subject, .. }
@@ -339,6 +371,9 @@ impl Event {
             | Self::ContentForgotten { .. }
             | Self::Session(_)
             | Self::Package(_)
+            | Self::Handoff(_)
+            // Each message's step has its own.
+            | Self::SliceMoved(_)
             | Self::Usage(_) => None,
         }
     }
@@ -371,6 +406,9 @@ impl Event {
             | Self::RoleKnown { .. }
             | Self::TreeChanged { .. }
             | Self::ContentForgotten { .. }
+            | Self::Handoff(_)
+            | Self::SliceMoved(_)
+            | Self::Redirected(_)
             | Self::Usage(_) => Vec::new(),
             Self::Session(event) => event.bodies(),
             Self::Package(event) => event.body().into_iter().collect(),
@@ -381,6 +419,7 @@ impl Event {
     pub fn each(&self, mut step: impl FnMut(&Self)) {
         match self {
             Self::FannedOut(fanned) => fanned.steps().for_each(|event| step(&event)),
+            Self::SliceMoved(moved) => moved.steps().for_each(|event| step(&event)),
             _ => step(self),
         }
     }

@@ -12,6 +12,7 @@ mod clock;
 mod command;
 mod event;
 mod flow;
+pub mod handoff;
 pub mod package;
 #[doc(hidden)]
 pub mod planted;
@@ -32,7 +33,9 @@ pub use command::{
     NewConsultation, NewMessage, Outcome, Query, Reply, Resumed, SettleCommand, Skipped, TaskStep,
     View, Which,
 };
-pub use event::{Accepted, Copied, Event, FannedOut, Finished, Note, Subject};
+pub use event::{
+    Accepted, Copied, Event, FannedOut, Finished, Note, Redirected, SliceMoved, Subject,
+};
 pub use policy::Policy;
 pub use refusal::Refusal;
 pub use time::{BootTime, Now};
@@ -49,6 +52,7 @@ pub struct State {
     pub task: task::State,
     pub session: session::State,
     pub package: package::State,
+    pub handoff: handoff::State,
 }
 
 /// What one command led to: in this order journalled, carried out, answered.
@@ -74,6 +78,7 @@ impl State {
             task: task::State::default(),
             session: session::State::default(),
             package: package::State::default(),
+            handoff: handoff::State::default(),
         }
     }
 
@@ -110,9 +115,15 @@ pub fn apply(state: &mut State, event: &Event) {
         state.task.apply(event);
         if let Event::Session(event) = event {
             state.session.apply(event);
+            if let session::Event::Changed { id, after: None, .. } = event.as_ref() {
+                state.handoff.forget(id);
+            }
         }
         if let Event::Package(event) = event {
             state.package.apply(event);
+        }
+        if let Event::Handoff(event) = event {
+            state.handoff.apply(event);
         }
     });
 }
@@ -126,6 +137,7 @@ pub fn next_deadline(state: &State, now: Now) -> Option<BootTime> {
         state.agent.next_deadline(),
         state.tree.next_deadline(now),
         state.usage.next_deadline(now),
+        state.handoff.next_deadline(now),
     ]
     .into_iter()
     .flatten()

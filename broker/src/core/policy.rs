@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use broker_proto::ModelName;
 
-use super::usage::Budgets;
+use super::{handoff, usage::Budgets};
 
 /// Settings of the rules. Times, counts and bytes as the configuration's manual describes them.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,7 @@ pub struct Policy {
     pub routing: Routing,
     pub thresholds: Thresholds,
     pub budgets: Budgets,
+    pub handoff: handoff::Settings,
 }
 
 /// What one request may lead to (I-36).

@@ -77,6 +77,8 @@ pub enum Refusal {
     LinkClosed(u64),
     #[error(transparent)]
     Package(#[from] super::package::Refusal),
+    #[error(transparent)]
+    Handoff(#[from] super::handoff::Refusal),
 }
 
 fn wrong_type(kind: MessageType, to: &Recipient) -> String {

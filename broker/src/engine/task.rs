@@ -562,5 +562,8 @@ fn name(event: &Event) -> &'static str {
         Event::ContentForgotten { .. } => "content_forgotten",
         Event::Session(_) => "session",
         Event::Package(_) => "package",
+        Event::Handoff(_) => "handoff",
+        Event::SliceMoved(_) => "slice_moved",
+        Event::Redirected(_) => "redirected",
     }
 }

@@ -3,6 +3,7 @@
 //! A kind, a version and a field number are never used again. Types that the wire has too are stored in the wire's
 //! encoding, which keeps the same promise.
 
+mod handoff;
 mod package;
 mod session;
 mod usage;
@@ -683,6 +684,9 @@ pub fn encode(event: &Event) -> Record {
             (kind::TOKEN_CHANGED, record.encode_to_vec())
         }
         Event::Package(event) => package::write(event),
+        Event::Handoff(event) => handoff::write(event),
+        Event::SliceMoved(moved) => handoff::write_slice(moved),
+        Event::Redirected(redirected) => handoff::write_redirected(redirected),
         Event::ContentStored { hash, at, body } => {
             let body = Some(write_body(body));
             let record = ContentRecord { hash: hash.0.to_vec(), at: at.0, body };
@@ -716,7 +720,7 @@ pub fn decode(record: &Record) -> Result<Option<Event>, RecordError> {
     if record.kind == super::CLAIMED {
         return Ok(None);
     }
-    let kinds = [kind::ALL, &package::KINDS, usage::ALL];
+    let kinds = [kind::ALL, &package::KINDS, &handoff::KINDS, usage::ALL];
     let is_known = kinds.iter().any(|kinds| kinds.contains(&record.kind));
     if record.version != VERSION || !is_known {
         return Err(RecordError::TooNew { kind: record.kind, version: record.version });
@@ -942,6 +946,7 @@ fn read(record: &Record) -> Option<Event> {
             let hash = ContentHash(record.hash.try_into().ok()?);
             Event::ContentForgotten { hash, at: WallTime(record.at) }
         }
+        kind if handoff::KINDS.contains(&kind) => handoff::read(kind, body)?,
         kind => Event::Package(Box::new(package::read(kind, &body)?)),
     })
 }
@@ -989,11 +994,12 @@ fn write_hold(hold: Hold) -> u32 {
         Hold::Parked => 1,
         Hold::Suspended => 2,
         Hold::InputRequired => 3,
+        Hold::Handoff => 4,
     }
 }
 
 fn read_hold(number: u32) -> Option<Hold> {
-    [Hold::Parked, Hold::Suspended, Hold::InputRequired]
+    [Hold::Parked, Hold::Suspended, Hold::InputRequired, Hold::Handoff]
         .into_iter()
         .find(|hold| write_hold(*hold) == number)
 }
@@ -1233,7 +1239,7 @@ mod tests {
         }
         let attempt = Box::new(attempt());
         round_trip(&Event::AttemptFailed { subject: subject(), at, attempt, shown: true });
-        for hold in [Hold::Parked, Hold::Suspended, Hold::InputRequired] {
+        for hold in [Hold::Parked, Hold::Suspended, Hold::InputRequired, Hold::Handoff] {
             let (queue, why) = (Recipient::Model(opus()), "asked back".to_owned());
             round_trip(&Event::Held { subject: subject(), at, queue, hold, why });
         }

@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use broker_proto::{Down, Payload, convert::Stored as _};
+use broker_proto::{Down, Handoff, Payload, convert::Stored as _};
 
 use super::{LeaseKey, Links, Out};
 use crate::{
@@ -26,12 +26,20 @@ pub struct LinkOutlet {
     leases: LeaseKey,
     /// For whoever makes packages ahead of time.
     near: mpsc::Sender<Near>,
+    /// For whoever makes the packages of handoffs.
+    builds: mpsc::Sender<Box<Handoff>>,
 }
 
 impl LinkOutlet {
     #[must_use]
-    pub fn new(links: Links, slots: Slots, leases: LeaseKey, near: mpsc::Sender<Near>) -> Self {
-        Self { links, slots, leases, near }
+    pub fn new(
+        links: Links,
+        slots: Slots,
+        leases: LeaseKey,
+        near: mpsc::Sender<Near>,
+        builds: mpsc::Sender<Box<Handoff>>,
+    ) -> Self {
+        Self { links, slots, leases, near, builds }
     }
 }
 
@@ -84,6 +92,16 @@ impl Outlet for LinkOutlet {
                 if self.near.try_send(near).is_err() {
                     // Whoever takes from a full queue looks at all that is owed.
                     info!("many limits come near at once: a package is made later");
+                }
+            }
+            Effect::Build(handoff) => {
+                if self.builds.try_send(handoff).is_err() {
+                    warn!("too many handoffs begin at once: one waits until its time is over");
+                }
+            }
+            Effect::Offer { links, offer } => {
+                for link in links {
+                    self.links.send(link, Out::Frame(Box::new(Down::Offer((*offer).clone()))));
                 }
             }
             Effect::Supersede { link } => self.links.close(link, reason::superseded()),

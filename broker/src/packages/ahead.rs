@@ -222,7 +222,7 @@ impl Ahead {
         let reason = format!("usage_limit: {reason}");
         let package = NewPackage { reason, ..NewPackage::default() };
         let prepare = PreparePackage { session: session.id.clone(), ask, package };
-        Ok(self.packages.prepare(MAKER.to_owned(), prepare).await?.0)
+        Ok(self.packages.prepare(MAKER.to_owned(), prepare).await?.info)
     }
 }
 

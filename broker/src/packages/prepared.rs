@@ -1,11 +1,12 @@
 //! Packages of sessions: rendered for their receiver, with the task, what is shared, and what is left.
 
 use broker_proto::{
-    CreditState, PackageContents, PackageFilter, PackageInfo, PackedConversation, PreparePackage,
-    Rendering, SessionDetail, SessionPoint, TokenShare, UsageSetting, UsageStatus,
+    CreditState, HandoffKept, ModelName, PackageContents, PackageFilter, PackageId, PackageInfo,
+    PackedConversation, PreparePackage, Rendering, SessionDetail, SessionId, SessionPoint,
+    TokenShare, UsageSetting, UsageStatus,
 };
 
-use super::{Error, Packages, made::checked};
+use super::{Error, Loaded, Packages, made::checked};
 use crate::{
     context::package::{HOPS_MAX, Refused},
     core::{Query, Reply, usage},
@@ -27,7 +28,7 @@ impl Packages {
         &self,
         caller: String,
         prepare: PreparePackage,
-    ) -> Result<(PackageInfo, String), Error> {
+    ) -> Result<Prepared, Error> {
         let PreparePackage { session, mut ask, mut package } = prepare;
         let recipient = match &ask.reader {
             Some(reader) => self.intake.model(reader)?,
@@ -49,6 +50,8 @@ impl Packages {
             contents.created_by = caller;
         }
         let limits = self.limits(&detail).await?;
+        let mut kept = kept(&rendering);
+        (kept.entries, kept.tokens_before) = (detail.info.head.entries, detail.info.tokens);
         fill(contents, detail, rendering, &status, limits);
         let (queued, left_out) = self.queued(&session).await?;
         contents.task_queue.extend(queued);
@@ -56,7 +59,40 @@ impl Packages {
         package.session = Some(session);
         package.recipient = Some(recipient);
         // Apart from this future, which holds what it is made of.
-        Ok((Box::pin(self.make(sender, package, level, hops)).await?, summary))
+        let info = Box::pin(self.make(sender, package, level, hops)).await?;
+        Ok(Prepared { info, summary, kept })
+    }
+
+    /// A package that is there already, as one of this session for this model.
+    ///
+    /// # Errors
+    /// [`Error`] when there is none, when it cannot be verified, or when it is another session's or another model's.
+    pub async fn prepared(
+        &self,
+        id: PackageId,
+        session: &SessionId,
+        to: &ModelName,
+    ) -> Result<Prepared, Error> {
+        let Loaded { info, contents, .. } = self.load(Some(id), PackageFilter::default()).await?;
+        let header = &info.header;
+        if header.session.as_ref() != Some(session) || header.recipient.as_ref() != Some(to) {
+            let problem = format!("is no package of session {session} for {to}");
+            return Err(Error::field("package_id", &problem));
+        }
+        let talk = contents.conversation;
+        let entries = talk.through.map_or(0, |last| last + 1);
+        let kept = HandoffKept {
+            entries,
+            tokens_before: self.sessions.tokens_of(session, entries).await?,
+            tokens: talk.tokens,
+            kept: talk.kept.len() as u64,
+            partly: talk.partly.len() as u64,
+            dropped: talk.dropped.len() as u64,
+            score: talk.score.unwrap_or_default(),
+            must_keep_missing: talk.must_keep_missing,
+            ..HandoffKept::default()
+        };
+        Ok(Prepared { info, summary: String::new(), kept })
     }
 
     /// How often the work of this session was packed and taken before, and once more.
@@ -88,6 +124,27 @@ impl Packages {
             Reply::OfUsage(usage::Reply::Status(status)) => Ok(*status),
             _ => Err(Error::Engine(engine::Error::Unknown)),
         }
+    }
+}
+
+/// A package of a session that was made for one model.
+#[derive(Debug)]
+pub struct Prepared {
+    pub info: PackageInfo,
+    /// What became of the summary that was asked for.
+    pub summary: String,
+    pub kept: HandoffKept,
+}
+
+fn kept(rendering: &Rendering) -> HandoffKept {
+    HandoffKept {
+        tokens: rendering.tokens,
+        kept: rendering.kept.len() as u64,
+        partly: rendering.partly.len() as u64,
+        dropped: rendering.dropped.len() as u64,
+        score: rendering.score,
+        must_keep_missing: rendering.must_keep_missing.clone(),
+        ..HandoffKept::default()
     }
 }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use broker_proto::{MessageId, MessageState, MessageType, Recipient, TaskState, WallTime};
 
 use super::{
-    Error, package, session, sum,
+    Error, handoff, package, session, sum,
     usage::{Counted, Facts},
 };
 use crate::{
@@ -72,7 +72,7 @@ pub(super) fn frames(connection: &mut Connection, frames: &[Frame]) -> Result<()
             let event = record::decode(stored).map_err(|source| Error::Record { batch, source })?;
             match event {
                 // Each step of one over a set as if it had a record of its own.
-                Some(event @ Event::FannedOut(_)) => {
+                Some(event @ (Event::FannedOut(_) | Event::SliceMoved(_))) => {
                     event.each(|step| {
                         let record = &record::encode(step);
                         fold(&mut changes, &Place { batch, place, record }, step.clone());
@@ -236,7 +236,7 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
         }
         Event::ClockJumped { .. } => {}
         // Folded step by step.
-        Event::FannedOut(_) => {}
+        Event::FannedOut(_) | Event::SliceMoved(_) => {}
         Event::TreeChanged { root, tree, .. } => {
             let record = tree.is_some().then(|| step.record.clone());
             changes.facts.insert(format!("tree/{}", root.0), record);
@@ -261,6 +261,15 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
             changes.facts.insert(content_subject(hash), None);
         }
         Event::Package(event) => package::fold(&mut changes.facts, &event, step.record),
+        // Where it is, if it may be delivered: what is in hand or held for something else says so with its next step.
+        Event::Redirected(redirected) => {
+            let queue = Recipient::Model(redirected.to.clone());
+            moved(changes, step, redirected.subject, MessageState::Queued, None, Some(&queue));
+        }
+        Event::Handoff(event) => {
+            let core::handoff::Event::Changed { handoff, .. } = *event;
+            fact(changes, handoff::subject(handoff.id), step.record);
+        }
     }
 }
 
@@ -478,6 +487,9 @@ fn time_of(event: &Event) -> WallTime {
         | Event::ContentStored { at, .. }
         | Event::ContentForgotten { at, .. } => *at,
         Event::Package(event) => event.at(),
+        Event::Handoff(event) => event.at(),
+        Event::SliceMoved(moved) => moved.at,
+        Event::Redirected(redirected) => redirected.at,
         Event::Usage(event) => event.at(),
     }
 }

@@ -6,6 +6,7 @@
 
 mod check;
 mod fold;
+mod handoff;
 mod package;
 mod read;
 mod schema;

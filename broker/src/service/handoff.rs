@@ -6,15 +6,18 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    ContentHash, NewPackage, PackageFilter, PackageId, PreparePackage, TrustedKey,
-    convert::{InvalidField, optional_session_id, package_id},
+    ContentHash, HandoffFilter, HandoffId, NewPackage, PackageFilter, PackageId, PreparePackage,
+    TrustedKey,
+    convert::{InvalidField, handoff_id, handoff_line, optional_session_id, package_id},
     pb,
 };
 
 use super::{Caller, session::on_conflict, status};
 use crate::{
     context::package::document,
-    packages::{File, Loaded, Packages, Restore, Template},
+    core::handoff::By,
+    handoffs::Handoffs,
+    packages::{File, Loaded, Packages, Prepared, Restore, Template},
 };
 
 /// Bytes of a document or a file in one frame.
@@ -24,6 +27,21 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct HandoffService {
     pub packages: Packages,
+    pub handoffs: Handoffs,
+}
+
+/// Who answers for a receiver.
+fn by(caller: Caller) -> By {
+    match caller {
+        Caller::Local => By::Person,
+        Caller::Agent(name) => By::Agent(name),
+    }
+}
+
+fn handoff_page(token: &str) -> Result<Option<HandoffId>, InvalidField> {
+    let id = || handoff_id(token).map(Some);
+    if token.is_empty() { Ok(None) } else { id() }
+        .map_err(|_| InvalidField::new("page_token", "is not one that a list gave"))
 }
 
 fn file(wire: Option<pb::PackageFile>) -> Result<File, InvalidField> {
@@ -85,6 +103,84 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
     type LoadPackageStream = BoxStream<'static, Result<pb::LoadPackageResponse, Status>>;
     type ExportPackageStream = BoxStream<'static, Result<pb::ExportPackageResponse, Status>>;
 
+    async fn begin_handoff(
+        &self,
+        request: Request<pb::BeginHandoffRequest>,
+    ) -> Result<Response<pb::BeginHandoffResponse>, Status> {
+        let ask = request.into_inner().try_into()?;
+        let handoff = self.handoffs.begin(ask).await.map_err(status::handoffs)?;
+        Ok(Response::new(pb::BeginHandoffResponse { handoff: Some(handoff.into()) }))
+    }
+
+    async fn accept_handoff(
+        &self,
+        request: Request<pb::AcceptHandoffRequest>,
+    ) -> Result<Response<pb::AcceptHandoffResponse>, Status> {
+        let by = by(Caller::of(&request));
+        let accept = request.into_inner().try_into()?;
+        let handoff = self.handoffs.accept(accept, by).await.map_err(status::handoffs)?;
+        Ok(Response::new(pb::AcceptHandoffResponse { handoff: Some(handoff.into()) }))
+    }
+
+    async fn decline_handoff(
+        &self,
+        request: Request<pb::DeclineHandoffRequest>,
+    ) -> Result<Response<pb::DeclineHandoffResponse>, Status> {
+        let by = by(Caller::of(&request));
+        let request = request.into_inner();
+        let id = handoff_id(&request.handoff_id)?;
+        let reason = handoff_line(request.reason, "reason")?;
+        let handoff = self.handoffs.decline(id, by, reason).await.map_err(status::handoffs)?;
+        Ok(Response::new(pb::DeclineHandoffResponse { handoff: Some(handoff.into()) }))
+    }
+
+    async fn complete_handoff(
+        &self,
+        request: Request<pb::CompleteHandoffRequest>,
+    ) -> Result<Response<pb::CompleteHandoffResponse>, Status> {
+        let by = by(Caller::of(&request));
+        let request = request.into_inner();
+        let id = handoff_id(&request.handoff_id)?;
+        let outcome = handoff_line(request.outcome, "outcome")?;
+        let handoff = self.handoffs.complete(id, by, outcome).await.map_err(status::handoffs)?;
+        Ok(Response::new(pb::CompleteHandoffResponse { handoff: Some(handoff.into()) }))
+    }
+
+    async fn give_back_handoff(
+        &self,
+        request: Request<pb::GiveBackHandoffRequest>,
+    ) -> Result<Response<pb::GiveBackHandoffResponse>, Status> {
+        let request = request.into_inner();
+        let id = handoff_id(&request.handoff_id)?;
+        let reason = handoff_line(request.reason, "reason")?;
+        let handoff = self.handoffs.give_back(id, reason).await.map_err(status::handoffs)?;
+        Ok(Response::new(pb::GiveBackHandoffResponse { handoff: Some(handoff.into()) }))
+    }
+
+    async fn get_handoff(
+        &self,
+        request: Request<pb::GetHandoffRequest>,
+    ) -> Result<Response<pb::GetHandoffResponse>, Status> {
+        let id = handoff_id(&request.into_inner().handoff_id)?;
+        let handoff = self.handoffs.get(id).await.map_err(status::handoffs)?;
+        Ok(Response::new(pb::GetHandoffResponse { handoff: Some(handoff.into()) }))
+    }
+
+    async fn list_handoffs(
+        &self,
+        request: Request<pb::ListHandoffsRequest>,
+    ) -> Result<Response<pb::ListHandoffsResponse>, Status> {
+        let request = request.into_inner();
+        let filter = HandoffFilter::try_from(&request)?;
+        let before = handoff_page(&request.page_token)?;
+        let listed = self.handoffs.list(filter, before, request.page_size).await;
+        let (handoffs, next) = listed.map_err(status::handoffs)?;
+        Ok(Response::new(pb::ListHandoffsResponse {
+            handoffs: handoffs.into_iter().map(Into::into).collect(),
+            next_page_token: next.map(|id| id.to_string()).unwrap_or_default(),
+        }))
+    }
+
     async fn prepare_package(
         &self,
         request: Request<pb::PreparePackageRequest>,
@@ -94,7 +190,7 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
         request.package = Some(self.whole(request.package.unwrap_or_default()).await?);
         let prepare = PreparePackage::try_from(request)?;
         let prepared = self.packages.prepare(caller, prepare).await;
-        let (info, summary) = prepared.map_err(status::packages)?;
+        let Prepared { info, summary, .. } = prepared.map_err(status::packages)?;
         Ok(Response::new(pb::PreparePackageResponse { package: Some(info.into()), summary }))
     }
 

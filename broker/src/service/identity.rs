@@ -67,6 +67,13 @@ impl Caller {
                     "/broker.v1.TaskService/",
                     "/broker.v1.MessageService/GetMessage",
                     "/broker.v1.MessageService/TraceMessage",
+                    // What is offered to it, and the package that it must verify.
+                    "/broker.v1.HandoffService/AcceptHandoff",
+                    "/broker.v1.HandoffService/DeclineHandoff",
+                    "/broker.v1.HandoffService/CompleteHandoff",
+                    "/broker.v1.HandoffService/GetHandoff",
+                    "/broker.v1.HandoffService/GetPackage",
+                    "/broker.v1.HandoffService/ExportPackage",
                     "/grpc.health.v1.Health/",
                     "/grpc.reflection.",
                 ];

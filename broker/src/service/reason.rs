@@ -110,6 +110,14 @@ reasons! {
     PACKAGE_BOMB = FailedPrecondition, false;
     PACKAGE_DAMAGED = FailedPrecondition, false;
     PACKAGE_CONTENTS = FailedPrecondition, false;
+    UNKNOWN_HANDOFF = NotFound, false;
+    HANDOFF_STATE = FailedPrecondition, false;
+    HANDOFF_UNDER_WAY = FailedPrecondition, true;
+    HANDOFF_REFUSED = FailedPrecondition, false;
+    HANDOFF_NOBODY = FailedPrecondition, true;
+    HANDOFF_NOT_YOURS = PermissionDenied, false;
+    HANDOFF_MANIFEST = FailedPrecondition, false;
+    HANDOFF_LATE = FailedPrecondition, false;
 }
 
 impl Reason {

@@ -12,8 +12,8 @@ use crate::{
         self,
         package::{PackError, Refused},
     },
-    core::{self, Refusal, package},
-    engine, intake,
+    core::{self, Refusal, handoff, package},
+    engine, handoffs, intake,
     link::PingError,
     packages, projection, session,
 };
@@ -60,6 +60,37 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
         Refusal::UncountedSession(_) => reason::UNCOUNTED_SESSION.status(text),
         Refusal::LinkClosed(_) => reason::LINK_CLOSED.status(text),
         Refusal::Package(refusal) => package_refusal(refusal, text),
+        Refusal::Handoff(refusal) => handoff_refusal(refusal, text),
+    }
+}
+
+fn handoff_refusal(refusal: &handoff::Refusal, text: String) -> Status {
+    use handoff::Refusal as Refused;
+    match refusal {
+        Refused::Unknown(_) => reason::UNKNOWN_HANDOFF.status(text),
+        Refused::State { .. } => reason::HANDOFF_STATE.status(text),
+        Refused::UnderWay { .. } => reason::HANDOFF_UNDER_WAY.status(text),
+        Refused::NoTurns(_)
+        | Refused::Owner { .. }
+        | Refused::Unfit { .. }
+        | Refused::NoOrigin(_)
+        | Refused::OwnerChanged(_) => reason::HANDOFF_REFUSED.status(text),
+        Refused::Nobody { until, .. } => {
+            let until = until.map(|at| ("until_ms".to_owned(), at.0.to_string()));
+            reason::HANDOFF_NOBODY.with(text, until.into_iter().collect())
+        }
+        Refused::NotYours { .. } => reason::HANDOFF_NOT_YOURS.status(text),
+        Refused::Manifest(_) => reason::HANDOFF_MANIFEST.status(text),
+        Refused::Late(_) => reason::HANDOFF_LATE.status(text),
+    }
+}
+
+/// Why a handoff was not begun, changed or shown.
+pub(crate) fn handoffs(error: handoffs::Error) -> Status {
+    match error {
+        handoffs::Error::Engine(error) => engine(error),
+        handoffs::Error::Intake(error) => intake(error),
+        handoffs::Error::Lookup(error) => projection(&error),
     }
 }
 

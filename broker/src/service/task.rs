@@ -218,6 +218,7 @@ impl Life {
                     Hold::Suspended => "suspended",
                     Hold::InputRequired => "waiting",
                     Hold::Parked => "parked",
+                    Hold::Handoff => "waits_for_handoff",
                 };
                 let state = task::of_message(MessageState::Waiting, Some(*hold));
                 (*at, change, why.clone(), state)
@@ -265,6 +266,10 @@ impl Life {
                 self.exchanges.clear();
                 (*at, "redriven", String::new(), queued())
             }
+            Event::Redirected(redirected) => {
+                let detail = format!("to {}: {}", redirected.to, redirected.why);
+                (redirected.at, "redirected", detail, queued())
+            }
             Event::Purged { .. }
             | Event::QueuePaused { .. }
             | Event::ClockJumped { .. }
@@ -278,6 +283,8 @@ impl Life {
             | Event::ContentStored { .. }
             | Event::ContentForgotten { .. }
             | Event::Session(_)
+            | Event::Handoff(_)
+            | Event::SliceMoved(_)
             | Event::Package(_) => return None,
         };
         Some((TaskChange { at, change: change.into(), detail, state, exchange: None }, about))

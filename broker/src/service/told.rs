@@ -2,7 +2,7 @@
 
 use broker_proto::{AgentName, MessageState, ModelName, Recipient, WallTime};
 
-use crate::core::{Event, Subject, package, session, usage};
+use crate::core::{Event, Redirected, Subject, handoff, package, session, usage};
 
 /// One event in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 34] = [
+pub(super) const KINDS: [&str; 36] = [
     "accepted",
     "routed",
     "held",
@@ -55,6 +55,8 @@ pub(super) const KINDS: [&str; 34] = [
     "package_deleted",
     "key_trusted",
     "key_removed",
+    "handoff",
+    "redirected",
 ];
 
 impl Told {
@@ -97,7 +99,7 @@ impl Told {
 pub(super) fn told(event: &Event) -> Option<Told> {
     Some(match event {
         // A count is no step in anybody's life.
-        Event::FannedOut(_) | Event::TreeChanged { .. } => return None,
+        Event::FannedOut(_) | Event::SliceMoved(_) | Event::TreeChanged { .. } => return None,
         Event::Accepted(accepted) => {
             let detail = format!("{} to {}", accepted.kind.as_str(), accepted.to);
             Told::new("accepted", accepted.at, detail)
@@ -212,7 +214,32 @@ pub(super) fn told(event: &Event) -> Option<Told> {
             Told::new("content_forgotten", *at, format!("{hash}: nothing refers to it"))
         }
         Event::Package(event) => return package(event),
+        Event::Redirected(redirected) => {
+            let Redirected { subject, at, to, why } = redirected.as_ref();
+            Told::new("redirected", *at, format!("to {to}: {why}"))
+                .of(*subject, MessageState::Queued)
+                .model(Some(to))
+        }
+        Event::Handoff(event) => handoff(event),
     })
+}
+
+/// Of a handoff where it stands, and why; its contents are its package's.
+fn handoff(event: &handoff::Event) -> Told {
+    let handoff::Event::Changed { at, handoff } = event;
+    let (id, from, to) = (handoff.id, &handoff.from.model, &handoff.to);
+    let (state, trigger) = (handoff.state.as_str(), handoff.trigger.kind.as_str());
+    let mut detail = format!("{id}: {state}, {from} to {to}, {trigger}");
+    let why = match handoff.outcome.as_str() {
+        "" => &handoff.trigger.reasoning,
+        outcome => outcome,
+    };
+    if !why.is_empty() {
+        detail.push_str(": ");
+        detail.push_str(why);
+    }
+    let told = Told::new("handoff", *at, detail).model(Some(to)).agent(handoff.agent.as_ref());
+    Told { session: Some(handoff.session.to_string()), ..told }
 }
 
 /// Of a package its id, its ends and its size; never what it is about.

@@ -13,6 +13,7 @@ mod point;
 mod read;
 mod render;
 mod summary;
+mod taken;
 mod write;
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl Sessions {
         self.entries_from(head, 0).await
     }
 
-    async fn entries_from(
+    pub(super) async fn entries_from(
         &self,
         head: SessionHead,
         mut from: u64,

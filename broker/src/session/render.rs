@@ -79,6 +79,9 @@ impl Sessions {
         let detail = self.detail(id, at).await?;
         let head = detail.info.head;
         let receiver = self.receiver(reader.as_ref().unwrap_or(&detail.info.owner.model))?;
+        if let Some(taken_over) = self.taken_over(&detail, &receiver, &next).await? {
+            return Ok(taken_over);
+        }
         let (light, whole) = (self.entries(head).await?, self.whole_entries(head).await?);
         let indexed = self.indexed(id, head).await?;
         let history = tokio::task::spawn_blocking(move || {

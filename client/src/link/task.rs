@@ -261,6 +261,10 @@ impl LinkTask {
                     self.outbox.push(Item::Urgent(done));
                 }
             }
+            // Nobody takes a session over here yet: the next candidate is asked when the offer expires.
+            Down::Offer(offer) => {
+                tracing::info!(session = %offer.session, handoff = %offer.handoff, "a session is offered");
+            }
             Down::Drain { reason, reconnect_after, is_over, .. } => {
                 tracing::info!(agent = %self.options.name, reason, is_over, "the broker drains");
                 self.is_stopping = !is_over;

@@ -413,6 +413,7 @@ impl TryFrom<pb::ConnectResponse> for Down {
                     None => Err(refused(sent.reason, sent.detail)),
                 },
             },
+            Wire::HandoffOffer(offer) => Self::Offer(offer.try_into()?),
             Wire::Ping(ping) => Self::Ping { nonce: ping.nonce },
             Wire::AskPing(ping) => Self::AskPing {
                 nonce: ping.nonce,
@@ -466,6 +467,7 @@ impl From<Down> for pb::ConnectResponse {
                     detail,
                 })
             }
+            Down::Offer(offer) => Wire::HandoffOffer(offer.into()),
             Down::Ping { nonce } => Wire::Ping(pb::Ping { nonce }),
             Down::AskPing { nonce, to, text } => {
                 Wire::AskPing(pb::AskPing { nonce, to: to.to_string(), text: text.0 })

@@ -5,6 +5,7 @@
 mod common;
 mod consult;
 mod event;
+mod handoff;
 mod ledger;
 mod link;
 mod message;
@@ -24,6 +25,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 pub use common::{decode_part, encode_part};
+pub use handoff::{handoff_id, handoff_line};
 pub use package::package_id;
 pub use session::{entry_hash, optional_session_id, session_id, session_point, session_title};
 pub use stored::{Stamped, Stored};

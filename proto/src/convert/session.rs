@@ -6,9 +6,9 @@ use super::{
     each, required,
 };
 use crate::{
-    EntryHash, EntryKind, NewSessionEntry, OnConflict, PendingSubagent, SessionDetail, SessionDiff,
-    SessionEntry, SessionHead, SessionId, SessionInfo, SessionItem, SessionOutcome, SessionOwner,
-    SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit, TaskList, pb,
+    EntryHash, EntryKind, HandedOver, NewSessionEntry, OnConflict, PendingSubagent, SessionDetail,
+    SessionDiff, SessionEntry, SessionHead, SessionId, SessionInfo, SessionItem, SessionOutcome,
+    SessionOwner, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit, TaskList, pb,
 };
 
 /// Bytes of a title, of a key and of a source.
@@ -297,6 +297,7 @@ impl TryFrom<pb::SessionInfo> for SessionInfo {
             changed_at: required(changed_at, "session.changed_at")?,
             forked_from: from.map(|from| (from, wire.forked_entries)),
             models: models.collect::<Result<_, _>>()?,
+            handed_over: wire.handed_over.map(HandedOver::try_from).transpose()?,
         })
     }
 }
@@ -317,6 +318,7 @@ impl From<SessionInfo> for pb::SessionInfo {
             forked_from: text_of(forked_from),
             forked_entries: forked_entries.unwrap_or_default(),
             models: info.models.iter().map(ToString::to_string).collect(),
+            handed_over: info.handed_over.map(Into::into),
         }
     }
 }

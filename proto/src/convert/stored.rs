@@ -5,9 +5,9 @@ use prost::Message as _;
 
 use super::InvalidField;
 use crate::{
-    AnswerSummary, AskOptions, Attempt, Correlation, Failure, Message, NewSessionEntry, Part,
-    Payload, RateLimit, Recipient, Sender, SessionInfo, SessionTask, SharedValue, Usage, WallTime,
-    pb,
+    AnswerSummary, AskOptions, Attempt, Correlation, Failure, Handoff, Message, NewSessionEntry,
+    Part, Payload, RateLimit, Recipient, Sender, SessionInfo, SessionTask, SharedValue, Usage,
+    WallTime, pb,
 };
 
 /// What can be written to a store and read back by every later version.
@@ -78,6 +78,7 @@ stored!(
     AskOptions = AskOptions,
     Attempt = Attempt,
     Failure = Failure,
+    Handoff = Handoff,
     Message = ModelMessage,
     NewSessionEntry = NewSessionEntry,
     SessionInfo = SessionInfo,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AgentName, AnswerFrame, Failure, Message, MessageId, ModelName, Part, PingText, RateLimit,
-    Receipt, RoleName, StopReason, TaskExchange, Usage, WallTime,
+    AgentName, AnswerFrame, Failure, HandoffId, Message, MessageId, ModelName, PackageId, Part,
+    PingText, RateLimit, Receipt, RoleName, SessionId, StopReason, TaskExchange, Usage, WallTime,
 };
 
 /// The first frame up.
@@ -54,6 +54,19 @@ pub struct Welcome {
     pub resumed: Vec<String>,
     /// Proves, in the next hello of this process, that it goes on where this link ended.
     pub resume_token: String,
+}
+
+/// A session that an agent may take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandoffOffer {
+    pub handoff: HandoffId,
+    pub session: SessionId,
+    /// The model that would own it.
+    pub model: ModelName,
+    pub package: PackageId,
+    /// What the package says of itself; whoever takes it computes its own.
+    pub manifest: [u8; 32],
+    pub until: WallTime,
 }
 
 /// One leased copy of a message.
@@ -262,6 +275,7 @@ pub enum Down {
         message: MessageId,
         result: Result<Receipt, RefusedFrame>,
     },
+    Offer(HandoffOffer),
     Ping {
         nonce: u64,
     },

@@ -8,6 +8,7 @@ mod content;
 mod event;
 mod failure;
 mod frames;
+mod handoff;
 mod key;
 mod link;
 mod message;
@@ -31,10 +32,14 @@ pub use content::{ContentHash, Entry, Generation, Part, PartRef, Payload, Role, 
 pub use event::{EventFilter, EventInfo, EventStart};
 pub use failure::{Failure, FailureClass, FailureScope};
 pub use frames::{FrameCounter, FrameGap, Stamp};
+pub use handoff::{
+    AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffId, HandoffKept, HandoffState, Pace,
+    TriedReceiver, Trigger, TriggerKind, Urgency,
+};
 pub use key::{InvalidKey, PackageKey};
 pub use link::{
-    Delivery, Down, Extension, Hello, Pull, RefusedFrame, SettleOutcome, SettledFrame, Settlement,
-    Up, Welcome,
+    Delivery, Down, Extension, HandoffOffer, Hello, Pull, RefusedFrame, SettleOutcome,
+    SettledFrame, Settlement, Up, Welcome,
 };
 pub use message::{
     Correlation, InvalidRecipient, Message, MessageChange, MessageInfo, MessageState, MessageType,
@@ -57,10 +62,10 @@ pub use registry::{
 };
 pub use rendering::{RenderAsk, Rendering, SessionHistory};
 pub use session::{
-    APPEND_LABEL, EntryHash, EntryKind, InvalidPoint, NewSessionEntry, OnConflict, PendingSubagent,
-    SessionDetail, SessionDiff, SessionEntry, SessionHead, SessionInfo, SessionItem,
-    SessionOutcome, SessionOwner, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit,
-    TaskList,
+    APPEND_LABEL, EntryHash, EntryKind, HandedOver, InvalidPoint, NewSessionEntry, OnConflict,
+    PendingSubagent, SessionDetail, SessionDiff, SessionEntry, SessionHead, SessionInfo,
+    SessionItem, SessionOutcome, SessionOwner, SessionPoint, SessionTask, SessionVersion,
+    SharedValue, TaskEdit, TaskList,
 };
 pub use status::{Severity, StatusKind, StatusNotice};
 pub use task::{

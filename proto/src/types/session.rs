@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{AgentName, ContentHash, Entry, ModelName, SessionId, WallTime};
+use super::{AgentName, ContentHash, Entry, HandoffId, ModelName, PackageId, SessionId, WallTime};
 
 /// BLAKE3 over an entry's encoding and the hash of the entry before it: equal hashes mean equal conversations.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -256,6 +256,31 @@ pub struct SessionInfo {
     pub forked_from: Option<(SessionId, u64)>,
     /// Every model that spoke in it.
     pub models: Vec<ModelName>,
+    /// What its owner took over; `None` while its first owner has it.
+    pub handed_over: Option<HandedOver>,
+}
+
+impl SessionInfo {
+    /// Estimated tokens that it takes of its owner's window: what was taken over, and all entries since.
+    #[must_use]
+    pub fn window_tokens(&self) -> u64 {
+        match &self.handed_over {
+            Some(over) => over.tokens + self.tokens.saturating_sub(over.tokens_before),
+            None => self.tokens,
+        }
+    }
+}
+
+/// What a session's owner took over: of the entries before, it knows what the package says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandedOver {
+    pub handoff: HandoffId,
+    pub package: PackageId,
+    /// Entries before it, and their tokens.
+    pub entries: u64,
+    pub tokens_before: u64,
+    /// Tokens of what it took over, in its own window.
+    pub tokens: u64,
 }
 
 /// A session, what it is about and what it shares, at some point of it.

@@ -125,6 +125,11 @@ impl State {
         self.drains || agent.is_some_and(|agent| self.draining.contains(agent))
     }
 
+    /// The links that serve a queue, oldest first.
+    pub fn links_serving(&self, queue: &Recipient) -> impl Iterator<Item = LinkId> {
+        self.serving.get(queue).into_iter().flatten().copied()
+    }
+
     /// How many links serve a queue.
     #[must_use]
     pub fn serving(&self, queue: &Recipient) -> usize {

@@ -65,6 +65,7 @@ impl Run<'_> {
         for queue in queues {
             self.dispatch(&queue);
         }
+        self.offer_to(link);
         Ok(Reply::Resumed(resumed))
     }
 
@@ -239,6 +240,7 @@ impl Run<'_> {
         }
         // What time has changed while no broker ran, and what a new configuration says.
         self.assess_all();
+        self.resume_handoffs();
     }
 
     fn is_stranded(&self, seq: Seq) -> bool {

@@ -5,6 +5,7 @@
 
 mod dead;
 mod fan_out;
+mod handoff;
 mod inspect;
 mod lease;
 mod link;
@@ -45,6 +46,12 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn command(&mut self, command: Command) -> Result<Reply, Refusal> {
+        let reply = self.one(command)?;
+        self.finish_accepted();
+        Ok(reply)
+    }
+
+    fn one(&mut self, command: Command) -> Result<Reply, Refusal> {
         match command {
             Command::Send(new) => self.send(*new),
             Command::Settle(settle) => self.settle(*settle),
@@ -104,6 +111,7 @@ impl<'a> Run<'a> {
             Command::Session(command) => self.session(*command),
             Command::SetToken { agent, hash } => self.set_token(agent, hash),
             Command::Package(command) => self.package(command),
+            Command::Handoff(command) => self.handoff(*command),
             Command::Usage(command) => self.of_usage(*command),
             Command::Recovered => {
                 self.recovered();
@@ -151,6 +159,8 @@ impl<'a> Run<'a> {
                 self.wake(seq);
             } else if let Some(subject) = self.state.usage.due(self.now).cloned() {
                 self.assess(&subject);
+            } else if let Some(id) = self.state.handoff.due(self.now) {
+                self.handoff_is_due(id);
             } else if let Some(root) = self.state.tree.idle(self.now) {
                 self.look_at_tree(root);
             } else {

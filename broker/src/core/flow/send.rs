@@ -115,7 +115,10 @@ impl Run<'_> {
     pub(super) fn begin(&mut self, seq: Seq, why: &str) {
         let Some(message) = self.state.queue.get(seq) else { return };
         if message.consultation.is_some() {
-            self.route(seq, 0, why);
+            self.before_turn(seq);
+            if !self.is_held_for_handoff(seq) {
+                self.route(seq, 0, why);
+            }
             return;
         }
         let (subject, queue) = (message.subject(), Recipient::clone(&message.to));

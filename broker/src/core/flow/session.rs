@@ -6,6 +6,10 @@ use crate::core::{Append, Event, Refusal, Reply, session};
 impl Run<'_> {
     pub(super) fn session(&mut self, mut command: session::Command) -> Result<Reply, Refusal> {
         let contents = command.take_contents();
+        let deleted = match &command {
+            session::Command::Delete { id } => Some(id.clone()),
+            _ => None,
+        };
         let (events, reply) = self.state.session.decide(command, self.now.wall)?;
         // Nothing new: what it would have stored apart was stored then.
         if !events.is_empty() {
@@ -16,9 +20,12 @@ impl Run<'_> {
         for event in events {
             self.event(Event::Session(Box::new(event)));
         }
+        if let Some(id) = deleted {
+            self.release_slice(&id);
+        }
         if let Some(session) = reply.session() {
             let (id, owner) = (session.info.id.to_string(), session.info.owner.model.clone());
-            self.session_holds(id, owner, session.info.tokens);
+            self.session_holds(id, owner, session.info.window_tokens());
         }
         Ok(Reply::Session(reply))
     }
@@ -49,8 +56,12 @@ impl Run<'_> {
             Some(Append::Cannot(_)) => return Reply::NotAppended,
             Some(Append::Write(write)) => write,
         };
+        let id = write.id.clone();
         match self.session(session::Command::Write(write)) {
-            Ok(_) => Reply::None,
+            Ok(_) => {
+                self.turn_answered(&id);
+                Reply::None
+            }
             // Whether it can be appended was asked before, so the session is gone.
             Err(_) => Reply::NotAppended,
         }

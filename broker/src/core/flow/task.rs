@@ -136,7 +136,7 @@ impl Run<'_> {
         }
     }
 
-    fn hold(&mut self, seq: Seq, hold: Hold, why: &str) {
+    pub(super) fn hold(&mut self, seq: Seq, hold: Hold, why: &str) {
         let Some(message) = self.state.queue.get(seq) else { return };
         let (subject, queue) = (message.subject(), Recipient::clone(&message.queue));
         self.event(Event::Held { subject, at: self.now.wall, queue, hold, why: why.to_owned() });

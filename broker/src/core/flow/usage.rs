@@ -404,7 +404,10 @@ impl Run<'_> {
             let (subject, reason) = (change.subject.clone(), change.reason.clone());
             self.effect(Effect::Prepare(usage::Near { subject, reason }));
         }
+        let (subject, action, reason) =
+            (change.subject.clone(), change.action, change.reason.clone());
         self.event(Event::Usage(usage::Event::LevelChanged(Box::new(change))));
+        self.limit_reached(&subject, action, &reason);
     }
 
     /// The calls that went wrong, for the people who will look for the cause.

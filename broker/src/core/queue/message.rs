@@ -104,6 +104,8 @@ pub enum Hold {
     Suspended,
     /// It asked its sender something back.
     InputRequired,
+    /// Its session is on its way to another owner, who will get it.
+    Handoff,
 }
 
 #[derive(Debug)]
@@ -444,6 +446,14 @@ impl Consultation {
     pub(super) fn begin_anew(&mut self) {
         self.before = self.attempts.len();
         self.tries_here = 0;
+    }
+
+    /// Another model is asked from now on.
+    pub(super) fn redirect(&mut self, to: &ModelName, why: &str) {
+        self.begin_anew();
+        self.asked = to.clone();
+        (self.candidate, self.too_small) = (0, 0);
+        why.clone_into(&mut self.why);
     }
 
     /// What is said of this consultation at its end.

@@ -103,6 +103,8 @@ pub struct State {
     dead: Dead,
     /// Queues from which nothing is delivered.
     paused: BTreeSet<Recipient>,
+    /// What is asked in the name of a session, and not answered yet.
+    of_session: BTreeMap<Box<str>, BTreeSet<Seq>>,
     /// What was sent to each recipient, and where it stands (I-33).
     counters: BTreeMap<Recipient, Counters>,
 }
@@ -242,6 +244,17 @@ impl State {
             .collect();
         leased.sort_unstable();
         leased
+    }
+
+    /// The sessions in whose name something is asked and not answered yet.
+    pub fn sessions(&self) -> impl Iterator<Item = &str> {
+        self.of_session.keys().map(|name| &**name)
+    }
+
+    /// What is asked in the name of a session and not answered yet, in the order of its numbers.
+    pub fn of_session(&self, session: &str) -> impl Iterator<Item = &Message> {
+        let seqs = self.of_session.get(session).into_iter().flatten();
+        seqs.filter_map(|seq| self.messages.get(*seq))
     }
 
     /// How many leases are out.
@@ -414,6 +427,7 @@ impl State {
                     consultation.attempts.extend(attempt.as_deref().cloned());
                 });
             }
+            Event::Redirected(redirected) => self.redirect(redirected),
             Event::Finished(finished) => self.end(finished),
             Event::Redriven { subject, at, deadline, generation } => {
                 self.redrive(subject.seq, *at, *deadline, *generation);
@@ -435,8 +449,10 @@ impl State {
             | Event::ContentForgotten { .. }
             | Event::Session(_)
             | Event::Package(_)
+            | Event::Handoff(_)
             | Event::Usage(_)
-            // Its steps are applied, one by one.
+            // Their steps are applied, one by one.
+            | Event::SliceMoved(_)
             | Event::FannedOut(_) => {}
         }
     }
@@ -522,7 +538,44 @@ impl State {
             message.timers.get_or_insert_default().numbered = Some(numbered);
         }
         self.deadlines.insert(accepted.deadline, seq);
+        self.know_session(&message);
         self.messages.insert(message);
+    }
+
+    fn know_session(&mut self, message: &Message) {
+        let session = message.consultation.as_ref().and_then(|c| c.session.as_ref());
+        if let Some(session) = session {
+            self.of_session.entry(session.clone()).or_default().insert(message.seq);
+        }
+    }
+
+    fn leave_session(&mut self, message: &Message) {
+        let session = message.consultation.as_ref().and_then(|c| c.session.as_ref());
+        let Some(session) = session else { return };
+        if let Some(seqs) = self.of_session.get_mut(session) {
+            seqs.remove(&message.seq);
+            if seqs.is_empty() {
+                self.of_session.remove(session);
+            }
+        }
+    }
+
+    /// Asked of another model from now on; what runs or is held for something else stays where it is until that ends.
+    fn redirect(&mut self, redirected: &super::Redirected) {
+        let queue = Recipient::Model(redirected.to.clone());
+        let queue = shared(&mut self.recipients, &queue);
+        self.place(redirected.subject.seq, |message| {
+            if let Some(consultation) = message.consultation.as_deref_mut() {
+                consultation.redirect(&redirected.to, &redirected.why);
+            }
+            match std::mem::replace(&mut message.place, Place::Closing) {
+                Place::Ready | Place::Waiting(_) | Place::Held(Hold::Handoff) => {
+                    message.queue = queue;
+                    Place::Ready
+                }
+                place @ (Place::New | Place::Closing | Place::Leased(_) | Place::Held(_)) => place,
+            }
+        });
     }
 
     fn consultation(&mut self, seq: Seq, change: impl FnOnce(&mut message::Consultation)) {
@@ -628,6 +681,7 @@ impl State {
         self.leave(seq);
         self.judge_line(seq);
         let Some(mut message) = self.messages.remove(seq) else { return };
+        self.leave_session(&message);
         count(&mut self.counters, &message.to, message.state(), finished.state);
         self.deadlines.remove(message.deadline, seq);
         if let Some(until) = message.orphaned() {
@@ -672,6 +726,7 @@ impl State {
         message.revive(at, deadline, generation);
         count(&mut self.counters, &message.to, MessageState::Dead, message.state());
         self.deadlines.insert(deadline, seq);
+        self.know_session(&message);
         self.messages.insert(message);
     }
 

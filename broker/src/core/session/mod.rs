@@ -12,7 +12,7 @@ pub mod task;
 use std::collections::{BTreeMap, BTreeSet};
 
 use broker_proto::{
-    ContentHash, EntryHash, MessageId, ModelName, SessionHead, SessionId, SessionInfo,
+    ContentHash, EntryHash, HandedOver, MessageId, ModelName, SessionHead, SessionId, SessionInfo,
     SessionOwner, WallTime,
 };
 
@@ -96,6 +96,12 @@ pub enum Command {
         now: Option<Body>,
         detail: String,
     },
+    /// Its owner changes, in the commit of the handoff that does it.
+    Own {
+        id: SessionId,
+        owner: SessionOwner,
+        handed_over: HandedOver,
+    },
     Delete {
         id: SessionId,
     },
@@ -107,12 +113,13 @@ impl Command {
         match self {
             Self::Start(start) => std::mem::take(&mut start.entries.contents),
             Self::Write(write) => std::mem::take(&mut write.entries.contents),
-            Self::SetTask { .. } | Self::SetShared { .. } | Self::Delete { .. } => Vec::new(),
+            Self::SetTask { .. }
+            | Self::SetShared { .. }
+            | Self::Own { .. }
+            | Self::Delete { .. } => Vec::new(),
         }
     }
 }
-
-impl Command {}
 
 impl Reply {
     /// The session after a change.
@@ -234,6 +241,15 @@ impl State {
                 let change = Change::SharedChanged;
                 Ok(changed(Session { shared, ..session }, change, detail, now))
             }
+            Command::Own { id, owner, handed_over } => {
+                let mut session = self.known(&id)?.clone();
+                let detail = format!(
+                    "from {} to {}, handoff {}",
+                    session.info.owner.model, owner.model, handed_over.handoff
+                );
+                (session.info.owner, session.info.handed_over) = (owner, Some(handed_over));
+                Ok(changed(session, Change::OwnerChanged, detail, now))
+            }
             Command::Delete { id } => {
                 self.known(&id)?;
                 let (change, detail) = (Change::Deleted, String::new());
@@ -273,6 +289,7 @@ impl State {
             changed_at: now,
             forked_from,
             models: models.unwrap_or_default(),
+            handed_over: None,
         };
         let (task, shared) = (at.task, at.shared);
         let mut session = Session { info, task, shared, answered: Vec::new() };

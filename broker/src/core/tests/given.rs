@@ -108,6 +108,7 @@ pub(in crate::core) fn policy() -> Policy {
         },
         thresholds: Thresholds::default(),
         budgets: crate::core::usage::Budgets::new(),
+        handoff: crate::core::handoff::Settings::default(),
     }
 }
 

@@ -11,6 +11,7 @@ mod dead;
 mod expiry;
 mod explain;
 pub(super) mod given;
+mod handoff;
 mod histories;
 mod lease;
 mod letters;

@@ -15,7 +15,7 @@ use crate::core::{
     BootTime, Command, Decision, Delivered, Earlier, Effect, Event, Finished, NewConsultation,
     NewMessage, Now, Outcome, Policy, Query, Refusal, Reply, SettleCommand, State,
     agent::{Link, LinkId},
-    apply, decide, next_deadline,
+    apply, decide, handoff, next_deadline,
     queue::Seq,
 };
 
@@ -489,6 +489,10 @@ impl World {
     }
 
     fn kept(&self) -> Vec<&Event> {
+        let id_of = |event: &handoff::Event| {
+            let handoff::Event::Changed { handoff, .. } = event;
+            handoff.id
+        };
         let is_superseded = |place: usize, event: &Event| {
             self.journal[place + 1..].iter().any(|later| match (event, later) {
                 (Event::RouteChanged { model: a, .. }, Event::RouteChanged { model: b, .. })
@@ -496,6 +500,7 @@ impl World {
                     a == b
                 }
                 (Event::TreeChanged { root: a, .. }, Event::TreeChanged { root: b, .. }) => a == b,
+                (Event::Handoff(a), Event::Handoff(b)) => id_of(a) == id_of(b),
                 (Event::TokenChanged { agent: a, .. }, Event::TokenChanged { agent: b, .. }) => {
                     a == b
                 }

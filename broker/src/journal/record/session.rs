@@ -189,6 +189,7 @@ mod tests {
             changed_at: WallTime(2_000),
             forked_from: SessionId::parse("r").ok().map(|from| (from, 2)),
             models: vec![opus],
+            handed_over: None,
         };
         let answered = vec![MessageId::from_u128(7), MessageId::from_u128(8)];
         Session { info, task, shared: None, answered }

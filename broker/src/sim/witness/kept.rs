@@ -188,6 +188,10 @@ impl Kept {
                 self.place = if wait_until.is_some() { Place::Waiting } else { Place::Ready };
             }
             Event::Held { queue, hold, .. } => return self.held(queue, *hold),
+            Event::Redirected(redirected) if self.place != Place::Closing => {
+                self.queue = Recipient::Model(redirected.to.clone());
+                self.place = Place::Ready;
+            }
             Event::Parked { queue, .. } => {
                 self.lease_is(Over::Settled);
                 (self.queue, self.place) = (queue.clone(), Place::Held(Hold::Parked));

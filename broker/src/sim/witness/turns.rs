@@ -109,7 +109,9 @@ impl Witness {
     fn holds_back(&self, kept: &Kept) -> Option<Seq> {
         let line = kept.strict_line()?;
         let waits = |other: &Kept| match other.place {
-            Place::Waiting | Place::Held(Hold::Suspended | Hold::InputRequired) => true,
+            Place::Waiting | Place::Held(Hold::Suspended | Hold::InputRequired | Hold::Handoff) => {
+                true
+            }
             // As good as a dead letter, which holds nobody back either.
             Place::Held(Hold::Parked) => false,
             Place::New | Place::Ready | Place::Leased | Place::Closing => false,

@@ -1,0 +1,272 @@
+//! Handoffs: which sessions are on their way to another owner, how far each is, and how often they moved.
+//!
+//! `BUILDING → READY → OFFERED → ACCEPTED → ACTIVE → COMPLETED`, with the ends `DECLINED`, `EXPIRED`, `FAILED` and
+//! `RETURNED`. What leads from one to the next, and what it does to queues and sessions, is `flow::handoff`'s.
+//!
+//! Invariant: a session has at most one handoff that is pending or active.
+//! Invariant: until `ACTIVE` the old owner is the owner; the change is one commit (I-38).
+
+pub mod arbiter;
+mod settings;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use broker_proto::{
+    AcceptHandoff, AgentName, AskHandoff, Handoff, HandoffId, HandoffKept, HandoffState, ModelName,
+    PackageId, SessionId, TriggerKind, WallTime,
+};
+
+pub use arbiter::{Candidate, Case, Unfit, Verdict};
+pub use settings::Settings;
+
+use super::{BootTime, Now};
+
+/// Moves of a session that are remembered, for cool-down and loops.
+const RECENT: usize = 16;
+
+/// Journalled.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A handoff as it is from now on.
+    Changed { at: WallTime, handoff: Box<Handoff> },
+}
+
+impl Event {
+    #[must_use]
+    pub fn at(&self) -> WallTime {
+        match self {
+            Self::Changed { at, .. } => *at,
+        }
+    }
+}
+
+/// Who speaks for a receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    /// Whoever may open the socket: a person who does what an agent would.
+    Person,
+    Agent(AgentName),
+}
+
+/// A package that was made for a handoff.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Built {
+    pub id: HandoffId,
+    pub package: PackageId,
+    pub manifest: [u8; 32],
+    /// `moved` and `revoked` are the core's.
+    pub kept: HandoffKept,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    Begin(Box<AskHandoff>),
+    Built(Box<Built>),
+    /// No package could be made for this receiver.
+    NotBuilt {
+        id: HandoffId,
+        to: ModelName,
+        reason: String,
+    },
+    Accept {
+        accept: AcceptHandoff,
+        by: By,
+    },
+    Decline {
+        id: HandoffId,
+        by: By,
+        reason: String,
+    },
+    Complete {
+        id: HandoffId,
+        by: By,
+        outcome: String,
+    },
+    GiveBack {
+        id: HandoffId,
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Query {
+    /// Of those that are remembered here: pending, active, or the last of a session.
+    Get(HandoffId),
+    /// The one of a session that is pending or active, else its last.
+    Of(SessionId),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    Handoff(Box<Handoff>),
+    Found(Option<Box<Handoff>>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no handoff {0}")]
+    Unknown(HandoffId),
+    #[error("handoff {id} is {}: it cannot be {wanted} now", .state.as_str())]
+    State { id: HandoffId, state: HandoffState, wanted: &'static str },
+    #[error("handoff {id} of session `{session}` is under way ({}): decline it first, or wait", .state.as_str())]
+    UnderWay { id: HandoffId, session: SessionId, state: HandoffState },
+    #[error("session `{0}` has no turns yet: there is nothing to hand off")]
+    NoTurns(SessionId),
+    #[error("session `{session}` belongs to {owner} already")]
+    Owner { session: SessionId, owner: ModelName },
+    #[error("handoff {id} is not offered to {who}")]
+    NotYours { id: HandoffId, who: String },
+    #[error(
+        "that is not the manifest of the package of handoff {0}: fetch the package again, and verify it"
+    )]
+    Manifest(HandoffId),
+    #[error("the offer of handoff {0} has expired")]
+    Late(HandoffId),
+    #[error("{model} cannot take it: {reason}")]
+    Unfit { model: ModelName, reason: String },
+    #[error("no other model can take it: {reason}")]
+    Nobody { reason: String, until: Option<WallTime> },
+    #[error("handoff {0} has nowhere to go back to: its session's owner was chosen")]
+    NoOrigin(HandoffId),
+    #[error("the session's owner has changed since handoff {0} began")]
+    OwnerChanged(HandoffId),
+}
+
+/// One change of owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    pub id: HandoffId,
+    pub from: ModelName,
+    pub to: ModelName,
+    pub at: WallTime,
+}
+
+/// What is known of a session's moves.
+#[derive(Debug, Clone, Default)]
+pub struct Track {
+    /// The one that is pending or active, else the last.
+    pub last: Option<HandoffId>,
+    /// Where it goes back to; `None` while it is where somebody put it.
+    pub origin: Option<ModelName>,
+    /// The handoffs that took it away from there.
+    pub away: Vec<HandoffId>,
+    /// Automatic moves since then.
+    pub hops: u32,
+    /// Oldest first.
+    pub recent: VecDeque<Hop>,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    /// Those that are pending or active, the last of each session, and those that took it away from its origin.
+    handoffs: BTreeMap<HandoffId, Handoff>,
+    tracks: BTreeMap<SessionId, Track>,
+    number: u128,
+}
+
+impl State {
+    /// The id of the next one, which begins at `now`.
+    #[must_use]
+    pub fn next_id(&self, now: WallTime) -> HandoffId {
+        HandoffId::from_parts(now, self.number + 1)
+    }
+
+    #[must_use]
+    pub fn get(&self, id: HandoffId) -> Option<&Handoff> {
+        self.handoffs.get(&id)
+    }
+
+    /// The one of a session that is pending or active, else its last.
+    #[must_use]
+    pub fn last(&self, session: &SessionId) -> Option<&Handoff> {
+        self.handoffs.get(&self.tracks.get(session)?.last?)
+    }
+
+    /// The one of a session that is pending or active.
+    #[must_use]
+    pub fn open(&self, session: &SessionId) -> Option<&Handoff> {
+        self.last(session).filter(|handoff| !handoff.state.is_over())
+    }
+
+    #[must_use]
+    pub fn track(&self, session: &SessionId) -> Option<&Track> {
+        self.tracks.get(session)
+    }
+
+    /// Every one that is pending or active, oldest first.
+    pub fn all_open(&self) -> impl Iterator<Item = &Handoff> {
+        self.handoffs.values().filter(|handoff| !handoff.state.is_over())
+    }
+
+    /// Sessions that are away from where they belong, and where that is.
+    pub fn away(&self) -> impl Iterator<Item = (&SessionId, &ModelName)> {
+        self.tracks.iter().filter_map(|(session, track)| Some((session, track.origin.as_ref()?)))
+    }
+
+    /// The first one whose state ends by itself now.
+    #[must_use]
+    pub fn due(&self, now: Now) -> Option<HandoffId> {
+        let is_due = |it: &&Handoff| it.until.is_some_and(|until| until <= now.wall);
+        self.all_open().find(is_due).map(|handoff| handoff.id)
+    }
+
+    pub(super) fn next_deadline(&self, now: Now) -> Option<BootTime> {
+        self.all_open().filter_map(|handoff| handoff.until).min().map(|at| now.boot_at(at))
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) {
+        let Event::Changed { handoff, .. } = event;
+        self.number = self.number.max(handoff.id.number());
+        let track = self.tracks.entry(handoff.session.clone()).or_default();
+        let is_newest = track.last.is_none_or(|last| last.number() <= handoff.id.number());
+        let before = track.last.filter(|last| is_newest && *last != handoff.id);
+        if is_newest {
+            track.last = Some(handoff.id);
+        }
+        let left_behind = handoff.active_at.map(|at| track.moved(handoff, at)).unwrap_or_default();
+        self.handoffs.insert(handoff.id, Handoff::clone(handoff));
+        if handoff.state == HandoffState::Returned {
+            track.away.retain(|id| *id != handoff.id);
+        }
+        let kept = |id: &HandoffId| track.last == Some(*id) || track.away.contains(id);
+        let done = [handoff.id].into_iter().chain(before).chain(left_behind);
+        for id in done.filter(|id| !kept(id)) {
+            self.handoffs.remove(&id);
+        }
+    }
+
+    /// A session is no more, and neither are its moves.
+    pub(super) fn forget(&mut self, session: &SessionId) {
+        let Some(track) = self.tracks.remove(session) else { return };
+        for id in track.away.into_iter().chain(track.last) {
+            self.handoffs.remove(&id);
+        }
+    }
+}
+
+impl Track {
+    /// Its owner changed with this handoff; gives those that nothing leads back over any more.
+    fn moved(&mut self, handoff: &Handoff, at: WallTime) -> Vec<HandoffId> {
+        if self.recent.iter().any(|hop| hop.id == handoff.id) {
+            return Vec::new();
+        }
+        let (from, to) = (handoff.from.model.clone(), handoff.to.clone());
+        self.recent.push_back(Hop { id: handoff.id, from, to, at });
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        let is_put = handoff.trigger.kind == TriggerKind::UserRequest;
+        let is_home = handoff.to == handoff.origin;
+        self.origin = Some(handoff.origin.clone()).filter(|_| !is_put && !is_home);
+        self.hops = if is_put || is_home { 0 } else { handoff.hops };
+        let left_behind =
+            if is_put && !is_home { std::mem::take(&mut self.away) } else { Vec::new() };
+        if !is_home && handoff.state != HandoffState::Returned {
+            self.away.push(handoff.id);
+        }
+        left_behind
+    }
+}
+
+#[cfg(test)]
+mod tests;

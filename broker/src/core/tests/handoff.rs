@@ -1,0 +1,366 @@
+//! A session's way to another owner: one owner at every moment, and nothing lost or done twice.
+
+use broker_proto::{
+    AcceptHandoff, AskHandoff, ContentHash, Handoff, HandoffId, HandoffKept, HandoffOffer,
+    HandoffState, MessageState, PackageId, SessionId, SessionOwner, TriggerKind, UsageRecord,
+};
+
+use super::world::*;
+use crate::core::{
+    Command, Effect, Event, NewMessage, Refusal, Reply,
+    handoff::{Built, By, Command as HandoffCommand, Refusal as Refused, Reply as HandoffReply},
+    queue::Seq,
+    session::{self, Change, NewEntries, NewEntry, Point, Start},
+    usage,
+};
+
+const MANIFEST: [u8; 32] = [7; 32];
+
+fn id() -> SessionId {
+    SessionId::parse("s").unwrap()
+}
+
+/// A session of opus with two turns.
+fn begin(world: &mut World) {
+    let entry =
+        |n: u8| NewEntry { hash: ContentHash([n; 32]), length: 4, tokens: 30, size_bytes: 4 };
+    let entries = NewEntries { entries: vec![entry(1), entry(2)], ..NewEntries::default() };
+    let start = Start {
+        id: id(),
+        title: String::new(),
+        owner: model("opus"),
+        from: None,
+        at: Point::default(),
+        entries,
+        change: Change::Imported,
+    };
+    world.run(Command::Session(Box::new(session::Command::Start(Box::new(start)))));
+}
+
+fn world() -> World {
+    let mut world = World::new();
+    begin(&mut world);
+    world
+}
+
+fn turn(world: &mut World, asked: &str) -> NewMessage {
+    NewMessage { session: Some("s".into()), ..world.message(asked) }
+}
+
+fn ask_turn(world: &mut World, asked: &str) -> Seq {
+    let new = turn(world, asked);
+    world.ask_this(new)
+}
+
+fn ask(to: Option<&str>) -> AskHandoff {
+    AskHandoff {
+        session: id(),
+        to: to.map(model),
+        agent: None,
+        reason: String::new(),
+        level: None,
+        package: None,
+        is_forced: false,
+        at_once: false,
+    }
+}
+
+fn command(world: &mut World, command: HandoffCommand) -> Result<Handoff, Refusal> {
+    match world.decide(Command::Handoff(Box::new(command)))? {
+        Reply::Handoff(HandoffReply::Handoff(handoff)) => Ok(*handoff),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn built(world: &mut World, id: HandoffId) -> Result<Handoff, Refusal> {
+    let kept = HandoffKept { entries: 2, tokens_before: 60, tokens: 20, ..HandoffKept::default() };
+    let package = PackageId::from_u128(5);
+    let built = Built { id, package, manifest: MANIFEST, kept };
+    command(world, HandoffCommand::Built(Box::new(built)))
+}
+
+/// A handoff to `to` that is offered.
+fn offered(world: &mut World, to: &str) -> HandoffId {
+    let begun = command(world, HandoffCommand::Begin(Box::new(ask(Some(to))))).unwrap();
+    assert_eq!(begun.state, HandoffState::Building);
+    assert_eq!(built(world, begun.id).unwrap().state, HandoffState::Offered);
+    begun.id
+}
+
+fn by(name: &str) -> By {
+    By::Agent(agent(name))
+}
+
+fn accept(world: &mut World, id: HandoffId, name: &str) -> Result<Handoff, Refusal> {
+    let accept = AcceptHandoff { id, manifest: MANIFEST, confirmed: vec!["task".into()] };
+    command(world, HandoffCommand::Accept { accept, by: by(name) })
+}
+
+fn owner(world: &World) -> SessionOwner {
+    world.state.session.get(&id()).unwrap().info.owner.clone()
+}
+
+fn last(world: &World) -> Handoff {
+    world.state.handoff.last(&id()).unwrap().clone()
+}
+
+fn offers(world: &World) -> Vec<HandoffOffer> {
+    let offer = |effect: &Effect| match effect {
+        Effect::Offer { offer, .. } => Some((**offer).clone()),
+        _ => None,
+    };
+    world.effects.iter().filter_map(offer).collect()
+}
+
+#[test]
+fn an_accepted_session_has_its_new_owner_and_what_waited_goes_along() {
+    let mut world = World::empty(policy());
+    begin(&mut world);
+    world.greet("sonnet", "first", 4);
+    let waits = ask_turn(&mut world, "opus");
+    let id = offered(&mut world, "sonnet");
+    assert_eq!(owner(&world).epoch, 1);
+
+    let handoff = accept(&mut world, id, "sonnet").unwrap();
+
+    assert_eq!((handoff.state, handoff.kept.moved), (HandoffState::Active, 1));
+    let now = SessionOwner { model: model("sonnet"), agent: Some(agent("sonnet")), epoch: 2 };
+    assert_eq!(owner(&world), now);
+    assert_eq!(world.called(waits), "sonnet");
+    let info = &world.state.session.get(&self::id()).unwrap().info;
+    assert_eq!((info.tokens, info.window_tokens()), (60, 20));
+    world.done(waits);
+    assert_eq!(world.end(waits), Some(MessageState::Done));
+}
+
+#[test]
+fn running_work_ends_where_it_is_before_the_switch() {
+    let mut world = world();
+    let runs = ask_turn(&mut world, "opus");
+    let id = offered(&mut world, "sonnet");
+    let next = ask_turn(&mut world, "opus");
+
+    assert_eq!(accept(&mut world, id, "sonnet").unwrap().state, HandoffState::Accepted);
+    assert_eq!(owner(&world).model, model("opus"));
+    world.done(runs);
+
+    assert_eq!(last(&world).state, HandoffState::Active);
+    assert_eq!((world.called(runs), world.called(next)), ("opus".into(), "sonnet".into()));
+}
+
+#[test]
+fn work_that_cannot_end_is_revoked_and_done_once() {
+    let mut world = world();
+    let runs = ask_turn(&mut world, "opus");
+    let late = world.settlement(runs, done());
+    let id = offered(&mut world, "sonnet");
+    accept(&mut world, id, "sonnet").unwrap();
+
+    // It is not waited for longer than that.
+    world.run(Command::Renew { agent: agent("opus"), leases: vec![world.token(runs)] });
+    for _ in 0..4 {
+        world.advance(secs(10));
+        let token = world.token(runs);
+        world.run(Command::Renew { agent: agent("opus"), leases: vec![token] });
+    }
+
+    let handoff = last(&world);
+    assert_eq!((handoff.state, handoff.kept.revoked), (HandoffState::Active, 1));
+    assert_eq!(world.called(runs), "sonnet");
+    assert!(matches!(world.settle_with(late), Err(Refusal::LeaseLost(_))));
+    world.done(runs);
+    assert_eq!(world.end(runs), Some(MessageState::Done));
+}
+
+#[test]
+fn who_is_not_asked_and_who_says_another_hash_is_refused() {
+    let mut world = world();
+    let id = offered(&mut world, "sonnet");
+    let refused = accept(&mut world, id, "gpt-4o").unwrap_err();
+    assert!(matches!(refused, Refusal::Handoff(Refused::NotYours { .. })), "{refused}");
+    let other = AcceptHandoff { id, manifest: [8; 32], confirmed: vec![] };
+    let refused = command(&mut world, HandoffCommand::Accept { accept: other, by: by("sonnet") })
+        .unwrap_err();
+    assert!(matches!(refused, Refusal::Handoff(Refused::Manifest(_))), "{refused}");
+    assert_eq!(owner(&world).model, model("opus"));
+
+    accept(&mut world, id, "sonnet").unwrap();
+    // Its answer was lost: the same again is no other handoff.
+    assert_eq!(accept(&mut world, id, "sonnet").unwrap().state, HandoffState::Active);
+    assert_eq!(owner(&world).epoch, 2);
+    let refused = command(
+        &mut world,
+        HandoffCommand::Decline { id, by: by("sonnet"), reason: String::new() },
+    );
+    assert!(matches!(refused, Err(Refusal::Handoff(Refused::State { .. }))), "{refused:?}");
+}
+
+#[test]
+fn an_offer_that_nobody_answers_goes_to_the_next_and_at_last_the_session_stays() {
+    let mut world = world();
+    let begun = command(&mut world, HandoffCommand::Begin(Box::new(ask(None)))).unwrap();
+    assert_eq!((begun.to.as_str(), begun.then.len()), ("sonnet", 2));
+    let turn = ask_turn(&mut world, "opus");
+    built(&mut world, begun.id).unwrap();
+
+    world.advance(secs(11));
+    assert_eq!((last(&world).to.as_str(), last(&world).state), ("gpt-4o", HandoffState::Building));
+    let late = accept(&mut world, begun.id, "sonnet").unwrap_err();
+    assert!(matches!(late, Refusal::Handoff(_)), "{late}");
+    built(&mut world, begun.id).unwrap();
+    let decline = HandoffCommand::Decline { id: begun.id, by: by("gpt-4o"), reason: "busy".into() };
+    command(&mut world, decline).unwrap();
+    let reason = "it does not fit".to_owned();
+    command(&mut world, HandoffCommand::NotBuilt { id: begun.id, to: model("local"), reason })
+        .unwrap();
+
+    let ended = last(&world);
+    let tried: Vec<_> = ended.tried.iter().map(|it| (it.model.as_str(), it.state)).collect();
+    assert_eq!(
+        tried,
+        [
+            ("sonnet", HandoffState::Expired),
+            ("gpt-4o", HandoffState::Declined),
+            ("local", HandoffState::Failed)
+        ]
+    );
+    assert!(ended.state.is_over() && ended.outcome.contains("busy"), "{ended:?}");
+    assert_eq!((owner(&world).model, world.called(turn)), (model("opus"), "opus".into()));
+}
+
+#[test]
+fn an_accept_after_the_offer_is_too_late_though_no_tick_came() {
+    let mut world = world();
+    let id = offered(&mut world, "sonnet");
+    world.oversleep(secs(10));
+    let late = world.step(Command::Handoff(Box::new(HandoffCommand::Accept {
+        accept: AcceptHandoff { id, manifest: MANIFEST, confirmed: vec![] },
+        by: by("sonnet"),
+    })));
+    assert!(matches!(late, Err(Refusal::Handoff(Refused::Late(_)))), "{late:?}");
+    assert_eq!(owner(&world).model, model("opus"));
+}
+
+#[test]
+fn what_cannot_be_handed_off_is_refused_with_its_reason() {
+    let mut world = World::new();
+    let start = |world: &mut World, to| command(world, HandoffCommand::Begin(Box::new(ask(to))));
+    let refused = start(&mut world, Some("sonnet")).unwrap_err();
+    assert!(matches!(refused, Refusal::Session(session::Refusal::Unknown(_))), "{refused}");
+    begin(&mut world);
+    let refused = start(&mut world, Some("opus")).unwrap_err();
+    assert!(matches!(refused, Refusal::Handoff(Refused::Owner { .. })), "{refused}");
+    offered(&mut world, "sonnet");
+    let refused = start(&mut world, Some("gpt-4o")).unwrap_err();
+    assert!(matches!(refused, Refusal::Handoff(Refused::UnderWay { .. })), "{refused}");
+    let session = session::Command::Delete { id: id() };
+    world.run(Command::Session(Box::new(session)));
+    assert!(world.state.handoff.last(&id()).is_none());
+}
+
+#[test]
+fn every_state_of_a_handoff_survives_a_restart() {
+    for stop in [
+        HandoffState::Building,
+        HandoffState::Offered,
+        HandoffState::Accepted,
+        HandoffState::Active,
+        HandoffState::Completed,
+    ] {
+        let mut world = world();
+        let runs = ask_turn(&mut world, "opus");
+        let handoff =
+            command(&mut world, HandoffCommand::Begin(Box::new(ask(Some("sonnet"))))).unwrap();
+        let held = ask_turn(&mut world, "opus");
+        let restart_at = |world: &mut World, state| {
+            if state != stop {
+                return;
+            }
+            world.restart(secs(1));
+            let runs_on = world.end(runs).is_none();
+            for name in ["opus", "sonnet"] {
+                let kept = (runs_on && name == "opus").then(|| world.token(runs));
+                let up = link(name, "first", 10);
+                world.greet_as(
+                    crate::core::agent::Link { resumes: Some(crate::core::agent::LinkId(1)), ..up },
+                    kept.into_iter().collect(),
+                );
+            }
+        };
+        restart_at(&mut world, HandoffState::Building);
+        built(&mut world, handoff.id).unwrap();
+        restart_at(&mut world, HandoffState::Offered);
+        assert!(!offers(&world).is_empty());
+        accept(&mut world, handoff.id, "sonnet").unwrap();
+        restart_at(&mut world, HandoffState::Accepted);
+        assert_eq!(owner(&world).model, model("opus"), "{stop:?}");
+        world.done(runs);
+        restart_at(&mut world, HandoffState::Active);
+        assert_eq!(owner(&world).model, model("sonnet"), "{stop:?}");
+        assert_eq!(world.called(held), "sonnet", "{stop:?}");
+        restart_at(&mut world, HandoffState::Completed);
+        assert_eq!(owner(&world).epoch, 2, "{stop:?}");
+    }
+}
+
+#[test]
+fn a_session_at_its_limit_moves_with_its_next_turn() {
+    let mut world = world();
+    let tokens = tokens(179_990, 0);
+    let record = usage::Record {
+        model: Some(model("opus")),
+        session: Some("s".into()),
+        what: UsageRecord::Tokens(tokens),
+    };
+    world.run(Command::Usage(Box::new(usage::Command::Record(record))));
+    assert!(world.state.handoff.last(&id()).is_none());
+
+    let turn = ask_turn(&mut world, "opus");
+    let begun = last(&world);
+
+    assert_eq!((begun.trigger.kind, begun.to.as_str()), (TriggerKind::UsageLimit, "sonnet"));
+    assert_eq!(world.delivered(), []);
+    built(&mut world, begun.id).unwrap();
+    accept(&mut world, begun.id, "sonnet").unwrap();
+    assert_eq!(world.called(turn), "sonnet");
+    let moved = world.journal.iter().any(|event| matches!(event, Event::Redirected(_)));
+    assert!(moved);
+}
+
+#[test]
+fn with_auto_switch_it_moves_at_once() {
+    let mut world = World::with(|policy| policy.handoff.auto_switch = true);
+    begin(&mut world);
+    let record = usage::Record {
+        model: Some(model("opus")),
+        session: Some("s".into()),
+        what: UsageRecord::Tokens(tokens(180_000, 0)),
+    };
+    world.run(Command::Usage(Box::new(usage::Command::Record(record))));
+    assert_eq!(last(&world).state, HandoffState::Building);
+}
+
+#[test]
+fn what_is_given_back_goes_home_and_both_are_told() {
+    let mut world = world();
+    let id = offered(&mut world, "sonnet");
+    accept(&mut world, id, "sonnet").unwrap();
+    command(&mut world, HandoffCommand::Complete { id, by: by("sonnet"), outcome: String::new() })
+        .unwrap();
+
+    let back = command(&mut world, HandoffCommand::GiveBack { id, reason: "opus is back".into() })
+        .unwrap();
+    assert_eq!((back.to.as_str(), back.returns), ("opus", Some(id)));
+    built(&mut world, back.id).unwrap();
+    accept(&mut world, back.id, "opus").unwrap();
+
+    assert_eq!((owner(&world).model, owner(&world).epoch), (model("opus"), 3));
+    let returned = world.journal.iter().any(|event| match event {
+        Event::Handoff(event) => {
+            let crate::core::handoff::Event::Changed { handoff, .. } = event.as_ref();
+            handoff.id == id && handoff.state == HandoffState::Returned
+        }
+        _ => false,
+    });
+    assert!(returned);
+}

@@ -1,0 +1,84 @@
+//! Makes the packages that handoffs need, when the rules ask for them.
+
+use broker_proto::{Handoff, NewPackage, PreparePackage, Preservation, RenderAsk};
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+
+use crate::{
+    core::{
+        Command,
+        handoff::{Built, Command as HandoffCommand, Settings},
+    },
+    packages::{self, Packages, Prepared},
+};
+
+/// Who made it, for reports.
+const MAKER: &str = "broker";
+
+/// Makes those packages, each in a task of its own: a large one holds up no small one.
+#[derive(Debug)]
+pub struct Builder {
+    pub packages: Packages,
+    pub settings: Settings,
+    pub wanted: mpsc::Receiver<Box<Handoff>>,
+    pub tasks: TaskTracker,
+}
+
+impl Builder {
+    /// Makes packages until `stop` fires.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        while let Some(Some(handoff)) = stop.run_until_cancelled(self.wanted.recv()).await {
+            let making = Box::pin(make(self.packages.clone(), self.settings.clone(), *handoff));
+            let stop = stop.clone();
+            self.tasks.spawn(async move {
+                stop.run_until_cancelled(making).await;
+            });
+        }
+    }
+}
+
+/// Makes one, and says so. What cannot be said is found out when its time is over.
+async fn make(packages: Packages, settings: Settings, handoff: Handoff) {
+    let command = match package(&packages, &settings, &handoff).await {
+        Ok(Prepared { info, kept, .. }) => HandoffCommand::Built(Box::new(Built {
+            id: handoff.id,
+            package: info.header.id,
+            manifest: info.checksum,
+            kept,
+        })),
+        Err(error) => {
+            let reason = error.to_string();
+            warn!(handoff = %handoff.id, to = %handoff.to, reason, "no package could be made");
+            HandoffCommand::NotBuilt { id: handoff.id, to: handoff.to, reason }
+        }
+    };
+    let engine = &packages.intake.engine;
+    if let Err(error) = engine.command(Command::Handoff(Box::new(command))).await {
+        warn!(handoff = %handoff.id, %error, "a handoff's package is not used");
+    }
+}
+
+async fn package(
+    packages: &Packages,
+    settings: &Settings,
+    handoff: &Handoff,
+) -> Result<Prepared, packages::Error> {
+    if let Some(id) = handoff.package {
+        return packages.prepared(id, &handoff.session, &handoff.to).await;
+    }
+    let window = packages.intake.models.get(handoff.to.as_str()).map(|model| model.context_window);
+    let room = window.map(|window| window / 100 * u64::from(settings.room));
+    let level = handoff.level;
+    let ask = RenderAsk {
+        level,
+        // What a level names holds; all that fits must leave room to go on.
+        budget: room.filter(|_| level == Preservation::Complete),
+        reader: Some(handoff.to.clone()),
+        ..RenderAsk::default()
+    };
+    let reason = format!("{}: {}", handoff.trigger.kind.as_str(), handoff.trigger.reasoning);
+    let package = NewPackage { reason, ..NewPackage::default() };
+    let prepare = PreparePackage { session: handoff.session.clone(), ask, package };
+    packages.prepare(MAKER.to_owned(), prepare).await
+}

@@ -1,0 +1,101 @@
+//! Records of handoffs.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use broker_proto::{Handoff, ModelName, WallTime, convert::Stored as _};
+
+use super::{SubjectRecord, read_subject, write_subject};
+use crate::core::{Event, Redirected, SliceMoved, handoff};
+
+pub(super) const CHANGED: u16 = 100;
+pub(super) const SLICE_MOVED: u16 = 101;
+pub(super) const REDIRECTED: u16 = 102;
+
+/// Every kind that is about handoffs.
+pub(super) const KINDS: [u16; 3] = [CHANGED, SLICE_MOVED, REDIRECTED];
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ChangedRecord {
+    #[prost(uint64, tag = "1")]
+    at: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    handoff: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SliceMovedRecord {
+    #[prost(message, repeated, tag = "1")]
+    subjects: Vec<SubjectRecord>,
+    #[prost(uint64, tag = "2")]
+    at: u64,
+    #[prost(string, tag = "3")]
+    to: String,
+    #[prost(string, tag = "4")]
+    why: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RedirectedRecord {
+    #[prost(message, optional, tag = "1")]
+    subject: Option<SubjectRecord>,
+    #[prost(string, tag = "2")]
+    to: String,
+    #[prost(string, tag = "3")]
+    why: String,
+}
+
+pub(super) fn write(event: &handoff::Event) -> (u16, Vec<u8>) {
+    match event {
+        handoff::Event::Changed { at, handoff } => {
+            let handoff = Handoff::clone(handoff).encode();
+            (CHANGED, ChangedRecord { at: at.0, handoff }.encode_to_vec())
+        }
+    }
+}
+
+pub(super) fn write_slice(moved: &SliceMoved) -> (u16, Vec<u8>) {
+    let record = SliceMovedRecord {
+        subjects: moved.subjects.iter().map(|subject| write_subject(*subject, moved.at)).collect(),
+        at: moved.at.0,
+        to: moved.to.to_string(),
+        why: moved.why.clone(),
+    };
+    (SLICE_MOVED, record.encode_to_vec())
+}
+
+pub(super) fn write_redirected(redirected: &Redirected) -> (u16, Vec<u8>) {
+    let Redirected { subject, at, to, why } = redirected;
+    let subject = Some(write_subject(*subject, *at));
+    let record = RedirectedRecord { subject, to: to.to_string(), why: why.clone() };
+    (REDIRECTED, record.encode_to_vec())
+}
+
+/// The event of a record of one of [`KINDS`].
+pub(super) fn read(kind: u16, body: Bytes) -> Option<Event> {
+    Some(match kind {
+        CHANGED => {
+            let record = ChangedRecord::decode(body).ok()?;
+            let handoff = Box::new(Handoff::decode(record.handoff).ok()?);
+            Event::Handoff(Box::new(handoff::Event::Changed { at: WallTime(record.at), handoff }))
+        }
+        SLICE_MOVED => {
+            let record = SliceMovedRecord::decode(body).ok()?;
+            let subjects =
+                record.subjects.into_iter().map(|subject| Some(read_subject(Some(subject))?.0));
+            Event::SliceMoved(Box::new(SliceMoved {
+                subjects: subjects.collect::<Option<_>>()?,
+                at: WallTime(record.at),
+                to: ModelName::parse(&record.to).ok()?,
+                why: record.why,
+            }))
+        }
+        REDIRECTED => {
+            let record = RedirectedRecord::decode(body).ok()?;
+            let (subject, at) = read_subject(record.subject)?;
+            let to = ModelName::parse(&record.to).ok()?;
+            Event::Redirected(Box::new(Redirected { subject, at, to, why: record.why }))
+        }
+        _ => return None,
+    })
+}
