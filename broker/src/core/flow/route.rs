@@ -117,7 +117,13 @@ impl Run<'_> {
         let Some(message) = self.state.queue.get(seq) else { return };
         let Some(asked) = message.consultation.as_ref().map(|c| c.asked.clone()) else { return };
         let deadline = message.deadline;
-        let judged = self.judged(std::slice::from_ref(&asked), needs, seq).pop();
+        let judged = self.model(&asked).map(|model| match self.judge(model, needs, seq) {
+            // Its shut gate is passed, a budget is not.
+            judged @ Judged { verdict: route::Judgement::Shut { .. }, .. } => {
+                self.within_budget(judged, model, seq)
+            }
+            judged => judged,
+        });
         let failed = |class, reason| Failure::new(class, "broker", format!("{asked}: {reason}"));
         let refused = match judged {
             Some(Judged { verdict: route::Judgement::Unfit(class), reason }) => {
@@ -154,21 +160,28 @@ impl Run<'_> {
         // The message that tries a model does not wait for itself, and nobody for one that waits for others.
         let prober = self.state.route.prober(&model.name);
         let is_under_way = prober.is_some_and(|p| p != seq && !self.state.queue.is_held_back(p));
-        if judged.verdict == route::Judgement::UnderProbe && !is_under_way {
-            return Judged { verdict: route::Judgement::Probe, reason: String::new() };
-        }
-        match (&judged.verdict, self.afford(seq, model)) {
-            (route::Judgement::Unfit(_) | route::Judgement::Shut { .. }, _) | (_, Ok(_)) => judged,
-            (verdict, Err(short)) => {
-                let verdict = match (short.resets_at, verdict) {
-                    // Who is not there is not waited for on top of that.
-                    (Some(_), route::Judgement::Absent) if short.is_passing => return judged,
-                    (Some(until), _) if short.is_passing => route::Judgement::Delayed { until },
-                    _ => route::Judgement::Unfit(FailureClass::Budget),
-                };
-                Judged { verdict, reason: short.words }
+        let judged = match judged.verdict {
+            route::Judgement::UnderProbe if !is_under_way => {
+                Judged { verdict: route::Judgement::Probe, reason: String::new() }
             }
+            _ => judged,
+        };
+        match judged.verdict {
+            route::Judgement::Unfit(_) | route::Judgement::Shut { .. } => judged,
+            _ => self.within_budget(judged, model, seq),
         }
+    }
+
+    /// The same, or what speaks against it when a budget has no room for the message.
+    fn within_budget(&self, judged: Judged, model: &Model, seq: Seq) -> Judged {
+        let Err(short) = self.afford(seq, model) else { return judged };
+        let verdict = match (short.resets_at, &judged.verdict) {
+            // Who is not there is not waited for on top of that.
+            (Some(_), route::Judgement::Absent) if short.is_passing => return judged,
+            (Some(until), _) if short.is_passing => route::Judgement::Delayed { until },
+            _ => route::Judgement::Unfit(FailureClass::Budget),
+        };
+        Judged { verdict, reason: short.words }
     }
 
     pub(super) fn presence(&self, model: &ModelName) -> Presence {

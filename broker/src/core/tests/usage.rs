@@ -179,6 +179,46 @@ fn what_a_minutes_budget_never_has_room_for_goes_on_along_its_chain_or_is_refuse
     assert_eq!(world.failed_as(alone).class, FailureClass::Budget);
 }
 
+/// Who insists on a model passes its shut gate, and has to have a budget all the same.
+#[test]
+fn a_budget_is_held_against_who_insists_on_a_model_that_refuses() {
+    for (span, is_refused) in [(Span::Day, true), (Span::Minute, false)] {
+        let mut world = World::with(|policy| {
+            let key = BudgetKey { span, ..key(ScopeKind::Namespace, Unit::Requests) };
+            policy.budgets.insert(key, 2);
+        });
+        let refused = insist(&mut world, "opus");
+        world.fail_until(refused, FailureClass::RateLimited, secs(300));
+        ask(&mut world, "gpt-4o");
+        let alone = insist(&mut world, "opus");
+        assert_eq!(world.end(alone).is_some(), is_refused, "{span:?}");
+        if is_refused {
+            assert_eq!(world.failed_as(alone).class, FailureClass::Budget);
+        } else {
+            world.advance(secs(60));
+            assert_eq!(world.called(alone), "opus");
+        }
+    }
+}
+
+/// It waits for credit as the one that is to try the model, while another takes the last of the budget.
+#[test]
+fn who_is_to_try_a_model_has_no_other_budget() {
+    let mut policy = policy();
+    policy.budgets.insert(key(ScopeKind::Namespace, Unit::Requests), 2);
+    let mut world = World::empty(policy).with_agent("opus", 1).with_agent("gpt-4o", 10);
+    let refused = insist(&mut world, "opus");
+    world.fail_until(refused, FailureClass::RateLimited, secs(300));
+    world.advance(secs(300));
+    let trying = ask(&mut world, "opus");
+    let last = ask(&mut world, "gpt-4o");
+    assert_eq!((world.called(last), world.deliveries.len()), ("gpt-4o".into(), 2));
+
+    world.credit("opus", 1);
+
+    assert_eq!(world.failed_as(trying).class, FailureClass::Budget);
+}
+
 #[test]
 fn who_has_no_time_for_a_minutes_budget_is_told_so() {
     let mut world = in_a_minute(Unit::Requests, 1);
