@@ -240,7 +240,13 @@ async fn an_import_onto_what_went_on_does_what_was_chosen() {
                 (&told["keys"], &told["common_entries"]),
                 (&json!("entries.1-2"), &json!("1"))
             );
-            assert_ne!(told["head"], told["other_head"]);
+            let own = broker.run(&["session", "show", "s", "--output", "json"]).await.exits(0);
+            assert_eq!(told["head"], own.json()["head"]);
+            // The hash of the conversation that was to come in, as a session of its own has it.
+            let apart = ["session", "import", "--file", &file, "--session", "apart"];
+            broker.run(&apart).await.exits(0);
+            let apart = broker.run(&["session", "show", "apart", "--output", "json"]).await;
+            assert_eq!(told["other_head"], apart.exits(0).json()["head"]);
         } else {
             assert_eq!(done["outcome"], outcome);
         }
@@ -272,6 +278,12 @@ async fn restoring_what_went_on_does_what_was_chosen() {
 
         if choice == "fail" {
             assert!(done.stderr.contains("in conflict: entries.2, shared.k"), "{done:?}");
+            for version in ["2", "1"] {
+                let at = format!("v{version}");
+                let show = ["session", "show", "s", "--at", &at, "--output", "json"];
+                let head = broker.run(&show).await.exits(0).json()["head"].clone();
+                assert!(done.stderr.contains(head.as_str().unwrap()), "{version} {done:?}");
+            }
         }
         assert_eq!(texts(&broker, "s").await, own, "{choice}");
         if let Some(other) = other {

@@ -17,7 +17,11 @@ use broker_proto::WallTime;
 use crate::{
     app::rehearsal,
     context::Bodies,
-    core::{BootTime, BrokerClock, Command, Effect, Jump, Now, Policy, queue::Seq},
+    core::{
+        BootTime, BrokerClock, Command, Effect, Jump, Now, Policy,
+        queue::Seq,
+        usage::{BudgetKey, ScopeKind, Span, Unit},
+    },
     engine::{self, Clock, EngineHandle, Fatal, Outlet, Returned},
     intake::{Intake, Limits},
     journal::{
@@ -30,11 +34,19 @@ use crate::{
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| Config::shipped().unwrap());
 
-/// Small bounds, so that they are reached; or a queue with room for a backlog.
-pub(super) fn policy(is_roomy: bool) -> Policy {
+/// Tokens of each model in a minute, where calls have budgets: few of them at a time have room.
+const TOKENS_A_MINUTE: u64 = 20_000;
+
+/// Small bounds, so that they are reached; or a queue with room for a backlog. Calls may have budgets: so many in a day
+/// together, and each model's tokens in a minute.
+pub(super) fn policy(is_roomy: bool, calls_a_day: Option<u64>) -> Policy {
     static POLICY: LazyLock<Policy> = LazyLock::new(rehearsal::policy);
     let queue_messages = if is_roomy { 120 } else { 6 };
-    Policy { max_lost_leases: 3, dead_letters: 2, queue_messages, ..POLICY.clone() }
+    let key = |kind, span, unit| BudgetKey { kind, name: "*".into(), span, unit };
+    let day = |calls| (key(ScopeKind::Namespace, Span::Day, Unit::Requests), calls);
+    let minute = (key(ScopeKind::Model, Span::Minute, Unit::Tokens), TOKENS_A_MINUTE);
+    let budgets = calls_a_day.into_iter().flat_map(|calls| [day(calls), minute.clone()]).collect();
+    Policy { max_lost_leases: 3, dead_letters: 2, queue_messages, budgets, ..POLICY.clone() }
 }
 
 /// The machine's two clocks. Written by the scheduler.

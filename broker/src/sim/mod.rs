@@ -40,7 +40,7 @@ fn run(history: &History) -> Run {
     let mut trace = Vec::new();
     let ended = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
-            let mut world = World::new(history.is_roomy).await;
+            let mut world = World::new(history).await;
             let ended = live(&mut world, &history.steps).await;
             trace = std::mem::take(&mut world.trace);
             ended
@@ -101,7 +101,7 @@ fn setting(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// I-1, I-2, I-3, I-5 to I-14, I-16, I-18 to I-23, I-25 to I-29, I-31, I-33, I-35.
+/// I-1, I-2, I-3, I-5 to I-14, I-16, I-18 to I-23, I-25 to I-29, I-31, I-33, I-35; and no budget lets out more than it has.
 #[test]
 fn no_promise_is_broken_whatever_happens() {
     if let Some(seed) = setting("SIM_SEED") {

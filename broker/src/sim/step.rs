@@ -207,6 +207,8 @@ pub(super) enum Act {
 pub(super) struct History {
     /// Queues with room for a backlog, and credit in bytes that is never the matter.
     pub(super) is_roomy: bool,
+    /// Calls that the namespace may make in a day, where calls have budgets.
+    pub(super) calls_a_day: Option<u64>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -302,7 +304,8 @@ pub(super) fn history(seed: u64) -> History {
             step(chosen.unwrap_or(0), &mood, &mut random)
         }))
         .collect();
-    History { is_roomy, steps }
+    let calls_a_day = (seed % 4 == 1).then(|| 3 + seed / 4 % 20);
+    History { is_roomy, calls_a_day, steps }
 }
 
 fn step(kind: usize, mood: &Mood, random: &mut Random) -> Step {

@@ -15,7 +15,7 @@ use super::{
     broker::{Broker, Machine, Out, policy},
     callers::{Offer, said_in},
     calls::{Call, Way},
-    step::{self, Step},
+    step::{self, History, Step},
     witness::{Answer, Checked, Witness, must},
 };
 use crate::{
@@ -56,12 +56,13 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) async fn new(is_roomy: bool) -> Self {
+    pub(super) async fn new(history: &History) -> Self {
+        let is_roomy = history.is_roomy;
         let (store, rows) = (Store::new().unwrap(), Rows::new());
         let (wall, boot) = (START, Duration::from_secs(1_000));
         let machine = Machine { wall, boot, read: BTreeMap::new() };
         let machine = Arc::new(Mutex::new(machine));
-        let policy = policy(is_roomy);
+        let policy = policy(is_roomy, history.calls_a_day);
         let first = Broker::start(1, &store, rows.clone(), &machine, policy.clone()).await;
         let mut witness = Witness::new(policy.clone(), Arc::clone(&machine), is_roomy);
         witness.started();

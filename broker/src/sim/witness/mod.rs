@@ -5,6 +5,7 @@
 mod answers;
 mod clock;
 mod kept;
+mod purse;
 mod turns;
 
 use std::{
@@ -21,6 +22,7 @@ use crate::{
 };
 use clock::Clocks;
 use kept::{Kept, brief};
+use purse::Purse;
 use turns::Turns;
 
 /// A broken promise.
@@ -102,6 +104,9 @@ pub(super) struct Witness {
     policy: Policy,
     clocks: Clocks,
     turns: Turns,
+    purse: Purse,
+    /// Messages that call a provider when they are leased.
+    callers: BTreeSet<Seq>,
     kept: BTreeMap<Seq, Kept>,
     by_key: BTreeMap<Key, Seq>,
     /// By the sender's own number (I-8), and the highest of each sender.
@@ -124,8 +129,11 @@ pub(super) struct Witness {
 
 impl Witness {
     pub(super) fn new(policy: Policy, machine: Arc<Mutex<Machine>>, is_roomy: bool) -> Self {
+        let purse = Purse::new(policy.budgets.clone());
         Self {
             policy,
+            purse,
+            callers: BTreeSet::new(),
             clocks: Clocks::new(machine),
             turns: Turns::new(is_roomy),
             kept: BTreeMap::new(),
@@ -201,12 +209,27 @@ impl Witness {
             });
             checked?;
         }
-        Ok(())
+        self.reservations_are_leases()
+    }
+
+    /// What is leased to a model holds what it may use at most, and nothing else does.
+    fn reservations_are_leases(&self) -> Checked {
+        if !self.purse.has_budgets() {
+            return Ok(());
+        }
+        let is_leased = |seq: &&Seq| self.kept.get(seq).is_some_and(Kept::is_leased);
+        self.purse.is_held_by(&self.callers.iter().filter(is_leased).copied().collect())
     }
 
     fn event(&mut self, event: &Event, find: &impl Fn(&Accepted) -> Option<(Key, u8)>) -> Checked {
         match event {
-            Event::Accepted(accepted) => return self.accepted(accepted, find),
+            Event::Accepted(accepted) => {
+                if accepted.consultation.is_some() {
+                    self.callers.insert(accepted.subject.seq);
+                }
+                return self.accepted(accepted, find);
+            }
+            Event::Usage(event) => return self.purse.event(event),
             Event::QueuePaused { queue, is_paused: true, .. } => {
                 self.paused.insert(queue.clone());
             }
