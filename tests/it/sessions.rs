@@ -387,6 +387,30 @@ async fn a_task_is_edited_by_verbs_and_each_edit_is_a_version() {
 }
 
 #[tokio::test]
+async fn a_session_names_the_packages_that_were_made_of_it() {
+    let broker = TestBroker::start().await;
+    let client = broker.client();
+    let s = begin(&client, "s").await;
+    begin(&client, "other").await;
+    client.append_entries(&s, vec![said(Role::User, "hello")], None).await.unwrap();
+    let prepare = ["handoff", "prepare", "--session", "s", "--to", "sonnet", "--output", "json"];
+    let id = broker.run(&prepare).await.exits(0).json()["id"].clone();
+    broker.run(&["handoff", "prepare", "--session", "other", "--to", "sonnet"]).await.exits(0);
+
+    let shown = broker.run(&["session", "show", "s", "--output", "json"]).await.exits(0).json();
+
+    let handoffs = shown["handoffs"].as_array().unwrap();
+    assert_eq!(handoffs.len(), 1);
+    let one = &handoffs[0];
+    assert_eq!((&one["package_id"], &one["to"]), (&id, &json!("sonnet")));
+    assert_eq!(one["from"], shown["owner"]["model"]);
+    assert!(one["at"].is_string() && one["imported"] == false, "{one}");
+    let table = broker.run(&["session", "show", "s"]).await.exits(0).stdout;
+    let row = table.lines().find(|line| line.trim_start().starts_with("handoffs")).unwrap();
+    assert!(row.contains(id.as_str().unwrap()) && row.contains("to sonnet"), "{table}");
+}
+
+#[tokio::test]
 async fn shared_values_keep_their_source_and_tags() {
     let broker = TestBroker::start().await;
     begin(&broker.client(), "s").await;

@@ -492,6 +492,22 @@ fn a_session_keeps_what_is_said_of_it() {
 }
 
 #[test]
+fn a_session_lasts_from_its_first_call_to_its_last() {
+    let mut world = World::new();
+    for wait in [0, 30, 12] {
+        world.advance(secs(wait));
+        record(&mut world, Some("opus"), Some("s"), UsageRecord::Tokens(tokens(1, 1)));
+    }
+    record(&mut world, Some("opus"), Some("other"), UsageRecord::Tokens(tokens(1, 1)));
+    world.restart(secs(100));
+    let lasted = |session: &str| {
+        let scope = Scope::Session(session.to_owned());
+        world.state.usage.meter(&scope).unwrap().session.duration()
+    };
+    assert_eq!((lasted("s"), lasted("other")), (secs(42), secs(0)));
+}
+
+#[test]
 fn a_policy_set_at_run_time_counts_at_once_and_after_a_restart() {
     let mut world = under(ScopeKind::Model, Unit::Tokens, 1_000);
     record(&mut world, Some("opus"), None, UsageRecord::Tokens(tokens(600, 0)));

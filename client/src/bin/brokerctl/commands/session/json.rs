@@ -2,8 +2,8 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use broker_proto::types::{
-    EntryKind, Part, Role, SessionDetail, SessionEntry, SessionInfo, SessionItem, SessionTask,
-    SharedValue, TaskList,
+    EntryKind, PackageInfo, Part, Role, SessionDetail, SessionEntry, SessionInfo, SessionItem,
+    SessionTask, SharedValue, TaskList,
 };
 use serde_json::{Value, json};
 
@@ -33,17 +33,34 @@ pub(crate) fn info(info: &SessionInfo) -> Value {
     })
 }
 
-/// A session with its entries.
-pub(crate) fn detail(detail: &SessionDetail, entries: &[SessionEntry]) -> Value {
+/// A session with its entries and the packages that were made of it, newest first.
+pub(crate) fn detail(
+    detail: &SessionDetail,
+    entries: &[SessionEntry],
+    packages: &[PackageInfo],
+) -> Value {
     let mut json = info(&detail.info);
     let all = task(&detail.task);
     json["subagents"] = all["pending_subagents"].clone();
     json["preferences"] = all["preferences"].clone();
     json["task"] = all;
     json["shared"] = detail.shared.iter().map(shared).collect();
-    json["handoffs"] = json!([]);
+    json["handoffs"] = packages.iter().map(handoff).collect();
     json["entries"] = entries.iter().map(entry).collect();
     json
+}
+
+fn handoff(package: &PackageInfo) -> Value {
+    let header = &package.header;
+    json!({
+        "package_id": header.id.to_string(),
+        "at": output::rfc3339(header.created_at),
+        "from": Some(&header.sender).filter(|name| !name.is_empty()),
+        "to": header.recipient.as_ref().map(ToString::to_string),
+        "reason": header.reason,
+        "hops": header.hops,
+        "imported": package.is_imported,
+    })
 }
 
 /// What a session is about.

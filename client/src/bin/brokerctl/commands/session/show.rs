@@ -2,8 +2,9 @@
 
 use broker_client::{Client, Page};
 use broker_proto::types::{
-    EntryKind, Part, SessionDetail, SessionDiff, SessionEntry, SessionId, SessionInfo,
-    SessionPoint, SessionTask, SessionVersion, SharedValue, TaskList,
+    EntryKind, PackageFilter, PackageInfo, Part, SessionDetail, SessionDiff, SessionEntry,
+    SessionId, SessionInfo, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskList,
+    WallTime,
 };
 
 use super::json;
@@ -13,6 +14,9 @@ use crate::{
     exit_code::Exit,
     output::{self, Format},
 };
+
+/// Packages of a session that are shown with it; `handoff list --session` has all.
+const HANDOFFS: u32 = 20;
 
 /// Shows a session at a point: the last so many entries, or all.
 pub(super) async fn session(
@@ -34,10 +38,12 @@ pub(super) async fn session(
     } else {
         client.session_entries(id, at, from, usize::MAX).await?
     };
+    let filter = PackageFilter { session: Some(id.clone()), ..PackageFilter::default() };
+    let packages = client.packages(filter, HANDOFFS, None).await?.items;
     match global.output {
-        Format::Json => output::json(&json::detail(&detail, &entries))?,
+        Format::Json => output::json(&json::detail(&detail, &entries, &packages))?,
         Format::Text => {
-            figures(&detail)?;
+            figures(&detail, &packages)?;
             task(&detail.task)?;
             shared(&detail.shared)?;
             entries.iter().try_for_each(entry)?;
@@ -46,7 +52,20 @@ pub(super) async fn session(
     Ok(Exit::Done)
 }
 
-fn figures(detail: &SessionDetail) -> Result<(), output::Error> {
+/// `01ARZ3NDEKTSV4RRFFQ69G5FAV, opus to sonnet, 10:04:05 UTC: session window`
+fn handoff(package: &PackageInfo, now: WallTime) -> String {
+    let header = &package.header;
+    let to = header.recipient.as_ref().map_or("any model", |model| model.as_str());
+    let from = if header.sender.is_empty() { "nobody" } else { &header.sender };
+    let at = output::clock(header.created_at, now);
+    let mut words = format!("{}, {from} to {to}, {at}", header.id);
+    if !header.reason.is_empty() {
+        words.push_str(&format!(": {}", header.reason));
+    }
+    words
+}
+
+fn figures(detail: &SessionDetail, packages: &[PackageInfo]) -> Result<(), output::Error> {
     let info = &detail.info;
     let names = |names: Vec<String>| {
         if names.is_empty() { "-".to_owned() } else { names.join(", ") }
@@ -65,8 +84,11 @@ fn figures(detail: &SessionDetail) -> Result<(), output::Error> {
         ["version".to_owned(), format!("v{}, head {}", info.version, info.head.hash)],
         ["changed".to_owned(), output::clock(info.changed_at, consult::now())],
         ["models".to_owned(), names(info.models.iter().map(ToString::to_string).collect())],
-        ["handoffs".to_owned(), "-".to_owned()],
     ]);
+    let handoffs: Vec<String> =
+        packages.iter().map(|package| handoff(package, consult::now())).collect();
+    let handoffs = if handoffs.is_empty() { "-".to_owned() } else { handoffs.join("\n") };
+    rows.push(["handoffs".to_owned(), handoffs]);
     if let Some((from, entries)) = &info.forked_from {
         rows.push(["forked from".to_owned(), format!("{from}, {}", super::count(*entries))]);
     }
