@@ -185,3 +185,48 @@ async fn commands_ask_for_it_and_show_what_became_of_it() {
     let loaded = broker.run(&["handoff", "load", made["id"].as_str().unwrap()]).await.exits(0);
     assert!(loaded.stdout.contains("Summary by opus of "), "{}", loaded.stdout);
 }
+
+const PRICED: &str = r#"
+[models.prices]
+input = 10.0
+output = 100.0
+"#;
+
+#[tokio::test]
+async fn what_a_summary_costs_is_the_sessions_and_bounded() {
+    let with = async |sessions: &str| {
+        let sessions = format!("[sessions]\nsummary_model = \"opus\"\n{sessions}\n");
+        let broker = TestBroker::with(Place::Memory, &format!("{sessions}{MODEL}{PRICED}")).await;
+        let id = session(&broker.client()).await;
+        (broker, id)
+    };
+    let (broker, id) = with("").await;
+    let mut opus = broker.agent("opus-1", &["opus"]).await;
+    let client = broker.client();
+    let answer = async {
+        let work = opus.next().await;
+        let said = &work.delivery().message;
+        assert_eq!(said.session.as_deref(), Some("s"));
+        assert_eq!(said.from.as_ref().map(ToString::to_string).as_deref(), Some("broker.summary"));
+        // What 0.10 USD leave behind the prompt, at 100 USD for a million.
+        assert!(work.delivery().max_output_tokens.is_some_and(|most| most <= 1_000));
+        work.answer(GOOD).await;
+    };
+    let (got, ()) = tokio::join!(rendered(&client, &id, true), answer);
+    assert!(got.summary.starts_with("used: "), "{}", got.summary);
+    let ledger = ["usage", "ledger", "--session", "s", "--output", "json"];
+    let lines = broker.run(&ledger).await.exits(0).json();
+    assert_eq!(lines["lines"].as_array().map(Vec::len), Some(1), "{lines}");
+    let entries = client.session(&id, &SessionPoint::Head).await.unwrap().info.head.entries;
+    assert_eq!(entries, 300, "a summary is nothing that was said");
+
+    // What a prompt alone would cost more than is not asked.
+    let (broker, id) = with("summary_cost = 0.0001").await;
+    let _opus = broker.agent("opus-1", &["opus"]).await;
+    let got = rendered(&broker.client(), &id, true).await;
+    assert!(
+        got.summary.starts_with("failed: ") && got.summary.contains("does not pay"),
+        "{}",
+        got.summary
+    );
+}

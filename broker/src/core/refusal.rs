@@ -67,6 +67,10 @@ pub enum Refusal {
     LeaseLost(Option<MessageId>),
     #[error("there is no token for agent `{0}`")]
     UnknownToken(String),
+    #[error(
+        "`{0}` is one of the broker's own names: give the agent another, not beginning with `broker.`"
+    )]
+    ReservedName(String),
     #[error(transparent)]
     Session(#[from] super::session::Refusal),
     #[error(transparent)]

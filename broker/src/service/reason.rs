@@ -49,6 +49,7 @@ reasons! {
     UNKNOWN_VALUE = NotFound, false;
     UNCOUNTED_SESSION = NotFound, false;
     INVALID_POLICY = InvalidArgument, false;
+    RESERVED_NAME = InvalidArgument, false;
     ID_REUSED = AlreadyExists, false;
     SESSION_EXISTS = AlreadyExists, false;
     SESSION_CONFLICT = Aborted, false;

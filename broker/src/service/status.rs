@@ -54,6 +54,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
         Refusal::QuestionClosed { .. } => reason::QUESTION_CLOSED.status(text),
         Refusal::TaskFull(_) => reason::TOO_LARGE.status(text),
         Refusal::LeaseLost(_) => reason::LEASE_LOST.status(text),
+        Refusal::ReservedName(_) => reason::RESERVED_NAME.status(text),
         Refusal::UnknownToken(_) => reason::UNKNOWN_TOKEN.status(text),
         Refusal::Session(refused) => session_refusal(refused),
         Refusal::Policy(_) => reason::INVALID_POLICY.status(text),

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use broker_proto::{
     AskOptions, Message, MessageId, MessageState, ModelName, Part, Payload, Rendering, Sender,
-    SessionEntry, convert::Stored as _,
+    SessionEntry, SessionId, convert::Stored as _,
 };
 
 use super::{Error, Sessions, render::Wanted};
@@ -89,7 +89,8 @@ impl Sessions {
         let entries = self.whole_entries(wanted.detail.info.head).await?;
         let (material, of) = material(&entries, &planned.dropped, &self.receiver(&model)?);
         let items = must_keep(&wanted.detail.task);
-        let said = self.ask(&model, question(&items, &material, free), free).await?;
+        let question = question(&items, &material, free);
+        let said = self.ask(&wanted.detail.info.id, &model, question, free).await?;
         let text = block(&model, of, planned.dropped.len(), &said);
         let tokens = wanted.receiver.tokenizer.count(&text);
         if said.is_empty() || tokens > free {
@@ -104,6 +105,7 @@ impl Sessions {
     /// Asks one model once, as anybody would, and returns what it said.
     async fn ask(
         &self,
+        session: &SessionId,
         model: &ModelName,
         request: Vec<Part>,
         tokens: u64,
@@ -116,10 +118,17 @@ impl Sessions {
         let now = self.intake.clock.now().wall;
         let id = MessageId::from_parts(now, u128::from_le_bytes(random));
         let sender = Sender::parse(SENDER).map_err(|error| Without::Failed(error.to_string()))?;
-        let message = Message::consultation(id, model.clone(), payload);
-        // Another model is not the one that was chosen for this.
-        let options =
-            AskOptions { no_fallback: true, deadline: Some(deadline), ..AskOptions::default() };
+        let mut message = Message::consultation(id, model.clone(), payload);
+        // Counted, and held against budgets, as the session's; without the label that has an answer appended.
+        message.session = Some(session.to_string());
+        let is_priced = self.intake.models.get(model.as_str()).is_some_and(|m| m.prices.is_some());
+        let options = AskOptions {
+            // Another model is not the one that was chosen for this.
+            no_fallback: true,
+            deadline: Some(deadline),
+            max_cost_usd: is_priced.then_some(self.settings.summary_cost),
+            ..AskOptions::default()
+        };
         self.intake.consult(&sender, message, options).await?;
         // Whoever stops waiting leaves the slot, and the work is given up.
         let waited = tokio::time::timeout(deadline + GRACE, self.answered(&sender, id)).await;

@@ -231,6 +231,7 @@ mod of_sessions {
         Sessions {
             intake: shell.intake.clone(),
             indexes: Arc::default(),
+            said: Arc::default(),
             slots: shell.slots.clone(),
             settings: Default::default(),
         }
@@ -384,6 +385,8 @@ mod of_sessions {
         let import = Import { id: Some(id("s")), entries, ..Import::default() };
         soon(sessions(&shell).import(import)).await.unwrap();
 
+        // Read from the store, and not from what this one still remembers.
+        let shell = Shell::on(shell.end().await).await;
         assert_eq!(texts(&shell, "s", SessionPoint::Head).await, ["one", &part]);
         assert_eq!(swept(&shell).await, Swept::default());
         assert_eq!(texts(&shell, "s", SessionPoint::Head).await, ["one", &part]);

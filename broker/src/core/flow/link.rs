@@ -12,6 +12,8 @@ use crate::core::{
     route,
 };
 
+/// How the broker's own senders begin.
+const RESERVED: &str = "broker.";
 /// Roles that are remembered at most: they are kept for ever.
 const MAX_ROLES: usize = 4096;
 
@@ -193,6 +195,10 @@ impl Run<'_> {
     ) -> Result<Reply, Refusal> {
         if hash.is_none() && self.state.agent.token(&agent).is_none() {
             return Err(Refusal::UnknownToken(agent.to_string()));
+        }
+        // What the broker asks by itself is known by its sender. A name that was taken before can still be given up.
+        if hash.is_some() && agent.as_str().starts_with(RESERVED) {
+            return Err(Refusal::ReservedName(agent.to_string()));
         }
         self.event(Event::TokenChanged { agent, at: self.now.wall, hash });
         Ok(Reply::None)

@@ -153,3 +153,12 @@ fn a_token_is_revoked_once() {
 
     assert_eq!(world.decide(token(None)), Err(Refusal::UnknownToken("scribe".into())));
 }
+
+#[test]
+fn the_brokers_own_names_are_no_agents() {
+    let mut world = World::empty(policy());
+    let token = |name: &str| Command::SetToken { agent: agent(name), hash: Some([1; 32]) };
+    let refused = Err(Refusal::ReservedName("broker.summary".into()));
+    assert_eq!(world.decide(token("broker.summary")), refused);
+    world.run(token("broker-1"));
+}
