@@ -220,6 +220,7 @@ async fn serve(
     let sessions = Sessions {
         intake: intake.clone(),
         indexes: Arc::default(),
+        said: Arc::default(),
         slots: slots.clone(),
         settings: config.sessions.clone(),
     };

@@ -211,6 +211,7 @@ impl Shell {
             sessions: Sessions {
                 intake: self.intake.clone(),
                 indexes: Arc::default(),
+                said: Arc::default(),
                 slots: self.slots.clone(),
                 settings: Default::default(),
             },

@@ -12,12 +12,14 @@ mod plain;
 mod receiver;
 mod recent;
 pub mod render;
+mod said;
 pub mod summary;
 mod tokenizer;
 
 pub use bodies::{Bodies, Error, Stored};
 pub use indexes::{Indexed, Indexes};
 pub use receiver::Receiver;
+pub use said::{Said, SaidLately};
 pub use tokenizer::Tokenizer;
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub use merge::{Import, Restore};
 use learn::Statements;
 
 use crate::{
-    context::{Indexes, Stored},
+    context::{Indexes, SaidLately, Stored},
     core::{
         Command, Query, Reply,
         queue::Body,
@@ -58,6 +58,7 @@ const TASK: usize = 512 * 1024;
 pub struct Sessions {
     pub intake: Intake,
     pub indexes: Arc<Indexes>,
+    pub said: Arc<SaidLately>,
     /// Where the answers of those who sum up are waited for.
     pub slots: Slots,
     pub settings: Settings,

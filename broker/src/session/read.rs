@@ -57,6 +57,7 @@ impl Sessions {
         self.entries_from(head, 0).await
     }
 
+    /// These entries from this number on, as they are stored.
     pub(super) async fn entries_from(
         &self,
         head: SessionHead,
@@ -93,7 +94,15 @@ impl Sessions {
         if from >= head.entries {
             return Ok(Vec::new());
         }
-        let mut entries = self.entries_from(head, from).await?;
+        let entries = self.entries_from(head, from).await?;
+        self.made_whole(entries).await
+    }
+
+    /// These entries with everything in its place.
+    pub(super) async fn made_whole(
+        &self,
+        mut entries: Vec<SessionEntry>,
+    ) -> Result<Vec<SessionEntry>, Error> {
         for entry in &mut entries {
             for part in &mut entry.entry.parts {
                 *part = self.whole(part.clone()).await?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Error, Sessions};
 use crate::context::{
-    Indexed, Receiver,
+    Indexed, Receiver, Said,
     bound::{apart_for, for_receiver},
     history::{Plan, plan},
     render::{Ask, Beside, Missing, View, render_beside},
@@ -82,10 +82,10 @@ impl Sessions {
         if let Some(taken_over) = self.taken_over(&detail, &receiver, &next).await? {
             return Ok(taken_over);
         }
-        let (light, whole) = (self.entries(head).await?, self.whole_entries(head).await?);
+        let said = self.said_until(id, head).await?;
         let indexed = self.indexed(id, head).await?;
         let history = tokio::task::spawn_blocking(move || {
-            let history = made(&detail, &indexed, &receiver, (&light, &whole), &next);
+            let history = made(&detail, &indexed, &receiver, (said.light(), said.whole()), &next);
             (history, indexed)
         });
         let (history, indexed) = history.await.map_err(|_| Error::Stopped)?;
@@ -101,6 +101,36 @@ impl Sessions {
         let name = self.intake.model(reader)?;
         let model = self.intake.models.get(name.as_str()).ok_or(Error::NoModel)?;
         Ok(Receiver::of(model))
+    }
+
+    /// All entries up to `head`; of those that are kept of the session, only what is new is read.
+    async fn said_until(&self, id: &SessionId, head: SessionHead) -> Result<Arc<Said>, Error> {
+        let kept = self.said.get(id).filter(|kept| kept.head().entries <= head.entries);
+        if let Some(kept) = kept {
+            if kept.head() == head {
+                return Ok(kept);
+            }
+            let from = kept.head().entries;
+            let new = self.entries_from(head, from).await?;
+            let mut grown = Said::clone(&kept);
+            // The first new one says whether they follow; an earlier head may have been left for another.
+            if !new.is_empty() && new.first().is_some_and(|it| it.previous == kept.head().hash) {
+                let whole = self.made_whole(new.clone()).await?;
+                if grown.grow(new, whole) {
+                    let grown = Arc::new(grown);
+                    self.said.keep(id.clone(), Arc::clone(&grown));
+                    return Ok(grown);
+                }
+            }
+        }
+        let light = self.entries(head).await?;
+        let whole = self.made_whole(light.clone()).await?;
+        let mut said = Said::default();
+        let follows = said.grow(light, whole);
+        debug_assert!(follows, "entries of one head follow one another");
+        let said = Arc::new(said);
+        self.said.keep(id.clone(), Arc::clone(&said));
+        Ok(said)
     }
 
     /// An index of all entries up to `head`, grown from what is kept of the session.

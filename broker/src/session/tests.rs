@@ -17,6 +17,7 @@ fn sessions(shell: &Shell) -> Sessions {
     Sessions {
         intake: shell.intake.clone(),
         indexes: Default::default(),
+        said: Default::default(),
         slots: shell.slots.clone(),
         settings: Default::default(),
     }
@@ -585,5 +586,44 @@ async fn entries_come_in_pages_that_join() {
     let chain = entries(&sessions, &id).await;
     assert_eq!(chain[0].previous, EntryHash::NONE);
     assert!(chain.windows(2).all(|two| two[1].previous == two[0].hash));
+    shell.end().await;
+}
+
+/// What was read before is not read again, and another head is no part of it.
+#[tokio::test]
+async fn a_history_reads_only_what_is_new() {
+    let shell = Shell::start().await;
+    let sessions = sessions(&shell);
+    let id = start(&sessions, "s").await;
+    let large = "large ".repeat(2_000);
+    append(&sessions, &id, &["a", &large]).await;
+    let history = async |sessions: &Sessions| {
+        let made = sessions.history(&id, &SessionPoint::Head, None, "next".into());
+        soon(made).await.unwrap().entries
+    };
+    let first = history(&sessions).await;
+    let kept = sessions.said.get(&id).unwrap();
+    assert_eq!(kept.head().entries, 2);
+
+    append(&sessions, &id, &["c"]).await;
+    let grown = history(&sessions).await;
+    let all = sessions.said.get(&id).unwrap();
+    assert_eq!((all.head().entries, &all.whole()[..2]), (3, kept.whole()));
+    assert_ne!(grown, first);
+    // Made from the store alone it is the same.
+    assert_eq!(grown, history(&self::sessions(&shell)).await);
+
+    let back = Restore {
+        id: id.clone(),
+        to: SessionPoint::Entry(0),
+        expected: None,
+        on_conflict: OnConflict::Fail,
+        new_id: None,
+    };
+    soon(sessions.restore(back)).await.unwrap();
+    append(&sessions, &id, &["another b", "another c", "and d"]).await;
+    let other = history(&sessions).await;
+    assert_eq!(other, history(&self::sessions(&shell)).await);
+    assert_eq!(sessions.said.get(&id).unwrap().head().entries, 4);
     shell.end().await;
 }

@@ -17,6 +17,7 @@ fn ahead(shell: &Shell) -> Ahead {
     let sessions = Sessions {
         intake: shell.intake.clone(),
         indexes: Arc::default(),
+        said: Arc::default(),
         slots: shell.slots.clone(),
         settings: Default::default(),
     };
