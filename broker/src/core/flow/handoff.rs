@@ -1,5 +1,7 @@
 //! A session's way to another owner: begun, offered, accepted, switched in one commit, and what its messages do meanwhile.
 
+use std::collections::BTreeSet;
+
 use broker_proto::{
     AskHandoff, HandedOver, Handoff, HandoffId, HandoffKept, HandoffOffer, HandoffState, ModelName,
     Pace, Recipient, SessionId, SessionOwner, TriedReceiver, Trigger, TriggerKind, Urgency,
@@ -93,7 +95,8 @@ impl Run<'_> {
             return Err(Refused::NoTurns(ask.session).into());
         }
         let owner = info.owner.clone();
-        if ask.to.as_ref() == Some(&owner.model) && ask.agent == owner.agent {
+        let is_other_agent = ask.agent.is_some() && ask.agent != owner.agent;
+        if ask.to.as_ref() == Some(&owner.model) && !is_other_agent {
             return Err(Refused::Owner { session: ask.session, owner: owner.model }.into());
         }
         if let Some(to) = &ask.to
@@ -105,7 +108,10 @@ impl Run<'_> {
         let now = self.now.wall;
         let track = self.state.handoff.track(&ask.session);
         let hops = track.map_or(0, |track| track.hops) + 1;
-        let origin = track.and_then(|track| track.origin.clone());
+        let origin = match returns {
+            Some(_) => Some(to.clone()),
+            None => track.and_then(|track| track.origin.clone()),
+        };
         let handoff = Handoff {
             id: self.state.handoff.next_id(now),
             session: ask.session,
@@ -747,9 +753,9 @@ impl Run<'_> {
     }
 
     /// The owner of a session answered a turn: a handoff to it has done what it was for.
-    pub(super) fn turn_answered(&mut self, session: &SessionId) {
+    pub(super) fn turn_answered(&mut self, session: &SessionId, by: &BTreeSet<ModelName>) {
         let Some(active) = self.state.handoff.open(session) else { return };
-        if active.state != HandoffState::Active {
+        if active.state != HandoffState::Active || !by.contains(&active.to) {
             return;
         }
         let active = active.clone();

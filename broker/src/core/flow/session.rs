@@ -56,10 +56,10 @@ impl Run<'_> {
             Some(Append::Cannot(_)) => return Reply::NotAppended,
             Some(Append::Write(write)) => write,
         };
-        let id = write.id.clone();
+        let (id, by) = (write.id.clone(), write.entries.models.clone());
         match self.session(session::Command::Write(write)) {
             Ok(_) => {
-                self.turn_answered(&id);
+                self.turn_answered(&id, &by);
                 Reply::None
             }
             // Whether it can be appended was asked before, so the session is gone.

@@ -9,7 +9,7 @@
 pub mod arbiter;
 mod settings;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use broker_proto::{
     AcceptHandoff, AgentName, AskHandoff, Handoff, HandoffId, HandoffKept, HandoffState, ModelName,
@@ -160,6 +160,8 @@ pub struct Track {
 pub struct State {
     /// Those that are pending or active, the last of each session, and those that took it away from its origin.
     handoffs: BTreeMap<HandoffId, Handoff>,
+    /// Those that are pending or active: few, whatever the others are.
+    open: BTreeSet<HandoffId>,
     tracks: BTreeMap<SessionId, Track>,
     number: u128,
 }
@@ -195,7 +197,7 @@ impl State {
 
     /// Every one that is pending or active, oldest first.
     pub fn all_open(&self) -> impl Iterator<Item = &Handoff> {
-        self.handoffs.values().filter(|handoff| !handoff.state.is_over())
+        self.open.iter().filter_map(|id| self.handoffs.get(id))
     }
 
     /// Sessions that are away from where they belong, and where that is.
@@ -225,6 +227,11 @@ impl State {
         }
         let left_behind = handoff.active_at.map(|at| track.moved(handoff, at)).unwrap_or_default();
         self.handoffs.insert(handoff.id, Handoff::clone(handoff));
+        if handoff.state.is_over() {
+            self.open.remove(&handoff.id);
+        } else {
+            self.open.insert(handoff.id);
+        }
         if handoff.state == HandoffState::Returned {
             track.away.retain(|id| *id != handoff.id);
         }
@@ -239,6 +246,7 @@ impl State {
     pub(super) fn forget(&mut self, session: &SessionId) {
         let Some(track) = self.tracks.remove(session) else { return };
         for id in track.away.into_iter().chain(track.last) {
+            self.open.remove(&id);
             self.handoffs.remove(&id);
         }
     }

@@ -250,6 +250,12 @@ fn what_cannot_be_handed_off_is_refused_with_its_reason() {
     begin(&mut world);
     let refused = start(&mut world, Some("opus")).unwrap_err();
     assert!(matches!(refused, Refusal::Handoff(Refused::Owner { .. })), "{refused}");
+    let same = AskHandoff { agent: Some(agent("opus")), ..ask(Some("opus")) };
+    let begun = command(&mut world, HandoffCommand::Begin(Box::new(same.clone()))).unwrap();
+    built(&mut world, begun.id).unwrap();
+    accept(&mut world, begun.id, "opus").unwrap();
+    let again = command(&mut world, HandoffCommand::Begin(Box::new(same))).unwrap_err();
+    assert!(matches!(again, Refusal::Handoff(Refused::Owner { .. })), "{again}");
     offered(&mut world, "sonnet");
     let refused = start(&mut world, Some("gpt-4o")).unwrap_err();
     assert!(matches!(refused, Refusal::Handoff(Refused::UnderWay { .. })), "{refused}");
