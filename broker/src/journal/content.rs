@@ -8,10 +8,11 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use broker_proto::Hex;
 use bytes::Bytes;
 
 use super::MAX_CONTENT_BYTES;
-use super::id::{BadText, Digest, read_hex, write_hex};
+use super::id::{BadText, Digest, read_hex};
 
 /// The system gives no random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,9 +79,9 @@ impl ContentKey {
 
 impl fmt::Display for ContentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(f, &self.hash.0)?;
+        Hex(&self.hash.0).fmt(f)?;
         f.write_str(".")?;
-        write_hex(f, &self.copy.to_be_bytes())
+        Hex(&self.copy.to_be_bytes()).fmt(f)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::AgentName;
+use broker_proto::{AgentName, Hex};
 
 use crate::core::{agent::LinkId, queue::Seq};
 use crate::planted::{self, Bug};
@@ -31,7 +31,7 @@ impl LeaseKey {
     /// The token of one lease.
     #[must_use]
     pub fn token(&self, seq: Seq, epoch: u32) -> String {
-        format!("{}.{epoch}.{}", seq.0, hex(&self.mac(seq, epoch)))
+        format!("{}.{epoch}.{}", seq.0, Hex(&self.mac(seq, epoch)))
     }
 
     /// The lease a token was made for; nothing when it was not made with this key.
@@ -54,7 +54,7 @@ impl LeaseKey {
         hasher.update(agent.as_str().as_bytes()).update(&[0]).update(instance.as_bytes());
         let mut mac = [0; 16];
         hasher.finalize_xof().fill(&mut mac);
-        format!("{}.{}", link.0, hex(&mac))
+        format!("{}.{}", link.0, Hex(&mac))
     }
 
     /// The link a resume token was made for; nothing when it was made with another key, or for somebody else.
@@ -106,7 +106,7 @@ impl AgentToken {
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut random = [0; 32];
         getrandom::fill(&mut random)?;
-        Ok(Self(format!("bat_{}", hex(&random))))
+        Ok(Self(format!("bat_{}", Hex(&random))))
     }
 
     /// One that was sent.
@@ -133,12 +133,6 @@ fn is_same(made: &str, token: &str) -> bool {
     let pairs = made.bytes().zip(token.bytes());
     let difference = pairs.fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)));
     made.len() == token.len() && difference == 0
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |four: u8| char::from(DIGITS[usize::from(four)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 mod secret;
 
 use broker_proto::types::WallTime;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     graph,
@@ -313,7 +312,5 @@ fn no_key(state: &State, level: Level) -> Vec<(&'static str, usize)> {
 
 /// `2026-11-20T18:00:00Z`, to the second.
 pub(super) fn rfc3339(at: WallTime) -> String {
-    let seconds = i64::try_from(at.0 / 1_000).unwrap_or(i64::MAX);
-    let time = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    time.format(&Rfc3339).unwrap_or_default()
+    WallTime(at.0 - at.0 % 1_000).rfc3339().unwrap_or_default()
 }

@@ -3,7 +3,6 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use broker_proto::types::{Entry, EntryKind, NewSessionEntry, Part, Role, WallTime};
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// One line for each entry: `role`, `content` (a string where it is one text, else blocks as Anthropic writes them), and
 /// `name`, `model`, `created_at` and `kind` where there is something to say.
@@ -23,7 +22,7 @@ fn line(said: &NewSessionEntry) -> Value {
     if let Some(model) = &said.model {
         line.insert("model".into(), model.as_str().into());
     }
-    if let Some(at) = said.created_at.and_then(rfc3339) {
+    if let Some(at) = said.created_at.and_then(WallTime::rfc3339) {
         line.insert("created_at".into(), at.into());
     }
     if said.kind == EntryKind::Advice {
@@ -39,10 +38,6 @@ fn role_of(role: Role) -> &'static str {
         Role::Assistant => "assistant",
         Role::Tool => "tool",
     }
-}
-
-fn rfc3339(at: WallTime) -> Option<String> {
-    OffsetDateTime::from(at.system()).format(&Rfc3339).ok()
 }
 
 fn content(parts: &[Part]) -> Value {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Hex;
+
 /// 32 bytes of an Ed25519 public key. Whether they are a point on the curve is checked where it is used.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackageKey(pub [u8; 32]);
@@ -34,8 +36,7 @@ impl PackageKey {
 
 impl fmt::Display for PackageKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ed25519:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "ed25519:{}", Hex(&self.0))
     }
 }
 

@@ -9,6 +9,7 @@ mod event;
 mod failure;
 mod frames;
 mod handoff;
+mod hex;
 mod key;
 mod link;
 mod message;
@@ -36,6 +37,7 @@ pub use handoff::{
     AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffId, HandoffKept, HandoffState, Pace,
     TriedReceiver, Trigger, TriggerKind, Urgency,
 };
+pub use hex::Hex;
 pub use key::{InvalidKey, PackageKey};
 pub use link::{
     Delivery, Down, Extension, HandoffOffer, Hello, Pull, RefusedFrame, SettleOutcome,

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, cell::Cell};
 
-use broker_proto::{PackageContents, PackageInfo, PackedConversation, WallTime};
+use broker_proto::{Hex, PackageContents, PackageInfo, PackedConversation, WallTime};
 use serde::{
     Deserialize as _, Serialize,
     de::{Deserializer, IntoDeserializer, Visitor, value::MapDeserializer},
@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_json::{Value, json};
 
-use super::{OTHERS_MAX, RawPart, Refused, hex, record::PartsRecord, rfc3339};
+use super::{OTHERS_MAX, RawPart, Refused, record::PartsRecord, rfc3339};
 use crate::context::Tokenizer;
 
 /// The version of the document, not of the file.
@@ -154,7 +154,7 @@ pub fn document(info: &PackageInfo, contents: &PackageContents, verified_at: Wal
         "manifest": manifest(info),
         "integrity": {
             "algorithm": "sha256",
-            "checksum": hex(&info.checksum),
+            "checksum": Hex(&info.checksum).to_string(),
             "signature": "ed25519",
             "signed_by": info.signer.to_string(),
             "signer_name": info.signed_by,
@@ -183,7 +183,7 @@ fn manifest(info: &PackageInfo) -> Value {
         .map(|part| {
             json!({
                 "name": part.name,
-                "sha256": hex(&part.sha256),
+                "sha256": Hex(&part.sha256).to_string(),
                 "bytes": part.size_bytes,
                 "tokens": part.tokens,
             })

@@ -39,18 +39,7 @@ pub const HOPS_MAX: u32 = 8;
 
 /// A time as documents say it.
 pub(crate) fn rfc3339(time: WallTime) -> String {
-    let instant = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.0) * 1_000_000);
-    let text =
-        instant.ok().and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
-    text.unwrap_or_else(|| format!("{} ms after 1970", time.0))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    time.rfc3339().unwrap_or_else(|| format!("{} ms after 1970", time.0))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A package in Markdown, for people.
 
-use broker_proto::{PackageContents, PackageInfo};
+use broker_proto::{Hex, PackageContents, PackageInfo};
 
 use super::{
     resume::{lines, open, standing, waiting},
@@ -170,8 +170,8 @@ fn dropped(contents: &PackageContents) -> String {
 fn integrity(info: &PackageInfo) -> String {
     let name = info.signed_by.as_deref().unwrap_or("nobody who is trusted here");
     format!(
-        "- SHA-256 of header and manifest: `{}`\n- Signed by {name} (`{}`)\n- {} bytes packed\n",
-        super::hex(&info.checksum),
+        "- SHA-256 of header and parts: `{}`\n- Signed by {name} (`{}`)\n- {} bytes\n",
+        Hex(&info.checksum),
         info.signer,
         info.size_bytes
     )

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod error;
 mod exit_code;
+mod file;
 mod output;
 
 use std::process::ExitCode;

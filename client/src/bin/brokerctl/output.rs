@@ -8,7 +8,7 @@ use std::{
 use broker_proto::types::WallTime;
 use comfy_table::{ColumnConstraint, Table, Width};
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
+use time::{OffsetDateTime, macros::format_description};
 
 /// A longer cell is broken into lines.
 const WIDEST_COLUMN: u16 = 64;
@@ -128,7 +128,7 @@ pub(crate) fn table<const N: usize>(
 
 /// A point in time, as programs read it.
 pub(crate) fn rfc3339(at: WallTime) -> Option<String> {
-    OffsetDateTime::from(at.system()).format(&Rfc3339).ok()
+    at.rfc3339()
 }
 
 /// A point in time, as people read it: with its date once it is a day away.

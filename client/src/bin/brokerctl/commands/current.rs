@@ -13,6 +13,7 @@ use broker_proto::types::{SessionId, SessionPoint};
 
 use crate::{
     cli::{Global, Misused},
+    file::{self, Access},
     output,
 };
 
@@ -31,7 +32,7 @@ pub(crate) fn of_environment() -> Result<Option<SessionId>, Misused> {
     }
 }
 
-/// The session that was named, else the current one; stderr says which when nobody named it.
+/// The session that was named, else the current one, else a new one; stderr says which when nobody named it.
 ///
 /// # Errors
 /// When the broker cannot begin a new one.
@@ -40,23 +41,8 @@ pub(crate) async fn session(
     client: &Client,
     named: Option<SessionId>,
 ) -> anyhow::Result<SessionId> {
-    if let Some(id) = named {
+    if let Some(id) = known(global, client, named).await? {
         return Ok(id);
-    }
-    if let Some(id) = of_environment()? {
-        output::note(&format!("session {id} (from BROKER_SESSION)"));
-        return Ok(id);
-    }
-    if let Some(id) = last(global) {
-        match client.session(&id, &SessionPoint::Head).await {
-            Ok(_) => {
-                output::note(&format!("session {id} (last used from this folder)"));
-                return Ok(id);
-            }
-            // Deleted meanwhile, or another broker's.
-            Err(err) if err.reason() == Some("UNKNOWN_SESSION") => {}
-            Err(err) => return Err(err.into()),
-        }
     }
     let id = client.start_session(NewSession::default()).await?.id;
     output::note(&format!("session {id} (new)"));
@@ -64,10 +50,40 @@ pub(crate) async fn session(
     Ok(id)
 }
 
+/// The same for what needs no session: none is begun.
+///
+/// # Errors
+/// When the broker cannot say whether the last one is still there.
+pub(crate) async fn known(
+    global: &Global,
+    client: &Client,
+    named: Option<SessionId>,
+) -> anyhow::Result<Option<SessionId>> {
+    if named.is_some() {
+        return Ok(named);
+    }
+    if let Some(id) = of_environment()? {
+        output::note(&format!("session {id} (from BROKER_SESSION)"));
+        return Ok(Some(id));
+    }
+    if let Some(id) = last(global) {
+        match client.session(&id, &SessionPoint::Head).await {
+            Ok(_) => {
+                output::note(&format!("session {id} (last used from this folder)"));
+                return Ok(Some(id));
+            }
+            // Deleted meanwhile, or another broker's.
+            Err(err) if err.reason() == Some("UNKNOWN_SESSION") => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
+    Ok(None)
+}
+
 /// From now on this is the one last used from this folder. Where it cannot be kept, the next command says so by
 /// beginning another.
 pub(crate) fn remember(global: &Global, id: &SessionId) {
-    if let Some(file) = file(global)
+    if let Some(file) = path(global)
         && last(global).as_ref() != Some(id)
         && let Err(err) = write(&file, id)
     {
@@ -76,21 +92,18 @@ pub(crate) fn remember(global: &Global, id: &SessionId) {
 }
 
 fn last(global: &Global) -> Option<SessionId> {
-    let text = fs::read_to_string(file(global)?).ok()?;
+    let text = fs::read_to_string(path(global)?).ok()?;
     SessionId::parse(text.trim()).ok()
 }
 
-/// In one step: another command that reads it meanwhile finds the old one or the new one.
 fn write(file: &Path, id: &SessionId) -> io::Result<()> {
     let folder = file.parent().ok_or(io::ErrorKind::NotFound)?;
     fs::create_dir_all(folder)?;
-    let half = file.with_extension(format!("{}.tmp", std::process::id()));
-    fs::write(&half, format!("{id}\n"))?;
-    fs::rename(&half, file)
+    file::replace(file, format!("{id}\n"), Access::AsBefore)
 }
 
 /// `$XDG_STATE_HOME/brokerctl/sessions/...`, else below `$HOME/.local/state`.
-fn file(global: &Global) -> Option<PathBuf> {
+fn path(global: &Global) -> Option<PathBuf> {
     let folder = |name: &str| {
         let path = PathBuf::from(std::env::var_os(name)?);
         path.is_absolute().then_some(path)

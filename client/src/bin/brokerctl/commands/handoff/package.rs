@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use broker_client::Client;
-use broker_proto::types::{PackageFilter, PackageId, PackageInfo};
+use broker_proto::types::{Hex, PackageFilter, PackageId, PackageInfo};
 
 use super::{file, list, save};
 use crate::{
@@ -40,13 +40,13 @@ pub(super) async fn show(global: &Global, id: PackageId) -> anyhow::Result<Exit>
                 .iter()
                 .map(|part| {
                     serde_json::json!({
-                        "name": part.name, "sha256": hex(&part.sha256),
+                        "name": part.name, "sha256": Hex(&part.sha256).to_string(),
                         "bytes": part.size_bytes, "tokens": part.tokens,
                     })
                 })
                 .collect();
             shown["integrity"] = serde_json::json!({
-                "algorithm": "sha256", "checksum": hex(&info.checksum),
+                "algorithm": "sha256", "checksum": Hex(&info.checksum).to_string(),
                 "valid": problem.is_none(), "problem": problem,
             });
             output::json(&shown)?;
@@ -100,10 +100,6 @@ fn described(info: &PackageInfo, problem: Option<&str>) -> String {
         .map(|part| [part.name.clone(), part.size_bytes.to_string(), part.tokens.to_string()]);
     text.push_str(&format!("\n{}\n", output::table(["PART", "BYTES", "TOKENS"], parts)));
     text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) async fn restore(global: &Global, args: RestoreArgs) -> anyhow::Result<Exit> {

@@ -4,14 +4,8 @@
 //! Invariant: nothing secret is in an argument or in a file.
 
 use std::{
-    collections::BTreeSet,
-    ffi::OsString,
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    collections::BTreeSet, ffi::OsString, fs, os::unix::fs::DirBuilderExt as _, path::Path,
+    sync::Arc, time::Duration,
 };
 
 use broker_client::Client;
@@ -28,7 +22,10 @@ use super::{
     log::Log,
     restart::Restarts,
 };
-use crate::output;
+use crate::{
+    file::{self, Access},
+    output,
+};
 
 /// How long each process may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -389,34 +386,15 @@ fn make_folder(path: &Path) -> Result<(), Error> {
     made.map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
-/// Written beside its place and moved there, so that nobody reads half of it.
+/// It holds what only its user may read.
 fn write_private(path: &Path, text: &str) -> Result<(), Error> {
-    let beside: PathBuf = path.with_extension("toml.new");
-    let write = || -> io::Result<()> {
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|source| Error::Write { path: path.to_owned(), source })
+    file::replace(path, text, Access::Private)
+        .map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
-
-    #[test]
-    fn the_effective_configuration_is_private() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("effective.toml");
-
-        write_private(&file, "x = 1\n").unwrap();
-
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "x = 1\n");
-    }
 
     #[test]
     fn the_simulator_says_where_it_listens() {
