@@ -459,6 +459,26 @@ async fn the_current_session_is_named_by_the_environment_or_the_last_used_here()
     let env = run(&["session", "append", "--role", "user", "hello"], "env").await.exits(0);
     assert!(env.stderr.contains("(from BROKER_SESSION)") && env.stdout == "0\n", "{env:?}");
     run(&["session", "show"], "../x").await.exits(2);
+
+    // A package that is saved belongs to it as well, and needs none.
+    let save = ["handoff", "save", "--task", "Port the parser", "--output", "json"];
+    let saved = run(&save, "").await.exits(0);
+    assert_eq!(saved.json()["session_id"], "named");
+    assert!(saved.stderr.contains("session named (last used from this folder)"), "{saved:?}");
+    let saved = run(&save, "env").await.exits(0);
+    assert_eq!(saved.json()["session_id"], "env");
+    assert!(saved.stderr.contains("session env (from BROKER_SESSION)"), "{saved:?}");
+    let named = run(&[&save[..], &["--session", "other"]].concat(), "env").await.exits(0);
+    assert_eq!(named.json()["session_id"], "other");
+    assert!(!named.stderr.contains("session"), "{named:?}");
+    run(&save, "../x").await.exits(2);
+    run(&["session", "delete", "named", "--yes"], "").await.exits(0);
+    let sessions = run(&["session", "list", "--output", "json"], "").await.exits(0).json();
+    let saved = run(&save, "").await.exits(0);
+    assert_eq!(saved.json()["session_id"], Value::Null, "{saved:?}");
+    let after = run(&["session", "list", "--output", "json"], "").await.exits(0).json();
+    assert_eq!(after, sessions, "none is begun");
+
     let left: Vec<PathBuf> =
         fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(left, [state.path().join("brokerctl")], "kept with the user, not the project");

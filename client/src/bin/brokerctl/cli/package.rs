@@ -28,8 +28,8 @@ pub(crate) struct SaveArgs {
     /// The project it belongs to
     #[arg(long, value_name = "NAME", default_value = "")]
     pub(crate) project: String,
-    /// The session it belongs to; only named here: `prepare` packs a session
-    #[arg(long, value_name = "ID", env = "BROKER_SESSION", value_parser = session)]
+    /// The session it belongs to; only named here: `prepare` packs a session [default: $BROKER_SESSION, else the one last used from this folder, else none; stderr says which]
+    #[arg(long, value_name = "ID", value_parser = session)]
     pub(crate) session: Option<SessionId>,
     /// The only model that may take it
     #[arg(long, value_name = "MODEL", value_parser = named)]

@@ -9,7 +9,7 @@ use broker_proto::types::{
 use super::{file, list};
 use crate::{
     cli::{Global, Misused, PlaceArgs, SaveArgs},
-    commands::{connect, consult},
+    commands::{connect, consult, current},
     exit_code::Exit,
     output::{self, Format},
 };
@@ -22,8 +22,10 @@ const TASK_MAX: u64 = 1 << 20;
 const CONTEXT_MAX: u64 = 4 << 20;
 
 pub(super) async fn run(global: &Global, args: SaveArgs) -> anyhow::Result<Exit> {
-    let new = new_package(args)?;
-    let info = connect(global).await?.save_package(new).await?;
+    let mut new = new_package(args)?;
+    let client = connect(global).await?;
+    new.session = current::known(global, &client, new.session).await?;
+    let info = client.save_package(new).await?;
     told(global, &info)
 }
 
