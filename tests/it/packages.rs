@@ -249,6 +249,15 @@ async fn what_is_not_there_or_not_meant_is_refused_with_its_code() {
     let program = brokerctl(&broker.endpoint());
     let args = ["handoff", "save", "--task", TASK, "--context-file", "-"];
     program.args(&args).stdin(deep).output().await.exits(2);
+    // What is taken can be given out again, a few levels deeper.
+    let nested =
+        |levels: usize| format!("{{\"a\":{}1{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+    let save_it = ["handoff", "save", "--task", TASK, "--context"];
+    let refused = broker.run(&[&save_it[..], &[&nested(101)]].concat()).await.exits(2);
+    assert!(refused.stderr.contains("deeper than 100 levels"), "{refused:?}");
+    let id = broker.run(&[&save_it[..], &[&nested(100)]].concat()).await.exits(0).stdout;
+    load(&broker, &[id.trim()]).await.exits(0);
+    broker.run(&["handoff", "delete", id.trim()]).await.exits(0);
     let nobody = "01JD3Q8ZK5T0V9Y2X4W6R8P1NB";
     for verb in ["load", "show", "delete", "report"] {
         broker.run(&["handoff", verb, nobody]).await.exits(3);
@@ -472,14 +481,17 @@ async fn talk(broker: &TestBroker, id: &str) -> SessionId {
         add(TaskList::NextSteps, "Find the port of the staging database"),
     ];
     client.edit_session_task(&id, edits).await.unwrap();
-    let value = SharedValue {
-        key: "host".into(),
-        value: json!({"name": "db1"}).to_string(),
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let value = |key: &str, value: String| SharedValue {
+        key: key.into(),
+        value,
         source: "opus".into(),
         tags: vec!["infra".into()],
         set_at: WallTime(0),
     };
-    client.set_shared_value(&id, value).await.unwrap();
+    let host = json!({"name": "db1"}).to_string();
+    client.set_shared_value(&id, value("host", host)).await.unwrap();
+    client.set_shared_value(&id, value("nested", deep)).await.unwrap();
     id
 }
 

@@ -10,7 +10,11 @@ use crate::{
         Tokenizer,
         package::{Built, Making, build},
     },
-    core::{Command, package::Command as PackageCommand},
+    core::{
+        Command,
+        package::Command as PackageCommand,
+        session::task::{MOST_LEVELS, too_deep},
+    },
 };
 
 /// Bytes of free context: whoever reads it may need sixteen times as many, and a session's history goes elsewhere.
@@ -90,7 +94,13 @@ fn check_context(context: &mut String) -> Result<(), InvalidField> {
     }
     // Bounded in depth, so that what was saved can be loaded.
     match serde_json::from_str::<serde_json::Value>(context) {
-        Ok(serde_json::Value::Object(_)) => Ok(()),
+        Ok(serde_json::Value::Object(_)) => match too_deep(context) {
+            None => Ok(()),
+            Some(at) => {
+                let problem = format!("nests deeper than {MOST_LEVELS} levels, at byte {at}");
+                Err(InvalidField::new("context_json", problem))
+            }
+        },
         Ok(_) => Err(InvalidField::new("context_json", "is JSON, but no object")),
         Err(error) => {
             let (line, column) = (error.line(), error.column());

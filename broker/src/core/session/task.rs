@@ -9,6 +9,10 @@ pub const MOST_ITEMS: usize = 1000;
 /// Shared values of one session at most.
 pub const MOST_SHARED: usize = 1000;
 
+/// Levels of lists and objects in a JSON value that is kept. Documents and packages put it a few levels deeper, and whoever
+/// reads those gives up at 128: what was taken could not be given out again.
+pub const MOST_LEVELS: usize = 100;
+
 /// Why an edit cannot be made; nothing is changed then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
@@ -137,6 +141,9 @@ pub fn set_shared(
         };
         return Err(EditError::NotJson { key: value.key, problem, column: error.column() });
     }
+    if let Some(column) = too_deep(&value.value) {
+        return Err(EditError::NotJson { key: value.key, problem: "it nests too deep", column });
+    }
     let mut shared = shared.to_vec();
     match shared.binary_search_by(|known| known.key.cmp(&value.key)) {
         Ok(at) => shared[at] = value,
@@ -144,6 +151,26 @@ pub fn set_shared(
         Err(at) => shared.insert(at, value),
     }
     Ok(shared)
+}
+
+/// The byte, counted from 1, at which JSON nests deeper than [`MOST_LEVELS`].
+#[must_use]
+pub fn too_deep(json: &str) -> Option<usize> {
+    let (mut levels, mut in_text, mut is_escaped) = (0_usize, false, false);
+    for (at, byte) in (1..).zip(json.bytes()) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_text => is_escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => levels += 1,
+            b']' | b'}' if !in_text => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+        if levels > MOST_LEVELS {
+            return Some(at);
+        }
+    }
+    None
 }
 
 /// What is shared without this key.
@@ -295,6 +322,19 @@ mod tests {
         }
         assert_eq!(delete_shared(&shared, "c"), Err(EditError::NoKey("c".into())));
         assert_eq!(delete_shared(&shared, "a").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_value_nests_no_deeper_than_it_can_be_given_out() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(set_shared(&[], value("k", &nested(MOST_LEVELS))).is_ok());
+        let refused = set_shared(&[], value("k", &nested(MOST_LEVELS + 1))).unwrap_err();
+        let (key, problem) = ("k".into(), "it nests too deep");
+        assert_eq!(refused, EditError::NotJson { key, problem, column: MOST_LEVELS + 1 });
+        // Brackets in texts are none, whatever is escaped in them; and what was closed is closed.
+        let text = format!(r#"["{}\\","\"{}"]"#, "[".repeat(200), "{".repeat(200));
+        assert_eq!(too_deep(&text), None, "{text}");
+        assert_eq!(too_deep(&format!("[{}1]", "[],{},".repeat(200))), None);
     }
 
     #[test]
