@@ -59,6 +59,13 @@ async fn near_its_limit(shell: &Shell, name: &str, percent: u64) -> SessionId {
     id
 }
 
+/// The next broker, so many minutes after the first began: its clock begins anew, and broker time never steps back.
+async fn later(shell: Shell, minutes: u64) -> Shell {
+    let shell = Shell::on(shell.end().await).await;
+    shell.clock.advance(Duration::from_secs(60 * minutes));
+    shell
+}
+
 async fn packages(shell: &Shell) -> Vec<PackageInfo> {
     soon(ahead(shell).packages.list(PackageFilter::default(), None, 0)).await.unwrap().0
 }
@@ -70,7 +77,7 @@ async fn what_a_stopped_broker_owed_is_made_at_the_next_start_and_only_once() {
     near_its_limit(&shell, "far", 80).await;
     assert_eq!(packages(&shell).await, []);
 
-    let shell = Shell::on(shell.end().await).await;
+    let shell = later(shell, 1).await;
     let (stop, (_near, asked)) = (CancellationToken::new(), mpsc::channel(1));
     let running = Ahead::new(ahead(&shell).packages, asked).run(stop.clone());
     let made = async {
@@ -86,7 +93,7 @@ async fn what_a_stopped_broker_owed_is_made_at_the_next_start_and_only_once() {
     assert_eq!((&header.session, &header.recipient), (&Some(near), &Some(model("sonnet"))));
     assert!(header.reason.starts_with("usage_limit: "), "{}", header.reason);
 
-    let shell = Shell::on(shell.end().await).await;
+    let shell = later(shell, 2).await;
     assert_eq!(soon(ahead(&shell).catch_up()).await, Outcome::Made);
     assert_eq!(packages(&shell).await.len(), 1, "the one that is there is as good");
     shell.end().await;
