@@ -42,6 +42,7 @@ fn done() -> AnswerFrame {
         usage: Usage::default(),
         cost_usd: None,
         not_appended: None,
+        shortened: None,
     })))
 }
 

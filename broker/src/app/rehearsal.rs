@@ -312,6 +312,7 @@ pub(crate) fn consultation(number: u128) -> NewMessage {
             asked: model("opus"),
             options: AskOptions { keep: true, ..AskOptions::default() },
             prompt_bytes: 40,
+            history_bytes: 0,
             needs_vision: false,
             max_output_tokens: None,
         }),

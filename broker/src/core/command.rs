@@ -25,6 +25,8 @@ pub struct NewConsultation {
     pub options: AskOptions,
     /// Bytes of the prompt, from which its tokens are estimated.
     pub prompt_bytes: u64,
+    /// Of these, the history of its session: a model that does not hold all of it is sent less.
+    pub history_bytes: u64,
     pub needs_vision: bool,
     pub max_output_tokens: Option<u32>,
 }
@@ -141,6 +143,8 @@ pub struct SettleCommand {
     pub earlier: Option<u32>,
     /// What its session goes on with when this ends it as done: in the same commit, so once and never without it.
     pub append: Option<Append>,
+    /// What its model was not sent of its session's history; empty: it was sent all of it. `None`: nobody knows any more.
+    pub shortened: Option<String>,
 }
 
 /// What a requester or a person wants of a task.
@@ -407,6 +411,8 @@ pub struct Delivered {
     pub model: Option<ModelName>,
     pub deadline: WallTime,
     pub max_output_tokens: Option<u32>,
+    /// The tokens that the model has left for the history of the question's session, where it does not hold all of it.
+    pub history_room: Option<u64>,
     /// Of a task: what it asked back so far.
     pub exchanges: Vec<Exchange>,
     /// How long the lease runs, unless it is renewed.

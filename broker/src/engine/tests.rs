@@ -182,6 +182,7 @@ fn settle(seq: u64, number: u128) -> Command {
         first_token: None,
         earlier: None,
         append: None,
+        shortened: None,
     }))
 }
 

@@ -17,8 +17,9 @@ use tracing::{Instrument, debug_span};
 
 use broker_config::Models;
 use broker_proto::{
-    AgentName, AskOptions, ContentHash, Correlation, Message, MessageId, MessageType, ModelName,
-    Numbered, Part, PartRef, ProducerName, Receipt, Recipient, RouteExplanation, Sender, WallTime,
+    AgentName, AskOptions, ContentHash, Correlation, HistoryRange, Message, MessageId, MessageType,
+    ModelName, Numbered, Part, PartRef, ProducerName, Receipt, Recipient, RouteExplanation, Sender,
+    WallTime,
     convert::{InvalidField, Stored as _},
 };
 
@@ -56,6 +57,8 @@ pub enum Error {
 }
 
 /// How long a message is surely known, however many came since (I-7).
+/// Whoever is on this machine, and may read sessions.
+const LOCAL: &str = "local";
 const SURELY: Duration = Duration::from_secs(600);
 /// Bytes of labels, session, ordering key and trace: they are in every record of the message's acceptance.
 const HEADER: u64 = 16 * 1024;
@@ -187,7 +190,7 @@ impl Intake {
     ) -> Result<RouteExplanation, Error> {
         check::is_consultation(&message)?;
         self.resolve(&mut message)?;
-        let new = Box::new(self.consultation(&message, options).await?);
+        let new = Box::new(self.consultation(&message, options, true).await?);
         match self.engine.query(Query::Explain(new)).await? {
             Reply::Explained(explanation) => Ok(explanation),
             _ => Err(Error::Engine(engine::Error::Unknown)),
@@ -223,7 +226,10 @@ impl Intake {
         check::names(&message)?;
         check::status(&message)?;
         let consultation = match (options, message.kind) {
-            (Some(options), _) => Some(self.consultation(&message, options).await?),
+            (Some(options), _) => {
+                let may_read = from.as_str() == LOCAL;
+                Some(self.consultation(&message, options, may_read).await?)
+            }
             (None, _) => {
                 let parts: Vec<&Part> = message.payload.parts().collect();
                 self.check_refs(parts).await?;
@@ -358,11 +364,13 @@ impl Intake {
         Ok(())
     }
 
-    /// What routing needs to know of a consultation; its question must be one.
+    /// What routing needs to know of a consultation; its question must be one. Whoever may not read sessions has no part
+    /// of one made anew.
     async fn consultation(
         &self,
         message: &Message,
         options: AskOptions,
+        may_read: bool,
     ) -> Result<NewConsultation, Error> {
         let Recipient::Model(asked) = &message.to else {
             return Err(InvalidField::new("to", "is not a model").into());
@@ -386,9 +394,20 @@ impl Intake {
             prompt_bytes: parts.iter().copied().map(check::prompt_bytes).sum::<u64>()
                 + tools
                 + check::task_bytes(message),
+            history_bytes: if may_read { self.history_bytes(message).await? } else { 0 },
             needs_vision: parts.iter().copied().any(Part::has_image),
             max_output_tokens: message.payload.generation.max_output_tokens,
         })
+    }
+
+    /// Bytes of the prompt that are the history of a session, which is made anew for a smaller window.
+    async fn history_bytes(&self, message: &Message) -> Result<u64, Error> {
+        let Some(range) = HistoryRange::of(message) else { return Ok(0) };
+        let entries = &message.payload.context[range.places()];
+        let parts = || entries.iter().flat_map(|entry| &entry.parts);
+        let fetched = self.check_refs(parts()).await?;
+        let is_inline = |part: &&Part| !matches!(part, Part::Ref(_));
+        Ok(parts().filter(is_inline).chain(&fetched).map(check::prompt_bytes).sum())
     }
 
     fn check_size(&self, message: &Message) -> Result<(), Error> {

@@ -139,6 +139,8 @@ struct ConsultationRecord {
     needs_vision: bool,
     #[prost(uint32, optional, tag = "5")]
     max_output_tokens: Option<u32>,
+    #[prost(uint64, tag = "6")]
+    history_bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -1038,6 +1040,7 @@ fn write_accepted(accepted: &Accepted) -> AcceptedRecord {
             asked: new.asked.to_string(),
             options: new.options.clone().encode(),
             prompt_bytes: new.prompt_bytes,
+            history_bytes: new.history_bytes,
             needs_vision: new.needs_vision,
             max_output_tokens: new.max_output_tokens,
         }),
@@ -1078,6 +1081,7 @@ fn read_accepted(record: AcceptedRecord) -> Option<Accepted> {
             asked: ModelName::parse(&new.asked).ok()?,
             options: AskOptions::decode(new.options).ok()?,
             prompt_bytes: new.prompt_bytes,
+            history_bytes: new.history_bytes,
             needs_vision: new.needs_vision,
             max_output_tokens: new.max_output_tokens,
         }),
@@ -1186,6 +1190,7 @@ mod tests {
             asked: opus(),
             options: AskOptions { max_cost_usd: Some(0.5), ..AskOptions::default() },
             prompt_bytes: 400,
+            history_bytes: 300,
             needs_vision: true,
             max_output_tokens: Some(100),
         };

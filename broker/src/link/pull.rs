@@ -40,7 +40,8 @@ impl Services {
                 let mut deliveries = Vec::new();
                 for delivered in leased {
                     let body = self.bodies.load(&delivered.body).await;
-                    deliveries.extend(self.delivery(&agent, delivered, body).await);
+                    let delivery = self.delivery(&agent, delivered, body).await;
+                    deliveries.extend(delivery.map(|(delivery, _)| delivery));
                 }
                 Ok(deliveries)
             }

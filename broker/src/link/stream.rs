@@ -1,5 +1,6 @@
 //! One link: its hello, its frames up, and its frames down.
 
+mod history;
 pub(super) mod settle;
 
 use std::{
@@ -104,6 +105,8 @@ struct Held {
     expected: Option<Arc<Expected>>,
     /// A session may go on with its result; said of every delivery after a reconnect.
     may_append: bool,
+    /// What its model was not sent of its session's history; `None` after a reconnect.
+    shortened: Option<String>,
 }
 
 /// What is out, by number. Written by the writer (deliveries) and the reader (settlements).
@@ -289,13 +292,14 @@ fn as_delivered(agent: &AgentName, id: MessageId, mut message: Message) -> Messa
 }
 
 impl Services {
-    /// A lease with its message, or nothing when its bytes are not what was acknowledged (I-5).
+    /// A lease with its message, or nothing when its bytes are not what was acknowledged (I-5); and what its model is not
+    /// sent of its session's history.
     pub(super) async fn delivery(
         &self,
         agent: &AgentName,
         delivered: Delivered,
         bytes: Result<Bytes, context::Error>,
-    ) -> Option<Delivery> {
+    ) -> Option<(Delivery, String)> {
         let Delivered {
             seq,
             id,
@@ -305,6 +309,7 @@ impl Services {
             model,
             deadline,
             max_output_tokens,
+            history_room,
             lease_left,
             ..
         } = delivered;
@@ -332,7 +337,11 @@ impl Services {
         let mut message = planted::altered(as_delivered(agent, id, message));
         // Each life after the first is a hop more (I-27).
         message.correlation.hops += generation.saturating_sub(1);
-        Some(Delivery {
+        let shortened = match (history_room, &model) {
+            (Some(room), Some(model)) => history::shorten(self, &mut message, model, room).await,
+            _ => String::new(),
+        };
+        let delivery = Delivery {
             lease: self.leases.token(seq, epoch),
             number: planted::number(seq, model.as_ref()),
             size_bytes: body.size_bytes + exchange::size_bytes(&delivered.exchanges),
@@ -344,7 +353,8 @@ impl Services {
             exchanges,
             lease_left,
             generation,
-        })
+        };
+        Some((delivery, shortened))
     }
 
     /// The number of a new link.
@@ -386,7 +396,13 @@ impl LinkTask {
         for lease in &resumed {
             held.insert(
                 lease.seq,
-                Held { epoch: lease.epoch, id: lease.id, expected: None, may_append: true },
+                Held {
+                    epoch: lease.epoch,
+                    id: lease.id,
+                    expected: None,
+                    may_append: true,
+                    shortened: None,
+                },
             );
         }
         drop(held);
@@ -493,10 +509,11 @@ impl LinkTask {
         body: Result<Bytes, context::Error>,
     ) -> Option<Down> {
         let Delivered { seq, id, epoch, .. } = delivered;
-        let delivery = self.services.delivery(&self.agent, delivered, body).await?;
+        let (delivery, shortened) = self.services.delivery(&self.agent, delivered, body).await?;
         let expected = Some(Arc::new(Expected::of_message(&delivery.message)));
         let may_append = delivery.message.labels.contains_key(APPEND_LABEL);
-        self.held().insert(seq, Held { epoch, id, expected, may_append });
+        self.held()
+            .insert(seq, Held { epoch, id, expected, may_append, shortened: Some(shortened) });
         Some(Down::Deliver(Box::new(delivery)))
     }
 

@@ -153,6 +153,7 @@ impl Asker {
                 usage: Usage::default(),
                 cost_usd: None,
                 not_appended: None,
+                shortened: None,
             },
         }))
     }

@@ -78,6 +78,7 @@ fn summary() -> AnswerSummary {
         usage: Usage::default(),
         cost_usd: None,
         not_appended: None,
+        shortened: None,
     }
 }
 

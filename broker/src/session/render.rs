@@ -76,9 +76,28 @@ impl Sessions {
         reader: Option<ModelName>,
         next: String,
     ) -> Result<SessionHistory, Error> {
+        self.history_within(id, at, reader, next, None).await
+    }
+
+    /// The same within so many tokens, beside `next`.
+    ///
+    /// # Errors
+    /// As [`Sessions::history`].
+    pub async fn history_within(
+        &self,
+        id: &SessionId,
+        at: &SessionPoint,
+        reader: Option<ModelName>,
+        next: String,
+        most: Option<u64>,
+    ) -> Result<SessionHistory, Error> {
         let detail = self.detail(id, at).await?;
         let head = detail.info.head;
-        let receiver = self.receiver(reader.as_ref().unwrap_or(&detail.info.owner.model))?;
+        let mut receiver = self.receiver(reader.as_ref().unwrap_or(&detail.info.owner.model))?;
+        if let Some(most) = most {
+            let most = most.saturating_add(receiver.tokenizer.count(&next));
+            receiver.room = receiver.room.min(most);
+        }
         if let Some(taken_over) = self.taken_over(&detail, &receiver, &next).await? {
             return Ok(taken_over);
         }

@@ -172,5 +172,6 @@ pub(super) fn settlement(name: &str, token: Token, how: u8, wall: u64) -> Comman
         first_token: None,
         earlier: None,
         append: None,
+        shortened: None,
     }))
 }

@@ -654,6 +654,7 @@ impl TryFrom<pb::AnswerSummary> for AnswerSummary {
             usage: wire.usage.map(Into::into).unwrap_or_default(),
             cost_usd: wire.cost_usd,
             not_appended: Some(wire.not_appended).filter(|why| !why.is_empty()),
+            shortened: Some(wire.shortened).filter(|what| !what.is_empty()),
         })
     }
 }
@@ -673,6 +674,7 @@ impl From<AnswerSummary> for pb::AnswerSummary {
             usage: Some(summary.usage.into()),
             cost_usd: summary.cost_usd,
             not_appended: summary.not_appended.unwrap_or_default(),
+            shortened: summary.shortened.unwrap_or_default(),
         }
     }
 }

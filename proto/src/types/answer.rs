@@ -64,6 +64,8 @@ pub struct AnswerSummary {
     pub cost_usd: Option<f64>,
     /// Why its session does not go on with this answer, when one was to; the answer stands.
     pub not_appended: Option<String>,
+    /// What the model that answered was not sent of its session's history, when its window did not hold all of it.
+    pub shortened: Option<String>,
 }
 
 /// A delivery to a model begins.

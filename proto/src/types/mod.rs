@@ -64,10 +64,10 @@ pub use registry::{
 };
 pub use rendering::{RenderAsk, Rendering, SessionHistory};
 pub use session::{
-    APPEND_LABEL, EntryHash, EntryKind, HandedOver, InvalidPoint, NewSessionEntry, OnConflict,
-    PendingSubagent, SessionDetail, SessionDiff, SessionEntry, SessionHead, SessionInfo,
-    SessionItem, SessionOutcome, SessionOwner, SessionPoint, SessionTask, SessionVersion,
-    SharedValue, TaskEdit, TaskList,
+    APPEND_LABEL, EntryHash, EntryKind, HISTORY_LABEL, HandedOver, HistoryRange, InvalidPoint,
+    NewSessionEntry, OnConflict, PendingSubagent, SessionDetail, SessionDiff, SessionEntry,
+    SessionHead, SessionInfo, SessionItem, SessionOutcome, SessionOwner, SessionPoint, SessionTask,
+    SessionVersion, SharedValue, TaskEdit, TaskList,
 };
 pub use status::{Severity, StatusKind, StatusNotice};
 pub use task::{

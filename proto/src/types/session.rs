@@ -50,6 +50,46 @@ pub enum EntryKind {
 /// itself, or alone as `advice`.
 pub const APPEND_LABEL: &str = "session";
 
+/// The label of a question that says which entries of its context are the history of its session ([`HistoryRange`]), so
+/// that a model whose window does not hold them is sent a smaller one.
+pub const HISTORY_LABEL: &str = "session_history";
+
+/// The entries of a question's context that are its session's history. Written as `VERSION:FIRST:COUNT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryRange {
+    /// Of the session, whose history it is.
+    pub version: u64,
+    /// The place of the first in the context.
+    pub first: usize,
+    pub count: usize,
+}
+
+impl HistoryRange {
+    /// What a message says of its context; nothing where that is not there, or cannot be.
+    #[must_use]
+    pub fn of(message: &super::Message) -> Option<Self> {
+        let mut numbers = message.labels.get(HISTORY_LABEL)?.split(':').map(str::parse::<u64>);
+        let mut next = || numbers.next()?.ok();
+        let (version, first, count) = (next()?, next()?, next()?);
+        let (first, count) = (usize::try_from(first).ok()?, usize::try_from(count).ok()?);
+        let end = first.checked_add(count)?;
+        let fits = count > 0 && end <= message.payload.context.len() && message.session.is_some();
+        fits.then_some(Self { version, first, count })
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn places(self) -> std::ops::Range<usize> {
+        self.first..self.first + self.count
+    }
+}
+
+impl std::fmt::Display for HistoryRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.version, self.first, self.count)
+    }
+}
+
 /// One entry as it is appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSessionEntry {

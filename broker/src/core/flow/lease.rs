@@ -112,12 +112,15 @@ impl Run<'_> {
         let (subject, epoch) = (message.subject(), planted::next_epoch(message.epoch));
         let size_bytes = self.delivered_bytes(seq);
         let model = message.model().cloned();
-        let cap = match (&message.consultation, model.as_ref().and_then(|name| self.model(name))) {
+        let policy = model.as_ref().and_then(|name| self.model(name));
+        let (cap, history_room) = match (&message.consultation, policy) {
             (Some(consultation), Some(model)) => {
-                let least = self.state.policy.routing.min_output_tokens;
-                route::output_cap(model, &consultation.needs(), least).ok().flatten()
+                let (needs, least) =
+                    (consultation.needs(), self.state.policy.routing.min_output_tokens);
+                let history_room = needs.fit(model, least).ok().and_then(|fit| fit.history);
+                (route::output_cap(model, &needs, least).ok().flatten(), history_room)
             }
-            _ => None,
+            _ => (None, None),
         };
         let mut delivered = Delivered {
             link,
@@ -130,6 +133,7 @@ impl Run<'_> {
             model: model.clone(),
             deadline: message.deadline,
             max_output_tokens: cap,
+            history_room,
             exchanges: self.state.task.exchanges(seq).to_vec(),
             lease_left,
         };

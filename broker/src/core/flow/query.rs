@@ -159,6 +159,7 @@ impl Run<'_> {
         };
         let needs = Needs {
             prompt_bytes: new.prompt_bytes,
+            history_bytes: new.history_bytes,
             has_images: new.needs_vision,
             max_output_tokens: new.max_output_tokens,
             max_cost_usd: new.options.max_cost_usd,
@@ -185,8 +186,8 @@ impl Run<'_> {
         let candidates =
             chain.iter().zip(&judged).enumerate().filter_map(|(place, (name, judged))| {
                 let model = self.model(name)?;
-                let input = route::estimated_tokens(model, needs.prompt_bytes);
                 let least = self.state.policy.routing.min_output_tokens;
+                let input = needs.input(model, least);
                 let usage = broker_proto::Usage {
                     input_tokens: Some(input),
                     output_tokens: Some(0),

@@ -22,6 +22,7 @@ impl Consultation {
     pub(in crate::core) fn needs(&self) -> Needs {
         Needs {
             prompt_bytes: self.prompt_bytes,
+            history_bytes: self.history_bytes,
             has_images: self.needs_vision,
             max_output_tokens: self.max_output_tokens,
             max_cost_usd: self.options.max_cost_usd.map(|budget| (budget - self.spent()).max(0.0)),
@@ -54,6 +55,8 @@ pub(super) struct Ending<'a> {
     pub(super) answered: Option<(Attempt, Option<StopReason>)>,
     /// Why a session does not go on with its answer.
     pub(super) not_appended: Option<String>,
+    /// What its model was not sent of its session's history.
+    pub(super) shortened: Option<String>,
     pub(super) passed_over: &'a [broker_proto::PassedOver],
 }
 
@@ -363,7 +366,7 @@ impl Run<'_> {
         failure: Option<Failure>,
         ending: Ending<'_>,
     ) {
-        let Ending { reply, answered, not_appended, passed_over } = ending;
+        let Ending { reply, answered, not_appended, shortened, passed_over } = ending;
         let Some(message) = self.state.queue.get(seq) else { return };
         let subject = message.subject();
         // A lease that is still held is settled by this end, unless its agent had no part in it.
@@ -381,7 +384,7 @@ impl Run<'_> {
                 Some(Answered { attempt, stop_reason, model })
             });
             let mut summary = consultation.summary(subject.id, answered);
-            summary.not_appended = not_appended;
+            (summary.not_appended, summary.shortened) = (not_appended, shortened);
             if let Some(attempt) = &cut_short {
                 summary.cost_usd = summary.cost_usd.zip(attempt.cost_usd).map(|(a, b)| a + b);
                 summary.attempts.push(attempt.clone());

@@ -28,7 +28,7 @@ impl Run<'_> {
     pub(super) fn settle(&mut self, settle: SettleCommand) -> Result<Reply, Refusal> {
         let SettleCommand { agent, seq, epoch, id, outcome, usage, limits, first_token, .. } =
             settle;
-        let SettleCommand { earlier, append, .. } = settle;
+        let SettleCommand { earlier, append, shortened, .. } = settle;
         let Some(message) = self.state.queue.get(seq) else {
             // Settled before, and the answer to that was lost on the way (I-19).
             let ended = self.state.queue.ended_by(seq).or(earlier);
@@ -59,7 +59,9 @@ impl Run<'_> {
                 let answered = self.attempt(seq, None, &figures).map(|a| (a, stop_reason));
                 self.succeeded(seq, &figures);
                 let reply = planted::reply(reply);
-                let ending = Ending { reply, answered, not_appended, ..Ending::default() };
+                let shortened = self.shortened(seq, shortened);
+                let ending =
+                    Ending { reply, answered, not_appended, shortened, ..Ending::default() };
                 self.end_with(seq, MessageState::Done, None, ending);
                 return Ok(self.append_answer(append));
             }
@@ -108,6 +110,19 @@ impl Run<'_> {
             counted.provenance = Provenance::Estimated;
         }
         counted
+    }
+
+    /// What the model that answered was not sent of its session's history, as its shell knows, else as it was leased.
+    fn shortened(&self, seq: Seq, told: Option<String>) -> Option<String> {
+        if let Some(told) = told {
+            return Some(told).filter(|what| !what.is_empty());
+        }
+        let message = self.state.queue.get(seq)?;
+        let model = message.model().and_then(|model| self.model(model))?;
+        let needs = message.consultation.as_ref()?.needs();
+        let fit = needs.fit(model, self.state.policy.routing.min_output_tokens).ok()?;
+        let room = fit.history?;
+        Some(format!("{} was sent what fits {room} tokens of the session's history", model.name))
     }
 
     pub(super) fn attempt(

@@ -250,7 +250,7 @@ impl Run<'_> {
         let needs = consultation.needs();
         let least = self.state.policy.routing.min_output_tokens;
         let cap = route::output_cap(model, &needs, least).ok().flatten();
-        Some(wanted(model, needs.prompt_bytes, cap, needs.max_output_tokens, least))
+        Some(wanted(model, needs.input(model, least), cap, needs.max_output_tokens, least))
     }
 
     /// The most output tokens that budgets leave for a message at this model, and what to reserve for it; `None` where
@@ -428,10 +428,9 @@ impl Run<'_> {
     }
 }
 
-/// What a prompt of so many bytes would take of a budget.
+/// What a prompt of so many tokens would take of a budget.
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-fn wanted(model: &Model, bytes: u64, cap: Option<u32>, asked: Option<u32>, least: u32) -> Wanted {
-    let input = route::estimated_tokens(model, bytes);
+fn wanted(model: &Model, input: u64, cap: Option<u32>, asked: Option<u32>, least: u32) -> Wanted {
     let most_output = cap.map_or(model.max_output_tokens, u64::from);
     let prices = model.prices.map(|prices| {
         // Writing the prompt to the provider's cache is the dearest way to send it.

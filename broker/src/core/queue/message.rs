@@ -127,6 +127,8 @@ pub struct Consultation {
     pub session: Option<Box<str>>,
     pub options: AskOptions,
     pub prompt_bytes: u64,
+    /// Of these, the history of its session.
+    pub history_bytes: u64,
     pub needs_vision: bool,
     pub max_output_tokens: Option<u32>,
     /// The place in the asked model's chain it is at.
@@ -152,6 +154,7 @@ impl Message {
                 session: accepted.session.as_deref().map(Into::into),
                 options: new.options.clone(),
                 prompt_bytes: new.prompt_bytes,
+                history_bytes: new.history_bytes,
                 needs_vision: new.needs_vision,
                 max_output_tokens: new.max_output_tokens,
                 candidate: 0,
@@ -484,6 +487,7 @@ impl Consultation {
                 .map(|a| a.cost_usd)
                 .try_fold(0.0, |sum, cost| Some(sum + cost?)),
             not_appended: None,
+            shortened: None,
             attempts,
         }
     }

@@ -12,6 +12,8 @@ use crate::core::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct Needs {
     pub prompt_bytes: u64,
+    /// Of these, the history of its session.
+    pub history_bytes: u64,
     pub has_images: bool,
     pub max_output_tokens: Option<u32>,
     pub max_cost_usd: Option<f64>,
@@ -19,6 +21,52 @@ pub struct Needs {
     pub max_tokens: Option<u64>,
     /// Windows up to this have been too small.
     pub too_small: u64,
+}
+
+/// Fewer tokens of a history are worth nothing.
+const LEAST_HISTORY: u64 = 256;
+
+/// What a model is sent of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fit {
+    /// Tokens in all, estimated.
+    pub input: u64,
+    /// What it has left for the session's history, where it does not hold all of it.
+    pub history: Option<u64>,
+}
+
+impl Needs {
+    /// What fits the window of `model` beside its answer: all of it, or all but a part of the session's history.
+    ///
+    /// # Errors
+    /// The tokens that do not fit, or did not where the window was as large.
+    pub fn fit(&self, model: &Model, least: u32) -> Result<Fit, u64> {
+        let room = model.context_window.saturating_sub(self.wanted(model, least));
+        let all = estimated_tokens(model, self.prompt_bytes);
+        let is_too_small = model.context_window <= self.too_small;
+        if all <= room && !is_too_small {
+            return Ok(Fit { input: all, history: None });
+        }
+        // The estimate was wrong for a window as large: by how much, nobody knows.
+        let room = if is_too_small { room / 2 } else { room };
+        let fixed = estimated_tokens(model, self.prompt_bytes.saturating_sub(self.history_bytes));
+        match room.checked_sub(fixed) {
+            Some(left) if self.history_bytes > 0 && left >= LEAST_HISTORY => {
+                Ok(Fit { input: room, history: Some(left) })
+            }
+            _ => Err(all),
+        }
+    }
+
+    /// Tokens that the model would be sent, estimated; all of them where they do not fit.
+    #[must_use]
+    pub fn input(&self, model: &Model, least: u32) -> u64 {
+        self.fit(model, least).map_or_else(|all| all, |fit| fit.input)
+    }
+
+    fn wanted(&self, model: &Model, least: u32) -> u64 {
+        u64::from(self.max_output_tokens.unwrap_or(least)).min(model.max_output_tokens)
+    }
 }
 
 /// Whether somebody serves a model.
@@ -113,7 +161,7 @@ pub fn output_cap(model: &Model, needs: &Needs, least: u32) -> Result<Option<u32
     let by_tokens = match needs.max_tokens {
         None => None,
         Some(budget) => {
-            let left = budget.saturating_sub(estimated_tokens(model, needs.prompt_bytes));
+            let left = budget.saturating_sub(needs.input(model, least));
             if left < u64::from(wanted) {
                 return Err(format!(
                     "{budget} tokens do not hold the prompt and {wanted} output tokens"
@@ -129,7 +177,7 @@ pub fn output_cap(model: &Model, needs: &Needs, least: u32) -> Result<Option<u32
     let Some(Prices { input, output, cache_write, .. }) = model.prices else {
         return Err("its price is not known, so the cost cap cannot be kept".into());
     };
-    let input_tokens = estimated_tokens(model, needs.prompt_bytes) as f64;
+    let input_tokens = needs.input(model, least) as f64;
     // Writing the prompt to the provider's cache is the dearest way to send it.
     let left = budget - input_tokens * input.max(cache_write) / 1e6;
     let affordable = if output > 0.0 {
@@ -161,16 +209,14 @@ pub fn judge(
     if needs.has_images && !model.has_vision {
         return unfit(FailureClass::InvalidRequest, "cannot see images".into());
     }
-    let input = estimated_tokens(model, needs.prompt_bytes);
-    let wanted = u64::from(needs.max_output_tokens.unwrap_or(policy.routing.min_output_tokens))
-        .min(model.max_output_tokens);
-    if input.saturating_add(wanted) > model.context_window {
-        let window = model.context_window;
-        let reason = format!("about {input} + {wanted} tokens do not fit its window of {window}");
-        return unfit(FailureClass::ContextTooLong, reason);
-    }
-    if model.context_window <= needs.too_small {
-        let reason = format!("its window of {} is not larger", model.context_window);
+    let least = policy.routing.min_output_tokens;
+    if let Err(input) = needs.fit(model, least) {
+        let (window, wanted) = (model.context_window, needs.wanted(model, least));
+        let reason = if input.saturating_add(wanted) > window {
+            format!("about {input} + {wanted} tokens do not fit its window of {window}")
+        } else {
+            format!("its window of {window} is not larger")
+        };
         return unfit(FailureClass::ContextTooLong, reason);
     }
     if let Err(reason) = output_cap(model, needs, policy.routing.min_output_tokens) {

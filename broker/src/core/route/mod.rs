@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use broker_proto::{FailureClass, ModelName, WallTime};
 
 pub use choose::{
-    Bounds, Choice, Judged, Needs, Presence, Verdict as Judgement, choose, estimated_tokens, judge,
-    output_cap,
+    Bounds, Choice, Fit, Judged, Needs, Presence, Verdict as Judgement, choose, estimated_tokens,
+    judge, output_cap,
 };
 pub use failure::{Effects, Verdict, consequences, verdict};
 

@@ -79,3 +79,54 @@ fn a_gate_opens_to_one_at_its_time() {
     due.note(&Note::Probing { model: model.clone(), seq: Some(Seq(7)) });
     assert_eq!(due.gate(&model, NOW), Gate::Probing(Seq(7)));
 }
+
+mod history {
+    use super::*;
+    use crate::core::tests::given::policy;
+
+    /// 40 bytes of question and instructions, and a history of so many, 4 bytes a token.
+    fn needs(history_bytes: u64) -> Needs {
+        Needs {
+            prompt_bytes: 40 + history_bytes,
+            history_bytes,
+            has_images: false,
+            max_output_tokens: Some(100),
+            max_cost_usd: None,
+            max_tokens: None,
+            too_small: 0,
+        }
+    }
+
+    fn window(tokens: u64) -> crate::core::policy::Model {
+        let policy = policy();
+        let model = policy.models.values().next().unwrap().clone();
+        crate::core::policy::Model {
+            context_window: tokens,
+            max_output_tokens: tokens / 4,
+            bytes_per_token: 4.0,
+            ..model
+        }
+    }
+
+    #[test]
+    fn a_history_that_does_not_fit_leaves_the_model_the_room_it_has() {
+        let needs = needs(40_000);
+        assert_eq!(needs.fit(&window(20_000), 16), Ok(Fit { input: 10_010, history: None }));
+        let small = needs.fit(&window(4_000), 16);
+        assert_eq!(small, Ok(Fit { input: 3_900, history: Some(3_890) }));
+        assert_eq!(needs.input(&window(4_000), 16), 3_900);
+        // Too little to be worth anything, and nothing that could be made smaller.
+        assert_eq!(needs.fit(&window(300), 16), Err(10_010));
+        let fixed = Needs { history_bytes: 0, ..needs };
+        assert_eq!(fixed.fit(&window(4_000), 16), Err(10_010));
+    }
+
+    /// Who said that it is too long counts otherwise than the estimate.
+    #[test]
+    fn a_window_that_was_too_small_is_filled_by_half() {
+        let needs = Needs { too_small: 20_000, ..needs(40_000) };
+        let again = needs.fit(&window(20_000), 16);
+        assert_eq!(again, Ok(Fit { input: 9_950, history: Some(9_940) }));
+        assert_eq!(needs.fit(&window(30_000), 16).map(|fit| fit.history), Ok(None));
+    }
+}

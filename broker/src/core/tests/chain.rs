@@ -1,7 +1,7 @@
-use broker_proto::{Failure, FailureClass, PassedOver, RateLimit};
+use broker_proto::{Failure, FailureClass, MessageState, PassedOver, RateLimit};
 
 use super::world::*;
-use crate::core::{Command, queue::Seq};
+use crate::core::{Command, Effect, queue::Seq};
 
 fn passed_over(world: &World, seq: Seq) -> Vec<(String, String)> {
     let brief = |p: PassedOver| (p.model.to_string(), p.reason);
@@ -273,4 +273,53 @@ fn waits_and_latencies_are_told_of_each_attempt() {
     let attempt = &world.summary(seq).attempts[0];
     assert_eq!((attempt.wait, attempt.latency), (secs(2), secs(3)));
     assert_eq!(attempt.agent, Some(agent("opus")));
+}
+
+/// `local` has the smallest window of the chain.
+#[test]
+fn a_smaller_window_down_the_chain_gets_a_smaller_history() {
+    let mut world = World::new();
+    let window = world.state.policy.models[&model("local")].context_window;
+    let bytes = world.state.policy.models[&model("local")].bytes_per_token;
+    let prompt_bytes = (window as f64 * bytes) as u64 * 2;
+    let ask = |world: &mut World, history_bytes| {
+        world.ask_with("opus", |c| {
+            (c.prompt_bytes, c.history_bytes) = (prompt_bytes, history_bytes);
+            c.max_output_tokens = Some(100);
+        })
+    };
+    let until_local = |world: &mut World, seq: Seq| {
+        for _ in 0..3 {
+            if world.called(seq) == "local" || world.end(seq).is_some() {
+                return;
+            }
+            world.fail(seq, FailureClass::QuotaExhausted);
+        }
+    };
+    let fixed = ask(&mut world, 0);
+    until_local(&mut world, fixed);
+    assert_eq!(world.end(fixed), Some(MessageState::Failed), "nothing of it can be left out");
+
+    let mut world = World::new();
+    let seq = ask(&mut world, prompt_bytes - 400);
+    until_local(&mut world, seq);
+
+    assert_eq!(world.called(seq), "local");
+    let rooms: Vec<Option<u64>> = world
+        .effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Deliver(delivered) => Some(delivered.history_room),
+            _ => None,
+        })
+        .collect();
+    let (last, before) = rooms.split_last().unwrap();
+    assert!(
+        last.is_some_and(|room| room < window) && before.iter().all(Option::is_none),
+        "{rooms:?}"
+    );
+    // Whoever delivered it says what was left out; else it is said that something was.
+    world.done(seq);
+    let said = world.summary(seq).shortened.unwrap();
+    assert!(said.starts_with("local was sent what fits "), "{said}");
 }

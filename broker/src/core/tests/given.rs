@@ -118,6 +118,7 @@ pub(super) fn consultation(asked: &str) -> NewConsultation {
         asked: model(asked),
         options: AskOptions::default(),
         prompt_bytes: 400,
+        history_bytes: 0,
         needs_vision: false,
         max_output_tokens: None,
     }

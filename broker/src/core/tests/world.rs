@@ -335,6 +335,7 @@ impl World {
             first_token: None,
             earlier,
             append: None,
+            shortened: None,
         }
     }
 

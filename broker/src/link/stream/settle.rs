@@ -39,6 +39,7 @@ impl LinkTask {
         let held = self.release(seq, epoch);
         let id = held.as_ref().map(|held| held.id);
         let may_append = held.as_ref().is_none_or(|held| held.may_append);
+        let shortened = held.as_ref().and_then(|held| held.shortened.clone());
         let held = held.map(|held| held.expected);
         let outcome = close_stream(&self.services.slots, seq, epoch, outcome, held);
         let (limits, usage) = (bound::limits(limits), usage.believable());
@@ -55,6 +56,7 @@ impl LinkTask {
             first_token,
             earlier: None,
             append: None,
+            shortened,
         };
         async move {
             let mut is_repeated = false;
@@ -104,6 +106,7 @@ impl LinkTask {
                 first_token: None,
                 earlier: None,
                 append: None,
+                shortened: None,
             }));
             // Refused when the lease is lost already; then there is nothing left to end.
             let _ = services.engine.command(command).await;
@@ -181,6 +184,7 @@ pub(in crate::link) async fn settle_pulled(
             first_token,
             earlier: None,
             append: None,
+            shortened: None,
         };
         // What it was delivered with is not kept for a pull.
         commit(services, outcome, settle, true).await

@@ -124,6 +124,7 @@ pub(super) fn summary() -> AnswerSummary {
         usage: usage(),
         cost_usd: Some(1.5),
         not_appended: Some("its session is gone".into()),
+        shortened: Some("3 of 12 entries are left out".into()),
     }
 }
 
@@ -139,6 +140,7 @@ pub(super) fn bare_summary() -> AnswerSummary {
         usage: Usage::default(),
         cost_usd: None,
         not_appended: None,
+        shortened: None,
         ..summary()
     }
 }

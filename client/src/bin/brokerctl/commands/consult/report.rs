@@ -22,6 +22,9 @@ pub(crate) struct Report {
     /// Why its session does not go on with the answer; left out where it does, or where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_appended: Option<String>,
+    /// What the model was not sent of its session's history; left out where it was sent all of it, or none was to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shortened: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Failed>,
 }
@@ -108,6 +111,7 @@ impl Report {
             usage: summary.usage.into(),
             cost_usd: summary.cost_usd.map(rounded),
             not_appended: summary.not_appended.clone(),
+            shortened: summary.shortened.clone(),
             error: None,
         }
     }
@@ -132,6 +136,7 @@ impl Report {
             usage: Tokens::default(),
             cost_usd: None,
             not_appended: None,
+            shortened: None,
             error: Some(error),
         }
     }
@@ -217,6 +222,7 @@ pub(crate) mod tests {
             },
             cost_usd: None,
             not_appended: None,
+            shortened: None,
         }
     }
 

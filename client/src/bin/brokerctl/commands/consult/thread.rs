@@ -6,8 +6,8 @@
 
 use broker_client::{Client, Error};
 use broker_proto::types::{
-    APPEND_LABEL, Entry, Message, MessageName, MessageState, ModelName, Part, Role, SessionDetail,
-    SessionEntry, SessionId, SessionPoint, SharedValue,
+    APPEND_LABEL, Entry, HISTORY_LABEL, HistoryRange, Message, MessageName, MessageState,
+    ModelName, Part, Role, SessionDetail, SessionEntry, SessionId, SessionPoint, SharedValue,
 };
 
 use super::input;
@@ -76,7 +76,7 @@ impl Thread {
         model: ModelName,
     ) -> anyhow::Result<()> {
         let info = &self.detail.info;
-        let mut before = Vec::new();
+        let (mut before, mut made) = (Vec::new(), None);
         if self.is_advice && !self.detail.shared.is_empty() {
             before.push(system(shared(&self.detail.shared)));
         }
@@ -89,10 +89,16 @@ impl Thread {
                 let short = session::render::in_short(&rendering);
                 output::note(&format!("session {} does not fit the window: {short}", info.id));
             }
+            made = Some((before.len(), history.entries.len()));
             before.extend(history.entries);
         }
         let context = &mut message.payload.context;
         let at = context.iter().take_while(|entry| entry.role == Role::System).count();
+        if let Some((first, count)) = made.filter(|(_, count)| *count > 0) {
+            // Another model of the chain may have a smaller window.
+            let range = HistoryRange { version: info.version, first: at + first, count };
+            message.labels.insert(HISTORY_LABEL.to_owned(), range.to_string());
+        }
         context.splice(at..at, before);
         message.session = Some(info.id.to_string());
         let how = if self.is_advice { ADVICE } else { TURN };
@@ -137,6 +143,9 @@ async fn appended(client: &Client, name: MessageName) -> Result<Option<String>, 
     }
     let poll = client.poll(name, std::time::Duration::ZERO).await?;
     let summary = poll.summary;
+    if let Some(what) = summary.as_ref().and_then(|summary| summary.shortened.as_ref()) {
+        output::note(what);
+    }
     if let Some(why) = summary.as_ref().and_then(|summary| summary.not_appended.as_ref()) {
         return Ok(Some(format!("{why}: nothing was appended to session {session}")));
     }
