@@ -250,11 +250,12 @@ async fn serve(
         signer: parts.signer.clone(),
         settings: config.packages.clone(),
     };
-    let ahead = Ahead::new(packages.clone(), limits_near);
+    let handoffs = policy::policy(config).handoff;
+    let ahead = Ahead::new(packages.clone(), handoffs.clone(), limits_near);
     parts.tasks.spawn(ahead.run(stop_engine.clone()));
     let builder = Builder {
         packages: packages.clone(),
-        settings: policy::policy(config).handoff,
+        settings: handoffs,
         wanted,
         tasks: parts.tasks.clone(),
     };

@@ -124,6 +124,10 @@ pub fn apply(state: &mut State, event: &Event) {
         }
         if let Event::Handoff(event) = event {
             state.handoff.apply(event);
+            let handoff::Event::Changed { handoff, .. } = event.as_ref();
+            if let Some(package) = handoff.package {
+                state.package.claim(package);
+            }
         }
     });
 }

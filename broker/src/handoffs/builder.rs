@@ -1,6 +1,6 @@
 //! Makes the packages that handoffs need, when the rules ask for them.
 
-use broker_proto::{Handoff, NewPackage, PreparePackage, Preservation, RenderAsk};
+use broker_proto::Handoff;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
@@ -10,11 +10,8 @@ use crate::{
         Command,
         handoff::{Built, Command as HandoffCommand, Settings},
     },
-    packages::{self, Packages, Prepared},
+    packages::{self, ForReceiver, Packages, Prepared},
 };
-
-/// Who made it, for reports.
-const MAKER: &str = "broker";
 
 /// Makes those packages, each in a task of its own: a large one holds up no small one.
 #[derive(Debug)]
@@ -67,18 +64,14 @@ async fn package(
     if let Some(id) = handoff.package {
         return packages.prepared(id, &handoff.session, &handoff.to).await;
     }
-    let window = packages.intake.models.get(handoff.to.as_str()).map(|model| model.context_window);
-    let room = window.map(|window| window / 100 * u64::from(settings.room));
-    let level = handoff.level;
-    let ask = RenderAsk {
-        level,
-        // What a level names holds; all that fits must leave room to go on.
-        budget: room.filter(|_| level == Preservation::Complete),
-        reader: Some(handoff.to.clone()),
-        ..RenderAsk::default()
-    };
     let reason = format!("{}: {}", handoff.trigger.kind.as_str(), handoff.trigger.reasoning);
-    let package = NewPackage { reason, ..NewPackage::default() };
-    let prepare = PreparePackage { session: handoff.session.clone(), ask, package };
-    packages.prepare(MAKER.to_owned(), prepare).await
+    let wanted = ForReceiver {
+        session: handoff.session.clone(),
+        to: handoff.to.clone(),
+        level: handoff.level,
+        room: settings.room,
+        reason,
+        is_ahead: false,
+    };
+    packages.for_receiver(wanted).await
 }

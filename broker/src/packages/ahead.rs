@@ -5,10 +5,7 @@
 
 use std::time::Duration;
 
-use broker_proto::{
-    ModelName, NewPackage, PackageInfo, PreparePackage, Preservation, RenderAsk, SessionId,
-    SessionInfo,
-};
+use broker_proto::SessionId;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -16,21 +13,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Error, Packages};
+use super::{Error, ForReceiver, Packages};
 use crate::{
     core::{
         Query, Reply,
-        package::{Query as PackageQuery, Reply as PackageReply},
-        session::Refusal,
+        handoff::Settings,
+        package::{Owed, Query as PackageQuery, Reply as PackageReply},
         usage::{self, Near, Subject},
     },
-    engine, session,
+    engine,
 };
 
 /// Of a model that comes near its limit: so many of its sessions, the ones that changed last.
 const SESSIONS: u32 = 16;
-/// Who made it, for reports.
-const MAKER: &str = "broker";
 /// The first wait before what could not be made is tried again, and the longest; each is twice the one before.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(30 * 60);
@@ -39,6 +34,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30 * 60);
 #[derive(Debug)]
 pub struct Ahead {
     packages: Packages,
+    settings: Settings,
     near: mpsc::Receiver<Near>,
 }
 
@@ -86,8 +82,8 @@ impl Outcome {
 
 impl Ahead {
     #[must_use]
-    pub fn new(packages: Packages, near: mpsc::Receiver<Near>) -> Self {
-        Self { packages, near }
+    pub fn new(packages: Packages, settings: Settings, near: mpsc::Receiver<Near>) -> Self {
+        Self { packages, settings, near }
     }
 
     /// Makes packages until `stop` fires: at once those that an earlier broker owed.
@@ -135,32 +131,35 @@ impl Ahead {
         outcome
     }
 
-    /// One package for each session that the limit concerns and that has none.
+    /// The packages that the sessions are owed which this concerns.
     async fn prepare(&self, near: &Near) -> Outcome {
-        let sessions = match self.owed(&near.subject).await {
-            Ok(sessions) => sessions,
+        let owed = match self.owed(&near.subject).await {
+            Ok(owed) => owed,
             Err(error) => return failed(near.subject.scope().name(), &error),
         };
         let mut outcome = Outcome::Made;
-        for session in sessions {
+        for owed in owed {
+            let session = owed.session.to_string();
             // The others' packages are made all the same.
-            let made = match self.one(&session, &near.reason).await {
+            let made = match self.one(owed).await {
                 Ok(made) => made,
-                Err(error) => failed(session.id.as_str(), &error),
+                Err(error) => failed(&session, &error),
             };
             outcome = outcome.and(made);
         }
         outcome
     }
 
-    async fn one(&self, session: &SessionInfo, reason: &str) -> Result<Outcome, Error> {
-        let Some(next) = self.next(&session.owner.model).await? else {
-            let (session, model) = (&session.id, &session.owner.model);
-            warn!(%session, %model, "a limit is near, and no model of its chain can go on");
+    async fn one(&self, owed: Owed) -> Result<Outcome, Error> {
+        let Owed { session, to, reason } = owed;
+        let Some(to) = to else {
+            warn!(%session, "a limit is near, and no model can go on");
             return Ok(Outcome::Owed);
         };
-        let header = self.pack(session, next, reason).await?.header;
-        info!(session = %session.id, package = %header.id, to = ?header.recipient, "a package is ready");
+        let (level, room) = (self.settings.preserve, self.settings.room);
+        let wanted = ForReceiver { session, to, level, room, reason, is_ahead: true };
+        let header = self.packages.for_receiver(wanted).await?.info.header;
+        info!(session = ?header.session, package = %header.id, to = ?header.recipient, "a package is ready");
         Ok(Outcome::Made)
     }
 
@@ -171,58 +170,25 @@ impl Ahead {
         }
     }
 
-    /// The sessions that the limit concerns and that are owed a package.
-    async fn owed(&self, subject: &Subject) -> Result<Vec<SessionInfo>, Error> {
-        let sessions = self.sessions(subject).await?;
-        let ids = sessions.iter().map(|session| session.id.clone()).collect();
+    /// What the sessions are owed that this concerns.
+    async fn owed(&self, subject: &Subject) -> Result<Vec<Owed>, Error> {
+        let ids = self.sessions(subject).await?;
         match self.packages.ask(PackageQuery::Owed(ids)).await? {
-            PackageReply::Owed(owed) => {
-                Ok(sessions.into_iter().filter(|session| owed.contains(&session.id)).collect())
-            }
+            PackageReply::Owed(owed) => Ok(owed),
             _ => Err(Error::Engine(engine::Error::Unknown)),
         }
     }
 
-    async fn sessions(&self, subject: &Subject) -> Result<Vec<SessionInfo>, Error> {
-        let sessions = &self.packages.sessions;
+    async fn sessions(&self, subject: &Subject) -> Result<Vec<SessionId>, Error> {
         match subject {
             Subject::Model(model) => {
-                Ok(sessions.list(Some(model.clone()), None, SESSIONS).await?.0)
+                let sessions = &self.packages.sessions;
+                let listed = sessions.list(Some(model.clone()), None, SESSIONS).await?.0;
+                Ok(listed.into_iter().map(|session| session.id).collect())
             }
             // Counted under a name that is no session's: there is nothing to pack.
-            Subject::Session(name) => Ok(match SessionId::parse(name) {
-                Ok(id) => match sessions.get(&id).await {
-                    Ok(session) => vec![session.info],
-                    Err(session::Error::Refused(Refusal::Unknown(_))) => Vec::new(),
-                    Err(error) => return Err(error.into()),
-                },
-                Err(_) => Vec::new(),
-            }),
+            Subject::Session(name) => Ok(SessionId::parse(name).into_iter().collect()),
         }
-    }
-
-    async fn next(&self, owner: &ModelName) -> Result<Option<ModelName>, Error> {
-        let status = self.packages.usage(None).await?;
-        let of_owner = status.models.into_iter().find(|usage| usage.model == *owner);
-        Ok(of_owner.and_then(|usage| usage.next))
-    }
-
-    async fn pack(
-        &self,
-        session: &SessionInfo,
-        to: ModelName,
-        reason: &str,
-    ) -> Result<PackageInfo, Error> {
-        let ask = RenderAsk {
-            level: Preservation::Complete,
-            reader: Some(to),
-            allow_missing: true,
-            ..RenderAsk::default()
-        };
-        let reason = format!("usage_limit: {reason}");
-        let package = NewPackage { reason, ..NewPackage::default() };
-        let prepare = PreparePackage { session: session.id.clone(), ask, package };
-        Ok(self.packages.prepare(MAKER.to_owned(), prepare).await?.info)
     }
 }
 

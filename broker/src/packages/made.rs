@@ -11,10 +11,11 @@ use crate::{
         package::{Built, Making, build},
     },
     core::{
-        Command,
-        package::Command as PackageCommand,
+        Command, Reply,
+        package::{Command as PackageCommand, MadeOf, Reply as PackageReply},
         session::task::{MOST_LEVELS, too_deep},
     },
+    journal::ContentKey,
 };
 
 /// Bytes of free context: whoever reads it may need sixteen times as many, and a session's history goes elsewhere.
@@ -37,7 +38,7 @@ impl Packages {
         }
         new.contents.context = checked(new.contents.context).await?;
         // Whoever calls is no model.
-        self.make(String::new(), new, Preservation::Complete, 0).await
+        self.make(String::new(), new, Preservation::Complete, 0, None).await
     }
 
     pub(super) async fn make(
@@ -46,6 +47,7 @@ impl Packages {
         new: NewPackage,
         level: Preservation,
         hops: u32,
+        of: Option<Box<MadeOf>>,
     ) -> Result<PackageInfo, Error> {
         let (mut nonce, mut random) = ([0; 16], [0; 16]);
         getrandom::fill(&mut nonce)?;
@@ -62,15 +64,26 @@ impl Packages {
         let built = tokio::task::spawn_blocking(making).await;
         let Built { file, info } =
             built.map_err(|_| Error::Engine(crate::engine::Error::Stopping))??;
-        self.keep(Bytes::from(file), info.clone()).await?;
+        self.keep(Bytes::from(file), info.clone(), of).await?;
         Ok(shown(info, &self.keys().await?, self.now()))
     }
 
     /// Durable when this returns.
-    pub(super) async fn keep(&self, file: Bytes, info: PackageInfo) -> Result<(), Error> {
+    pub(super) async fn keep(
+        &self,
+        file: Bytes,
+        info: PackageInfo,
+        of: Option<Box<MadeOf>>,
+    ) -> Result<(), Error> {
         let stored = self.intake.bodies.store(file).await?;
-        let save = PackageCommand::Save { info: Box::new(info), body: stored.body };
-        self.intake.engine.with_contents(Command::Package(save), stored.contents).await?;
+        let save = PackageCommand::Save { info: Box::new(info), body: stored.body, of };
+        let engine = &self.intake.engine;
+        let saved = engine.with_contents(Command::Package(save), stored.contents).await?;
+        if let Reply::Package(PackageReply::Saved { replaced }) = saved {
+            let keys = replaced.iter().filter_map(|key| ContentKey::from_bytes(&key.0)).collect();
+            // What is not removed now, the next sweep removes.
+            let _ = engine.forget(keys).await;
+        }
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ mod taken;
 
 pub use ahead::Ahead;
 pub use error::Error;
-pub use prepared::Prepared;
+pub use prepared::{ForReceiver, Prepared};
 pub use restored::Restore;
 
 use bytes::Bytes;

@@ -1,17 +1,24 @@
 //! Packages of sessions: rendered for their receiver, with the task, what is shared, and what is left.
 
 use broker_proto::{
-    CreditState, HandoffKept, ModelName, PackageContents, PackageFilter, PackageId, PackageInfo,
-    PackedConversation, PreparePackage, Rendering, SessionDetail, SessionId, SessionPoint,
-    TokenShare, UsageSetting, UsageStatus,
+    CreditState, HandoffKept, ModelName, NewPackage, PackageContents, PackageFilter, PackageId,
+    PackageInfo, PackedConversation, PreparePackage, Preservation, RenderAsk, Rendering,
+    SessionDetail, SessionId, SessionPoint, TokenShare, UsageSetting, UsageStatus,
 };
 
 use super::{Error, Loaded, Packages, made::checked};
 use crate::{
     context::package::{HOPS_MAX, Refused},
-    core::{Query, Reply, usage},
+    core::{
+        Query, Reply,
+        package::{MadeOf, Query as PackageQuery, Reply as PackageReply},
+        usage,
+    },
     engine,
 };
+
+/// Who makes packages that nobody but a rule asked for, for reports.
+const MAKER: &str = "broker";
 
 const PERCENT: f64 = 100.0;
 /// Of an owner that is configured no more.
@@ -29,6 +36,38 @@ impl Packages {
         caller: String,
         prepare: PreparePackage,
     ) -> Result<Prepared, Error> {
+        self.pack(caller, prepare, None).await
+    }
+
+    /// Makes the package that a receiver goes on with, as a handoff asks for it: two of one session for one model are
+    /// made alike, whether somebody waits for it or not.
+    ///
+    /// # Errors
+    /// As [`Packages::prepare`].
+    pub async fn for_receiver(&self, wanted: ForReceiver) -> Result<Prepared, Error> {
+        let ForReceiver { session, to, level, room, reason, is_ahead } = wanted;
+        let window = self.intake.models.get(to.as_str()).map(|model| model.context_window);
+        let room = window.map(|window| window / 100 * u64::from(room));
+        let ask = RenderAsk {
+            level,
+            // What a level names holds; all that fits must leave room to go on.
+            budget: room.filter(|_| level == Preservation::Complete),
+            reader: Some(to),
+            allow_missing: is_ahead,
+            ..RenderAsk::default()
+        };
+        let package = NewPackage { reason, ..NewPackage::default() };
+        let prepare = PreparePackage { session, ask, package };
+        self.pack(MAKER.to_owned(), prepare, Some(is_ahead)).await
+    }
+
+    /// `ahead`: for a receiver, and whether nobody has asked for it yet.
+    async fn pack(
+        &self,
+        caller: String,
+        prepare: PreparePackage,
+        ahead: Option<bool>,
+    ) -> Result<Prepared, Error> {
         let PreparePackage { session, mut ask, mut package } = prepare;
         let recipient = match &ask.reader {
             Some(reader) => self.intake.model(reader)?,
@@ -38,7 +77,8 @@ impl Packages {
         package.contents.context = checked(std::mem::take(&mut package.contents.context)).await?;
         let detail = self.sessions.detail(&session, &SessionPoint::Head).await?;
         // Of the same moment, also when the session goes on meanwhile.
-        let at = SessionPoint::Version(detail.info.version);
+        let version = detail.info.version;
+        let at = SessionPoint::Version(version);
         let level = ask.level;
         let mut rendering = self.sessions.render(&session, &at, ask).await?;
         let summary = std::mem::take(&mut rendering.summary);
@@ -58,8 +98,10 @@ impl Packages {
         contents.queue_left_out = left_out;
         package.session = Some(session);
         package.recipient = Some(recipient);
+        let made_of = |is_ahead| Box::new(MadeOf { version, kept: kept.clone(), is_ahead });
+        let of = ahead.map(made_of);
         // Apart from this future, which holds what it is made of.
-        let info = Box::pin(self.make(sender, package, level, hops)).await?;
+        let info = Box::pin(self.make(sender, package, level, hops, of)).await?;
         Ok(Prepared { info, summary, kept })
     }
 
@@ -96,15 +138,11 @@ impl Packages {
     }
 
     /// How often the work of this session was packed and taken before, and once more.
-    async fn hops(&self, session: &broker_proto::SessionId) -> Result<u32, Error> {
-        let filter = PackageFilter { session: Some(session.clone()), ..PackageFilter::default() };
-        let (now, head) = (self.now(), self.intake.engine.head());
-        let taken = self.intake.projection.packages(filter, None, super::PAGE_MAX, now, head);
-        let taken = taken.await?.0.into_iter().map(|saved| saved.info);
-        let taken = taken.filter(|info| info.is_imported).map(|info| info.header.hops + 1);
-        match taken.max().unwrap_or(0) {
-            hops if hops > HOPS_MAX => Err(Refused::Hops(hops).into()),
-            hops => Ok(hops),
+    async fn hops(&self, session: &SessionId) -> Result<u32, Error> {
+        match self.ask(PackageQuery::Hops(session.clone())).await? {
+            PackageReply::Hops(hops) if hops > HOPS_MAX => Err(Refused::Hops(hops).into()),
+            PackageReply::Hops(hops) => Ok(hops),
+            _ => Err(Error::Engine(engine::Error::Unknown)),
         }
     }
 
@@ -125,6 +163,19 @@ impl Packages {
             _ => Err(Error::Engine(engine::Error::Unknown)),
         }
     }
+}
+
+/// The package that a model is to go on with.
+#[derive(Debug, Clone)]
+pub struct ForReceiver {
+    pub session: SessionId,
+    pub to: ModelName,
+    pub level: Preservation,
+    /// Percent of the receiver's window that a complete package may take.
+    pub room: u8,
+    pub reason: String,
+    /// Nobody has asked for it yet: the next one replaces it.
+    pub is_ahead: bool,
 }
 
 /// A package of a session that was made for one model.

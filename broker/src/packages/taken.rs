@@ -37,7 +37,7 @@ impl Packages {
         let keys = self.keys().await?;
         let mut info = self.examine(file.clone(), &keys).await?;
         info.is_imported = info.signer != self.signer.public();
-        self.keep(file, info.clone()).await?;
+        self.keep(file, info.clone(), None).await?;
         Ok(shown(info, &keys, self.now()))
     }
 

@@ -157,7 +157,7 @@ mod tests {
 
     fn save(number: u64) -> Event {
         let body = Body { size_bytes: info(number).size_bytes, ..Body::default() };
-        let saved = Saved { info: info(number), body, at: WallTime(number) };
+        let saved = Saved { info: info(number), body, at: WallTime(number), of: None };
         event(package::Event::Saved(Box::new(saved)))
     }
 

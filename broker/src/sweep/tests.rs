@@ -195,7 +195,7 @@ async fn a_package_goes_with_its_bytes_when_it_is_deleted() {
     use crate::core::package::{Command as Package, sample::info};
     let shell = Shell::start().await;
     let stored = shell.bodies.store("a package".into()).await.unwrap();
-    let save = || Package::Save { info: Box::new(info(3)), body: stored.body.clone() };
+    let save = || Package::Save { info: Box::new(info(3)), body: stored.body.clone(), of: None };
     let contents = stored.contents;
     soon(shell.engine.with_contents(Command::Package(save()), contents.clone())).await.unwrap();
     assert_eq!(swept(&shell).await, Swept::default());

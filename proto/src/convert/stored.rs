@@ -5,9 +5,9 @@ use prost::Message as _;
 
 use super::InvalidField;
 use crate::{
-    AnswerSummary, AskOptions, Attempt, Correlation, Failure, Handoff, Message, NewSessionEntry,
-    Part, Payload, RateLimit, Recipient, Sender, SessionInfo, SessionTask, SharedValue, Usage,
-    WallTime, pb,
+    AnswerSummary, AskOptions, Attempt, Correlation, Failure, Handoff, HandoffKept, Message,
+    NewSessionEntry, Part, Payload, RateLimit, Recipient, Sender, SessionInfo, SessionTask,
+    SharedValue, Usage, WallTime, pb,
 };
 
 /// What can be written to a store and read back by every later version.
@@ -79,6 +79,7 @@ stored!(
     Attempt = Attempt,
     Failure = Failure,
     Handoff = Handoff,
+    HandoffKept = HandoffKept,
     Message = ModelMessage,
     NewSessionEntry = NewSessionEntry,
     SessionInfo = SessionInfo,

@@ -15,6 +15,7 @@ use crate::core::{
         Built, By, Candidate, Case, Command, Event as HandoffEvent, Query, Refusal as Refused,
         Reply as HandoffReply, Unfit, Verdict, arbiter,
     },
+    package::Ready,
     queue::{Hold, Message, Place, Seq},
     route::Presence,
     session,
@@ -157,8 +158,26 @@ impl Run<'_> {
     fn build(&mut self, handoff: Handoff) {
         let until = Some(self.now.wall.after(self.state.policy.handoff.build_deadline));
         let handoff = Handoff { state: HandoffState::Building, until, ..handoff };
-        self.effect(Effect::Build(Box::new(handoff.clone())));
-        self.handoff_changed(handoff);
+        match self.ready_for(&handoff) {
+            Some(ready) => {
+                self.handoff_changed(handoff.clone());
+                self.make_ready(handoff, ready);
+            }
+            None => {
+                self.effect(Effect::Build(Box::new(handoff.clone())));
+                self.handoff_changed(handoff);
+            }
+        }
+    }
+
+    /// The package that was made for this receiver before anybody asked, if the session has not gone on since.
+    fn ready_for(&self, handoff: &Handoff) -> Option<Ready> {
+        if handoff.package.is_some() {
+            return None;
+        }
+        let session = self.state.session.get(&handoff.session)?;
+        let (to, level) = (&handoff.to, handoff.level);
+        self.state.package.ready(&session.info, to, level, self.now.wall)
     }
 
     fn handoff_changed(&mut self, handoff: Handoff) {
@@ -167,7 +186,7 @@ impl Run<'_> {
     }
 
     /// Who is asked first, and who after.
-    fn receivers(
+    pub(super) fn receivers(
         &self,
         ask: &AskHandoff,
         owner: &ModelName,
@@ -254,6 +273,13 @@ impl Run<'_> {
             return Err(Refused::State { id, state, wanted: "made ready" }.into());
         }
         let Built { id, package, manifest, kept } = built;
+        self.make_ready(handoff, Ready { package, manifest, kept });
+        Ok(id)
+    }
+
+    /// Its package is there: it is offered.
+    fn make_ready(&mut self, handoff: Handoff, ready: Ready) {
+        let Ready { package, manifest, kept } = ready;
         let handoff = Handoff {
             state: HandoffState::Ready,
             package: Some(package),
@@ -274,7 +300,6 @@ impl Run<'_> {
         let links: Vec<LinkId> = self.state.agent.links_serving(&queue).collect();
         self.handoff_changed(handoff.clone());
         self.offer(&handoff, links);
-        Ok(id)
     }
 
     fn offer(&mut self, handoff: &Handoff, links: Vec<LinkId>) {

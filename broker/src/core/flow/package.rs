@@ -1,17 +1,15 @@
 //! What is asked of packages.
 
-use broker_proto::SessionId;
-
 use super::Run;
 use crate::core::{Event, Refusal, Reply, package};
 
 impl Run<'_> {
     pub(super) fn package(&mut self, command: package::Command) -> Result<Reply, Refusal> {
-        let events = self.state.package.decide(command, self.now.wall)?;
+        let (events, replaced) = self.state.package.decide(command, self.now.wall)?;
         for event in events {
             self.event(Event::Package(Box::new(event)));
         }
-        Ok(Reply::None)
+        Ok(Reply::Package(package::Reply::Saved { replaced }))
     }
 
     pub(super) fn ask_package(&self, query: &package::Query) -> package::Reply {
@@ -19,16 +17,9 @@ impl Run<'_> {
             package::Query::Keys => package::Reply::Keys(self.state.package.keys()),
             package::Query::Nonce(nonce) => package::Reply::Nonce(self.state.package.seen(nonce)),
             package::Query::Owed(sessions) => {
-                let owed = sessions.iter().filter(|id| self.is_owed(id)).cloned();
-                package::Reply::Owed(owed.collect())
+                package::Reply::Owed(sessions.iter().flat_map(|id| self.owed(id)).collect())
             }
+            package::Query::Hops(session) => package::Reply::Hops(self.state.package.hops(session)),
         }
-    }
-
-    /// A session that is gone, or in which nothing was said, is owed nothing.
-    fn is_owed(&self, id: &SessionId) -> bool {
-        let Some(session) = self.state.session.get(id) else { return false };
-        let is_ready = self.state.package.is_ready(&session.info, self.now.wall);
-        session.info.head.entries > 0 && !is_ready
     }
 }

@@ -26,6 +26,7 @@ impl Run<'_> {
         if let Some(session) = reply.session() {
             let (id, owner) = (session.info.id.to_string(), session.info.owner.model.clone());
             self.session_holds(id, owner, session.info.window_tokens());
+            self.session_went_on(&session.info.id);
         }
         Ok(Reply::Session(reply))
     }

@@ -400,7 +400,10 @@ impl Run<'_> {
     /// The one place that every change of a level passes, in the commit of what led to it. The event says what is to be
     /// done ([`usage::Action`]): at `Prepare` a package is made, at the moves the arbiter decides where to.
     fn level_changed(&mut self, change: Change) {
-        if change.action == usage::Action::Prepare {
+        // A session that moves with its next turn finds its package then.
+        let is_full =
+            change.to == Level::Exhausted && matches!(change.subject, Subject::Session(_));
+        if change.action == usage::Action::Prepare || is_full {
             let (subject, reason) = (change.subject.clone(), change.reason.clone());
             self.effect(Effect::Prepare(usage::Near { subject, reason }));
         }

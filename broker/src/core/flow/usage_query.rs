@@ -184,7 +184,7 @@ impl Run<'_> {
     }
 
     /// The limits of one that matter, each with when it is reached as things go.
-    fn limits_of(&self, scope: &Scope, meter: &Meter) -> Vec<LimitForecast> {
+    pub(super) fn limits_of(&self, scope: &Scope, meter: &Meter) -> Vec<LimitForecast> {
         let now = self.now.wall;
         let of = |window: UsageWindow, per_hour: u64, confidence: f64| {
             let (used, limit) = (window.used?, window.limit?);

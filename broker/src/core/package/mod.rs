@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use broker_proto::{
-    PackageHeader, PackageId, PackageInfo, PackageKey, Preservation, SessionId, SessionInfo,
-    TrustedKey, WallTime,
+    HandoffKept, ModelName, PackageId, PackageInfo, PackageKey, Preservation, SessionId,
+    SessionInfo, TrustedKey, WallTime,
 };
 
-use super::queue::Body;
+use super::queue::{Body, BodyKey};
 
 /// A package as it is kept. Whether it has expired and who its signer is are said when it is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,36 @@ pub struct Saved {
     pub info: PackageInfo,
     /// Its bytes, packed.
     pub body: Body,
+    pub at: WallTime,
+    /// What it was made of, where the broker made it for a receiver.
+    pub of: Option<Box<MadeOf>>,
+}
+
+/// The session as it was when a receiver's package was made of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MadeOf {
+    pub version: u64,
+    pub kept: HandoffKept,
+    /// Made before anybody asked: the next one of the same session and receiver replaces it, unless a handoff took it.
+    pub is_ahead: bool,
+}
+
+/// A package that a receiver goes on with as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ready {
+    pub package: PackageId,
+    pub manifest: [u8; 32],
+    pub kept: HandoffKept,
+}
+
+/// How far a session's newest package for one receiver goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Synced {
+    pub package: PackageId,
+    pub version: u64,
+    pub entries: u64,
+    /// Of the session, estimated.
+    pub tokens: u64,
     pub at: WallTime,
 }
 
@@ -72,7 +102,7 @@ pub struct Spent {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    Save { info: Box<PackageInfo>, body: Body },
+    Save { info: Box<PackageInfo>, body: Body, of: Option<Box<MadeOf>> },
     Delete(PackageId),
     Trust { name: String, key: PackageKey },
     Distrust { name: String },
@@ -83,15 +113,31 @@ pub enum Query {
     Keys,
     /// Whether a package of this nonce was taken from elsewhere and deleted, or is here.
     Nonce([u8; 16]),
-    /// Which of these sessions has no package that its next model could go on with now.
+    /// The packages that these sessions are owed: see [`Owed`].
     Owed(Vec<SessionId>),
+    /// How often the work of a session was packed and taken before, by its packages from elsewhere.
+    Hops(SessionId),
+}
+
+/// A session without a package of its present version for a model that is to find one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owed {
+    pub session: SessionId,
+    /// `None`: no model can go on with it.
+    pub to: Option<ModelName>,
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     Keys(Vec<TrustedKey>),
     Nonce(Seen),
-    Owed(Vec<SessionId>),
+    Owed(Vec<Owed>),
+    Hops(u32),
+    /// Contents of the package that this one replaced, which nothing names any more.
+    Saved {
+        replaced: Vec<BodyKey>,
+    },
 }
 
 /// What is known of a nonce.
@@ -130,15 +176,29 @@ struct Kept {
     expires_at: WallTime,
     is_imported: bool,
     made_at: WallTime,
-    /// The session that a model goes on with from it alone.
-    goes_on: Option<SessionId>,
+    hops: u32,
+    session: Option<SessionId>,
+    made: Option<Box<Made>>,
+}
+
+/// For whom a package was made, and of what.
+#[derive(Debug, Clone, PartialEq)]
+struct Made {
+    to: ModelName,
+    level: Preservation,
+    manifest: [u8; 32],
+    of: MadeOf,
+    /// The first piece of its content: it has its nonce in it, so nothing else can have the same.
+    own: Option<BodyKey>,
 }
 
 #[derive(Debug, Default)]
 pub struct State {
     kept: BTreeMap<PackageId, Kept>,
-    /// Of what is kept, by the session that goes on with it.
-    going_on: BTreeSet<(SessionId, PackageId)>,
+    /// Of what is kept, by session; ids sort by the time they were made.
+    of_session: BTreeSet<(SessionId, PackageId)>,
+    /// Taken by a handoff: they stay when newer ones are made.
+    claimed: BTreeSet<PackageId>,
     /// Of what is kept.
     nonces: BTreeMap<[u8; 16], PackageId>,
     /// Of what came from elsewhere and was deleted, until it has expired.
@@ -159,14 +219,86 @@ impl State {
         }
     }
 
-    /// Whether this session's next model finds all of it in a package: one for a model, complete, not expired, and made
-    /// after the session changed last.
+    /// Those of a session, the newest first.
+    fn of(&self, session: &SessionId) -> impl Iterator<Item = (PackageId, &Kept)> {
+        let bound = |number| (session.clone(), PackageId::from_u128(number));
+        let own = self.of_session.range(bound(0)..=bound(u128::MAX)).rev();
+        own.filter_map(|(_, id)| Some((*id, self.kept.get(id)?)))
+    }
+
+    /// Those that were made for this receiver, the newest first.
+    fn made_for(
+        &self,
+        session: &SessionId,
+        to: &ModelName,
+    ) -> impl Iterator<Item = (PackageId, &Kept, &Made)> {
+        let made =
+            self.of(session).filter_map(|(id, kept)| Some((id, kept, &**kept.made.as_ref()?)));
+        made.filter(move |(_, _, made)| made.to == *to)
+    }
+
+    /// The package that this model goes on with now: all of the session as it is, at this level, and not expired.
     #[must_use]
-    pub fn is_ready(&self, session: &SessionInfo, now: WallTime) -> bool {
-        let first = (session.id.clone(), PackageId::from_parts(WallTime(0), 0));
-        let of_session = self.going_on.range(first..).take_while(|(id, _)| *id == session.id);
-        let mut kept = of_session.filter_map(|(_, package)| self.kept.get(package));
-        kept.any(|kept| kept.made_at > session.changed_at && now < kept.expires_at)
+    pub fn ready(
+        &self,
+        session: &SessionInfo,
+        to: &ModelName,
+        level: Preservation,
+        now: WallTime,
+    ) -> Option<Ready> {
+        let mut made = self.made_for(&session.id, to);
+        let (package, _, made) = made.find(|(_, kept, made)| {
+            made.level == level
+                && made.of.version == session.version
+                && made.of.kept.must_keep_missing.is_empty()
+                && now < kept.expires_at
+        })?;
+        Some(Ready { package, manifest: made.manifest, kept: made.of.kept.clone() })
+    }
+
+    /// Whether nothing better can be made for this receiver: of the session as it is, whatever did not fit.
+    #[must_use]
+    pub fn is_current(
+        &self,
+        session: &SessionInfo,
+        to: &ModelName,
+        level: Preservation,
+        now: WallTime,
+    ) -> bool {
+        self.made_for(&session.id, to).any(|(_, kept, made)| {
+            made.level == level && made.of.version == session.version && now < kept.expires_at
+        })
+    }
+
+    /// How far the newest package of a session for this receiver goes.
+    #[must_use]
+    pub fn synced(&self, session: &SessionId, to: &ModelName) -> Option<Synced> {
+        self.made_for(session, to).next().map(|(package, kept, made)| Synced {
+            package,
+            version: made.of.version,
+            entries: made.of.kept.entries,
+            tokens: made.of.kept.tokens_before,
+            at: kept.made_at,
+        })
+    }
+
+    /// One more than the most hops of a session's packages from elsewhere; 0 when there is none.
+    #[must_use]
+    pub fn hops(&self, session: &SessionId) -> u32 {
+        let imported = self.of(session).filter(|(_, kept)| kept.is_imported);
+        imported.map(|(_, kept)| kept.hops.saturating_add(1)).max().unwrap_or(0)
+    }
+
+    /// A handoff goes on with this package.
+    pub(super) fn claim(&mut self, package: PackageId) {
+        self.claimed.insert(package);
+    }
+
+    /// What a new package of this session for this receiver replaces, and the contents that go with it.
+    fn replaced(&self, session: &SessionId, to: &ModelName) -> Vec<(PackageId, Option<BodyKey>)> {
+        let ahead = self.made_for(session, to).filter(|(_, _, made)| made.of.is_ahead);
+        let free = ahead.filter(|(id, _, _)| !self.claimed.contains(id));
+        free.map(|(id, _, made)| (id, made.own)).collect()
     }
 
     /// The keys of others, by name.
@@ -182,9 +314,25 @@ impl State {
     }
 
     /// What `command` leads to at `now`; nothing when it asks for what already is.
-    pub(super) fn decide(&self, command: Command, now: WallTime) -> Result<Vec<Event>, Refusal> {
+    pub(super) fn decide(
+        &self,
+        command: Command,
+        now: WallTime,
+    ) -> Result<(Vec<Event>, Vec<BodyKey>), Refusal> {
+        let mut freed = Vec::new();
         let mut events = match command {
-            Command::Save { info, body } => vec![self.save(*info, body, now)?],
+            Command::Save { info, body, of } => {
+                let header = &info.header;
+                let made_of = header.session.as_ref().zip(header.recipient.as_ref());
+                let replaced = made_of.filter(|_| of.as_ref().is_some_and(|of| of.is_ahead));
+                let replaced = replaced.map(|(session, to)| self.replaced(session, to));
+                let mut events = vec![self.save(*info, body, of, now)?];
+                for (id, own) in replaced.into_iter().flatten() {
+                    events.push(Event::Deleted { id, at: now, spent: None });
+                    freed.extend(own);
+                }
+                events
+            }
             Command::Delete(id) => {
                 let kept = self.kept.get(&id).ok_or(Refusal::Unknown(id))?;
                 let spent = Spent { nonce: kept.nonce, until: kept.expires_at };
@@ -209,10 +357,16 @@ impl State {
         if !events.is_empty() && !nonces.is_empty() {
             events.push(Event::Forgotten { nonces, at: now });
         }
-        Ok(events)
+        Ok((events, freed))
     }
 
-    fn save(&self, info: PackageInfo, body: Body, now: WallTime) -> Result<Event, Refusal> {
+    fn save(
+        &self,
+        info: PackageInfo,
+        body: Body,
+        of: Option<Box<MadeOf>>,
+        now: WallTime,
+    ) -> Result<Event, Refusal> {
         let is_new = self.seen(&info.header.nonce) == Seen::Never;
         if !is_new || self.kept.contains_key(&info.header.id) {
             return Err(Refusal::Replayed);
@@ -220,7 +374,7 @@ impl State {
         if self.kept.len() >= KEPT_MAX {
             return Err(Refusal::Full { limit: KEPT_MAX });
         }
-        Ok(Event::Saved(Box::new(Saved { info, body, at: now })))
+        Ok(Event::Saved(Box::new(Saved { info, body, at: now, of })))
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
@@ -228,21 +382,32 @@ impl State {
             Event::Saved(saved) => {
                 let header = &saved.info.header;
                 self.nonces.insert(header.nonce, header.id);
+                let of = saved.of.as_ref().filter(|_| !saved.info.is_imported);
+                let made = of.zip(header.recipient.clone()).map(|(of, to)| Made {
+                    to,
+                    level: header.level,
+                    manifest: saved.info.checksum,
+                    of: MadeOf::clone(of),
+                    own: saved.body.keys.first().copied(),
+                });
                 let kept = Kept {
                     nonce: header.nonce,
                     expires_at: header.expires_at,
                     is_imported: saved.info.is_imported,
                     made_at: header.created_at,
-                    goes_on: goes_on(header).filter(|_| !saved.info.is_imported),
+                    hops: header.hops,
+                    session: header.session.clone(),
+                    made: made.map(Box::new),
                 };
-                self.going_on.extend(kept.goes_on.clone().map(|session| (session, header.id)));
+                self.of_session.extend(kept.session.clone().map(|session| (session, header.id)));
                 self.kept.insert(header.id, kept);
             }
             Event::Deleted { id, spent, .. } => {
                 if let Some(kept) = self.kept.remove(id) {
                     self.nonces.remove(&kept.nonce);
-                    if let Some(session) = kept.goes_on {
-                        self.going_on.remove(&(session, *id));
+                    self.claimed.remove(id);
+                    if let Some(session) = kept.session {
+                        self.of_session.remove(&(session, *id));
                     }
                 }
                 if let Some(Spent { nonce, until }) = spent {
@@ -262,11 +427,6 @@ impl State {
             }
         }
     }
-}
-
-fn goes_on(header: &PackageHeader) -> Option<SessionId> {
-    let is_whole = header.recipient.is_some() && header.level == Preservation::Complete;
-    header.session.clone().filter(|_| is_whole)
 }
 
 #[cfg(test)]

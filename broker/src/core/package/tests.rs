@@ -2,13 +2,13 @@ use super::{sample::info, *};
 
 /// Decides and applies, as the rules do.
 fn run(state: &mut State, command: Command, now: u64) -> Result<Vec<Event>, Refusal> {
-    let events = state.decide(command, WallTime(now))?;
+    let (events, _) = state.decide(command, WallTime(now))?;
     events.iter().for_each(|event| state.apply(event));
     Ok(events)
 }
 
 fn save(number: u64) -> Command {
-    Command::Save { info: Box::new(info(number)), body: Body::default() }
+    Command::Save { info: Box::new(info(number)), body: Body::default(), of: None }
 }
 
 fn id(number: u64) -> PackageId {
@@ -23,7 +23,7 @@ fn a_package_is_taken_once() {
     // The same nonce under another id.
     let mut copy = info(4);
     copy.header.nonce = info(2).header.nonce;
-    let copy = Command::Save { info: Box::new(copy), body: Body::default() };
+    let copy = Command::Save { info: Box::new(copy), body: Body::default(), of: None };
     assert_eq!(run(&mut state, copy, 3), Err(Refusal::Replayed));
     run(&mut state, save(4), 4).unwrap();
 }

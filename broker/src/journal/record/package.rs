@@ -1,13 +1,14 @@
 //! Packages as the journal has them.
 
 use broker_proto::{
-    ModelName, PackageHeader, PackageId, PackageInfo, PackageKey, PackagePart, Preservation,
-    SessionId, WallTime,
+    HandoffKept, ModelName, PackageHeader, PackageId, PackageInfo, PackageKey, PackagePart,
+    Preservation, SessionId, WallTime, convert::Stored as _,
 };
+use bytes::Bytes;
 use prost::Message as _;
 
 use super::{BodyRecord, read_body, write_body};
-use crate::core::package::{Event, Saved, Spent};
+use crate::core::package::{Event, MadeOf, Saved, Spent};
 
 pub(super) const SAVED: u16 = 80;
 pub(super) const DELETED: u16 = 81;
@@ -70,6 +71,18 @@ struct SavedRecord {
     /// Empty in the first records: four bytes a token.
     #[prost(string, tag = "19")]
     tokenizer: String,
+    #[prost(message, optional, tag = "20")]
+    of: Option<MadeOfRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct MadeOfRecord {
+    #[prost(uint64, tag = "1")]
+    version: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    kept: Bytes,
+    #[prost(bool, tag = "3")]
+    is_ahead: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -164,6 +177,11 @@ fn write_saved(saved: &Saved) -> SavedRecord {
         is_imported: *is_imported,
         body: Some(write_body(&saved.body)),
         tokenizer: tokenizer.clone(),
+        of: saved.of.as_ref().map(|of| MadeOfRecord {
+            version: of.version,
+            kept: of.kept.clone().encode(),
+            is_ahead: of.is_ahead,
+        }),
     }
 }
 
@@ -238,7 +256,13 @@ fn read_saved(record: SavedRecord) -> Option<Saved> {
         is_imported: record.is_imported,
         is_expired: false,
     };
-    Some(Saved { info, body, at: WallTime(record.at) })
+    let of = match record.of {
+        None => None,
+        Some(MadeOfRecord { version, kept, is_ahead }) => {
+            Some(Box::new(MadeOf { version, kept: HandoffKept::decode(kept).ok()?, is_ahead }))
+        }
+    };
+    Some(Saved { info, body, at: WallTime(record.at), of })
 }
 
 /// A name that may be missing.
@@ -266,7 +290,12 @@ mod tests {
         let mut bare = info(3);
         (bare.header.session, bare.header.recipient) = (None, None);
         for info in [info(2), bare] {
-            round_trip(&Event::Saved(Box::new(Saved { info, body: body.clone(), at })));
+            let kept = HandoffKept { entries: 4, score: 0.5, ..HandoffKept::default() };
+            let made = MadeOf { version: 9, kept, is_ahead: true };
+            for of in [None, Some(Box::new(made))] {
+                let (info, body) = (info.clone(), body.clone());
+                round_trip(&Event::Saved(Box::new(Saved { info, body, at, of })));
+            }
         }
         let id = info(2).header.id;
         let spent = Spent { nonce: [1; 16], until: WallTime(9) };

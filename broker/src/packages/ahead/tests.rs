@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use broker_proto::{
-    Entry, EntryKind, NewSessionEntry, PackageFilter, Part, Preservation, Role, UsageRecord,
+    Entry, EntryKind, NewPackage, NewSessionEntry, PackageFilter, PackageInfo, Part,
+    PreparePackage, Preservation, RenderAsk, Role, UsageRecord,
 };
 
 use super::*;
@@ -27,7 +28,7 @@ fn ahead(shell: &Shell) -> Ahead {
         signer: Signer::new(&[5; 32]),
         settings: Default::default(),
     };
-    Ahead::new(packages, mpsc::channel(1).1)
+    Ahead::new(packages, Settings::default(), mpsc::channel(1).1)
 }
 
 async fn say(ahead: &Ahead, id: &SessionId, text: &str) {
@@ -79,7 +80,7 @@ async fn what_a_stopped_broker_owed_is_made_at_the_next_start_and_only_once() {
 
     let shell = later(shell, 1).await;
     let (stop, (_near, asked)) = (CancellationToken::new(), mpsc::channel(1));
-    let running = Ahead::new(ahead(&shell).packages, asked).run(stop.clone());
+    let running = Ahead::new(ahead(&shell).packages, Settings::default(), asked).run(stop.clone());
     let made = async {
         while packages(&shell).await.is_empty() {
             tokio::task::yield_now().await;
@@ -109,9 +110,16 @@ async fn a_package_that_the_session_went_on_from_is_made_anew() {
     say(&ahead, &id, "And then the printer.").await;
     shell.clock.advance(Duration::from_secs(1));
 
+    let before = packages(&shell).await[0].header.id;
+
     assert_eq!(soon(ahead.catch_up()).await, Outcome::Made);
 
-    assert_eq!(packages(&shell).await.len(), 2);
+    let now = packages(&shell).await;
+    assert_eq!(now.len(), 1, "the newer one is there in place of the other: {now:?}");
+    assert_ne!(now[0].header.id, before);
+    assert!(
+        soon(ahead.packages.load(Some(now[0].header.id), PackageFilter::default())).await.is_ok()
+    );
     shell.end().await;
 }
 

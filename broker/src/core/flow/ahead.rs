@@ -1,0 +1,88 @@
+//! Packages made before somebody asks: for whom, and when. With one there, a handoff is offered in the commit that
+//! begins it.
+
+use std::time::Duration;
+
+use broker_proto::{AskHandoff, ModelName, SessionId, TriggerKind};
+
+use super::Run;
+use crate::core::{
+    Effect,
+    package::Owed,
+    session::Session,
+    usage::{Level, Near, Scope, Subject},
+};
+
+/// A limit that is reached sooner than this, as things go, is near.
+const SOON: Duration = Duration::from_secs(15 * 60);
+/// A forecast that is less sure than this says nothing.
+const SURE: f64 = 0.2;
+
+impl Run<'_> {
+    /// A session has changed: whoever is likely to go on with it needs it as it is now.
+    pub(super) fn session_went_on(&mut self, id: &SessionId) {
+        if let Some(owed) = self.owed(id).into_iter().find(|owed| owed.to.is_some()) {
+            let subject = Subject::Session(id.to_string());
+            self.effect(Effect::Prepare(Near { subject, reason: owed.reason }));
+        }
+    }
+
+    /// What a session is owed. One that is gone, in which nothing was said, or whose package is being made for a handoff
+    /// is owed nothing.
+    pub(super) fn owed(&self, id: &SessionId) -> Vec<Owed> {
+        let Some(session) = self.state.session.get(id) else { return Vec::new() };
+        let is_moving = self.state.handoff.open(id).is_some_and(|open| open.state.is_pending());
+        if session.info.head.entries == 0 || is_moving {
+            return Vec::new();
+        }
+        let owed = |to, reason| Owed { session: id.clone(), to, reason };
+        let mut all = Vec::new();
+        if let Some(why) = self.is_near_a_limit(session) {
+            all.push(owed(self.likely_next(session), format!("usage_limit: {why}")));
+        }
+        all.retain(|owed| owed.to.as_ref().is_none_or(|to| !self.has_package_for(session, to)));
+        all
+    }
+
+    fn has_package_for(&self, session: &Session, to: &ModelName) -> bool {
+        let (level, now) = (self.state.policy.handoff.preserve, self.now.wall);
+        self.state.package.is_current(&session.info, to, level, now)
+    }
+
+    /// Why the session may have to move soon: its own level, its model's, or what is forecast of one of the two.
+    fn is_near_a_limit(&self, session: &Session) -> Option<String> {
+        let (id, owner) = (session.info.id.to_string(), &session.info.owner.model);
+        let subjects = [Subject::Session(id.clone()), Subject::Model(owner.clone())];
+        let held = subjects.iter().map(|subject| self.state.usage.level(subject));
+        if let Some(held) = held.into_iter().find(|held| held.level >= Level::Warning) {
+            return Some(held.reason);
+        }
+        let scopes = [Scope::Session(id), Scope::Model(owner.clone())];
+        scopes.iter().find_map(|scope| self.reached_soon(scope))
+    }
+
+    fn reached_soon(&self, scope: &Scope) -> Option<String> {
+        let meter = self.state.usage.meter(scope)?;
+        let is_soon = |at: broker_proto::WallTime| at.since(self.now.wall) < SOON;
+        let mut limits = self.limits_of(scope, meter).into_iter();
+        let limit =
+            limits.find(|it| it.confidence >= SURE && it.reached_at.is_some_and(is_soon))?;
+        Some(format!("{} of {scope} is reached soon", limit.window.name))
+    }
+
+    /// Whom the arbiter would ask first if the limit were reached now.
+    fn likely_next(&self, session: &Session) -> Option<ModelName> {
+        let ask = AskHandoff {
+            session: session.info.id.clone(),
+            to: None,
+            agent: None,
+            reason: String::new(),
+            level: None,
+            package: None,
+            is_forced: false,
+            at_once: false,
+        };
+        let asked = self.receivers(&ask, &session.info.owner.model, TriggerKind::UsageLimit);
+        asked.ok().map(|(to, _)| to)
+    }
+}
