@@ -88,6 +88,7 @@ impl World {
                 self.ways.push(Way::Pause(Command::Pause { queue, is_paused }));
             }
             Step::Letters { of, which, act } => self.operate(of, which, act),
+            Step::Talk { of, talk } => self.talk(of, talk),
             Step::Count => self.ways.push(Way::Count(None)),
             Step::Asker { of, is_back } => {
                 if let Some(seq) = pick(of, self.asked.len()).map(|at| self.asked[at]) {

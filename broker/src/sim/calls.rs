@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     app::rehearsal::agent,
-    core::{Command, Query, Reply, TaskStep, agent::LinkId, queue::Seq},
+    core::{Command, Query, Reply, TaskStep, agent::LinkId, queue::Seq, session},
     engine::{self, EngineHandle},
     intake,
 };
@@ -34,6 +34,7 @@ pub(super) enum Way {
     Extend { agent: &'static str, token: Token, seconds: u8 },
     Credit { link: LinkId, messages: u32 },
     Asker { seq: Seq, is_back: bool },
+    Talk { append: Option<usize>, command: session::Command },
 }
 
 /// What a call came back with.
@@ -43,6 +44,7 @@ pub(super) enum Heard {
     Tasked { seq: Seq, step: TaskStep, answer: Answer<()> },
     Operated(Act),
     Counted(Answer<Counters>),
+    Talked { append: Option<usize>, answer: Answer<()> },
     Greeted,
     Other,
 }
@@ -116,6 +118,11 @@ impl World {
                     Heard::Operated(act)
                 })
             }
+            Way::Talk { append, command } => Box::pin(async move {
+                let command = Command::Session(Box::new(command));
+                let answer = of_engine(engine.command(command).await).map(|_| ());
+                Heard::Talked { append, answer }
+            }),
             Way::Pause(command) => other(engine, command),
             Way::Count(of) => Box::pin(async move {
                 Heard::Counted(match of_engine(engine.query(Query::Counters(of)).await) {
@@ -176,9 +183,9 @@ impl World {
             let rest = &call.what;
             let said = match &heard {
                 Heard::Sent(_, answer) => Some((answer.brief(), answer.is_ok())),
-                Heard::Settled { answer, .. } | Heard::Tasked { answer, .. } => {
-                    Some((answer.brief(), answer.is_ok()))
-                }
+                Heard::Settled { answer, .. }
+                | Heard::Tasked { answer, .. }
+                | Heard::Talked { answer, .. } => Some((answer.brief(), answer.is_ok())),
                 Heard::Operated(_) | Heard::Counted(_) | Heard::Greeted | Heard::Other => None,
             };
             if let Some((brief, is_ok)) = said {
@@ -191,11 +198,14 @@ impl World {
                     self.witness.settled(seq, epoch, again && is_owner, &answer)?;
                 }
                 Heard::Tasked { seq, step, answer } => self.witness.tasked(seq, &step, &answer)?,
+                Heard::Talked { append: Some(append), answer: Answer::Ok(()) } => {
+                    self.witness.talks.is_kept(append)?;
+                }
                 Heard::Operated(act) => self.witness.operated(act),
                 Heard::Counted(Answer::Ok(counters)) => {
                     must!(counters.is_balanced(), "I-33", "{counters:?} do not add up");
                 }
-                Heard::Counted(_) | Heard::Greeted | Heard::Other => {}
+                Heard::Counted(_) | Heard::Talked { .. } | Heard::Greeted | Heard::Other => {}
             }
         }
         Ok(())

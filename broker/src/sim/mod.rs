@@ -11,6 +11,7 @@ mod calls;
 mod links;
 mod rest;
 mod step;
+mod talk;
 mod witness;
 mod world;
 
@@ -101,7 +102,8 @@ fn setting(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// I-1, I-2, I-3, I-5 to I-14, I-16, I-18 to I-23, I-25 to I-29, I-31, I-33, I-35; and no budget lets out more than it has.
+/// I-1, I-2, I-3, I-5 to I-14, I-16, I-18 to I-23, I-25 to I-29, I-31, I-33, I-35;
+/// no budget lets out more than it has, and sessions are whole.
 #[test]
 fn no_promise_is_broken_whatever_happens() {
     if let Some(seed) = setting("SIM_SEED") {

@@ -17,7 +17,7 @@ use super::{
     world::World,
 };
 use crate::{
-    core::{Command, Query, Reply, TaskStep, queue::Seq},
+    core::{Command, Query, Reply, TaskStep, queue::Seq, session},
     projection::{self, Filter},
 };
 
@@ -63,7 +63,42 @@ impl World {
         }
         self.witness.at_rest()?;
         self.compare_rows().await?;
+        self.compare_sessions()?;
         self.compare_counters()
+    }
+
+    /// Every session is where it was written to, and its rows are its chain.
+    fn compare_sessions(&mut self) -> Checked {
+        let all: Vec<_> = self
+            .witness
+            .talks
+            .sessions()
+            .map(|(id, now)| (id.clone(), now.map(|(version, point)| (version, point.head))))
+            .collect();
+        for (id, want) in all {
+            let query = Query::Session(session::Query::Get(id.clone()));
+            let said = match self.asked_engine(query) {
+                Some(Reply::Session(session::Reply::Found(found))) => {
+                    found.map(|session| (session.info.version, session.info.head))
+                }
+                _ => None,
+            };
+            must!(said == want, "session", "{id} is at {want:?}, the broker says {said:?}");
+            let Some((_, head)) = want else { continue };
+            let (projection, batch) = (self.owner().projection.clone(), self.owner().handle.head());
+            let rows = at_once(projection.session_chain(head.hash, batch))?;
+            let chain = self.witness.talks.chain(head.hash);
+            must!(rows == chain, "session", "{id} has the rows {rows:?} for {chain:?}");
+        }
+        Ok(())
+    }
+
+    fn asked_engine(&mut self, query: Query) -> Option<Reply> {
+        let engine = self.owner().handle.clone();
+        let mut asked = Box::pin(async move { engine.query(query).await });
+        let _ = poll(asked.as_mut());
+        self.owner().run();
+        poll(asked.as_mut()).and_then(Result::ok)
     }
 
     /// Tasks are taken up again, and dead letters have another chance before most of them are let go.
@@ -142,12 +177,7 @@ impl World {
             }
         }
         for (of, seen) in seen {
-            let engine = self.owner().handle.clone();
-            let query = Query::Counters(of.clone());
-            let mut asked = Box::pin(async move { engine.query(query).await });
-            let _ = poll(asked.as_mut());
-            self.owner().run();
-            let said = poll(asked.as_mut()).and_then(Result::ok);
+            let said = self.asked_engine(Query::Counters(of.clone()));
             let is_same = matches!(&said, Some(Reply::Counters(said)) if *said == seen);
             must!(is_same, "I-33", "{of:?} has {seen:?}, the broker says {said:?}");
         }

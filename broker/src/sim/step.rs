@@ -62,6 +62,11 @@ pub(super) enum Step {
         which: u8,
         act: Act,
     },
+    /// Something is done to a session.
+    Talk {
+        of: u16,
+        talk: Talk,
+    },
     /// Somebody asks for the broker's own counters.
     Count,
     /// The asker of a question leaves, or comes back.
@@ -193,6 +198,28 @@ pub(super) enum Want {
     Answer { input: u8, is_other: bool },
 }
 
+/// What is done to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Talk {
+    Begin,
+    /// Turns behind its head, of which the caller has seen the one so many versions back; or behind whatever it is.
+    Append {
+        many: u8,
+        back: Option<u16>,
+    },
+    /// An append that was sent before.
+    Again,
+    /// It goes back by so many versions; blindly, or only if it is at the version that was seen.
+    Back {
+        to: u16,
+        is_blind: bool,
+    },
+    Fork {
+        at: u16,
+    },
+    Delete,
+}
+
 /// What becomes of dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
@@ -247,9 +274,9 @@ impl Random {
 }
 
 /// How often each kind of step comes, relative to the others, in the order of [`step`].
-const WEIGHTS: [u64; 35] = [
+const WEIGHTS: [u64; 36] = [
     10, 5, 4, 1, 2, 5, 1, 8, 24, 4, 1, 5, 1, 1, 20, 1, 24, 2, 1, 6, 10, 1, 2, 1, 1, 1, 2, 5, 2, 4,
-    2, 3, 3, 1, 1,
+    2, 3, 3, 1, 1, 14,
 ];
 
 /// What comes more often than the rest in one history, so that much of it meets in one place.
@@ -378,7 +405,22 @@ fn step(kind: usize, mood: &Mood, random: &mut Random) -> Step {
         31 => Step::Pull { process, messages: 1 + random.byte(3), seconds: 5 + random.byte(60) },
         32 => Step::PullEnds { process },
         33 => Step::Extend { process, which: random.byte(8), seconds: 5 + random.byte(60) },
-        _ => Step::Confirm,
+        34 => Step::Confirm,
+        _ => Step::Talk { of: random.short(1000), talk: talk(random) },
+    }
+}
+
+fn talk(random: &mut Random) -> Talk {
+    match random.byte(16) {
+        0 | 1 => Talk::Begin,
+        2 => Talk::Delete,
+        3 | 4 => Talk::Back { to: random.short(6), is_blind: random.is(50) },
+        5 | 6 => Talk::Fork { at: random.short(6) },
+        7..=9 => Talk::Again,
+        _ => {
+            let back = [None, Some(0), Some(0), Some(random.short(4))];
+            Talk::Append { many: 1 + random.byte(4), back: back[usize::from(random.byte(4))] }
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) struct World {
     pub(super) last_link: u64,
     pub(super) offers: Vec<Offer>,
     pub(super) asked: Vec<Seq>,
+    /// Sessions begun so far, by anybody.
+    pub(super) begun: u64,
     read: BatchNo,
     pub(super) witness: Witness,
     pub(super) trace: Vec<String>,
@@ -81,6 +83,7 @@ impl World {
             last_link: 0,
             offers: Vec::new(),
             asked: Vec::new(),
+            begun: 0,
             read: BatchNo(1),
             witness,
             trace: Vec::new(),

@@ -13,6 +13,7 @@ use super::{Checked, Key, must};
 use crate::core::{
     Accepted, Event, Finished, Policy,
     queue::{Hold, Seq},
+    session,
 };
 
 /// How one lease ended.
@@ -297,6 +298,12 @@ pub(super) fn brief(event: &Event) -> String {
         Event::TaskAnswered { subject, .. } => format!("{} answered", subject.seq.0),
         Event::QueuePaused { queue, is_paused, .. } => format!("{queue} paused: {is_paused}"),
         Event::ClockJumped { ahead, .. } => format!("clock jump {ahead:?}"),
+        Event::Session(event) => match &**event {
+            session::Event::Entries(entries) => {
+                format!("{} entries from {} on", entries.rows.len(), entries.first)
+            }
+            session::Event::Changed { id, change, .. } => format!("{id} {}", change.as_str()),
+        },
         other => match other.subject() {
             Some(subject) => format!("{} changed", subject.seq.0),
             None => "something about a model".into(),

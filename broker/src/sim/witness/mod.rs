@@ -6,6 +6,7 @@ mod answers;
 mod clock;
 mod kept;
 mod purse;
+mod talks;
 mod turns;
 
 use std::{
@@ -23,6 +24,7 @@ use crate::{
 use clock::Clocks;
 use kept::{Kept, brief};
 use purse::Purse;
+use talks::Talks;
 use turns::Turns;
 
 /// A broken promise.
@@ -105,6 +107,7 @@ pub(super) struct Witness {
     clocks: Clocks,
     turns: Turns,
     purse: Purse,
+    pub(super) talks: Talks,
     /// Messages that call a provider when they are leased.
     callers: BTreeSet<Seq>,
     kept: BTreeMap<Seq, Kept>,
@@ -133,6 +136,7 @@ impl Witness {
         Self {
             policy,
             purse,
+            talks: Talks::default(),
             callers: BTreeSet::new(),
             clocks: Clocks::new(machine),
             turns: Turns::new(is_roomy),
@@ -230,6 +234,7 @@ impl Witness {
                 return self.accepted(accepted, find);
             }
             Event::Usage(event) => return self.purse.event(event),
+            Event::Session(event) => return self.talks.event(event),
             Event::QueuePaused { queue, is_paused: true, .. } => {
                 self.paused.insert(queue.clone());
             }

@@ -1,0 +1,105 @@
+//! What is done to sessions: they begin, grow, go back, are forked and deleted; and some of it is sent again.
+
+use broker_proto::{ContentHash, EntryHash, SessionId};
+
+use super::{
+    calls::Way,
+    step::Talk,
+    world::{World, pick},
+};
+use crate::{
+    app::rehearsal::model,
+    core::session::{Change, Command, Expected, NewEntries, NewEntry, Point, Start, Write},
+};
+
+/// Sessions that are there at a time.
+const MOST: usize = 4;
+
+/// An append as its caller keeps it, to send it again.
+#[derive(Debug, Clone)]
+pub(super) struct Append {
+    pub(super) session: SessionId,
+    /// What its entries say; no other append says it.
+    pub(super) said: Vec<ContentHash>,
+    pub(super) expected: Option<EntryHash>,
+}
+
+impl World {
+    pub(super) fn talk(&mut self, of: u16, talk: Talk) {
+        let alive = self.witness.talks.alive();
+        if talk == Talk::Begin || alive.is_empty() {
+            if alive.len() < MOST {
+                let start = self.begun(None, Point::default());
+                self.ways.push(Way::Talk { append: None, command: Command::Start(start) });
+            }
+            return;
+        }
+        if let Talk::Again = talk {
+            if let Some(append) = pick(of, self.witness.talks.appends.len()) {
+                let command = written(&self.witness.talks.appends[append]);
+                self.ways.push(Way::Talk { append: Some(append), command });
+            }
+            return;
+        }
+        let Some(id) = pick(of, alive.len()).map(|at| alive[at].clone()) else { return };
+        let points = self.witness.talks.points(&id);
+        let (version, last) = (points.len() as u64, points.len() - 1);
+        let point = |back: u16| points[last - usize::from(back) % points.len()].clone();
+        let (append, command) = match talk {
+            Talk::Append { many, back } => {
+                let number = self.witness.talks.appends.len();
+                let say = |nr| ContentHash::of(format!("{number} {nr}").as_bytes());
+                let expected = back.map(|back| point(back).head.hash);
+                let said = (0..many).map(say).collect();
+                let new = Append { session: id, said, expected };
+                let command = written(&new);
+                self.witness.talks.appends.push(new);
+                (Some(number), command)
+            }
+            Talk::Back { to, is_blind } => {
+                let version = (!is_blind).then_some(version);
+                let write = Write {
+                    at: Some(point(to)),
+                    change: Change::Restored,
+                    ..write(id, Expected { head: None, version })
+                };
+                (None, Command::Write(Box::new(write)))
+            }
+            Talk::Fork { at } => (None, Command::Start(self.begun(Some(id), point(at)))),
+            Talk::Delete => (None, Command::Delete { id }),
+            Talk::Begin | Talk::Again => return,
+        };
+        self.ways.push(Way::Talk { append, command });
+    }
+
+    fn begun(&mut self, from: Option<SessionId>, at: Point) -> Box<Start> {
+        self.begun += 1;
+        let id = SessionId::parse(&format!("talk-{}", self.begun)).unwrap();
+        let change = if from.is_some() { Change::Forked } else { Change::Started };
+        let from = from.map(|from| (from, Vec::new()));
+        let entries = NewEntries::default();
+        let (title, owner) = (String::new(), model("opus"));
+        Box::new(Start { id, title, owner, from, at, entries, change })
+    }
+}
+
+fn write(id: SessionId, expected: Expected) -> Write {
+    Write {
+        id,
+        expected,
+        at: None,
+        entries: NewEntries::default(),
+        task: None,
+        shared: None,
+        answer_of: None,
+        change: Change::Appended,
+    }
+}
+
+fn written(append: &Append) -> Command {
+    let entry = |hash: &ContentHash| NewEntry { hash: *hash, length: 4, tokens: 1, size_bytes: 4 };
+    let entries = append.said.iter().map(entry).collect();
+    let expected = Expected { head: append.expected, version: None };
+    let entries = NewEntries { entries, ..NewEntries::default() };
+    Command::Write(Box::new(Write { entries, ..write(append.session.clone(), expected) }))
+}
