@@ -5,6 +5,7 @@
 //!
 //! Invariant: no error, log or `Debug` output here holds a token, a prompt or an answer.
 
+mod advice;
 mod answer;
 mod content;
 mod endpoint;

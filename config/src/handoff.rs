@@ -49,5 +49,7 @@ section! {
         max_hops: u32 = 8, count(1..=64);
         /// Percent of the receiver's window that a complete package may take.
         room: u8 = 50, count(1..=90);
+        /// How often a session with new turns gets a saved package; zero: not by the clock.
+        checkpoint_every: Duration = Duration::ZERO, duration(Duration::ZERO..=YEAR);
     }
 }

@@ -99,6 +99,8 @@ fn handoff(config: &Config) -> handoff::Settings {
         cooldown: settings.cooldown,
         max_hops: settings.max_hops,
         room: settings.room,
+        checkpoint_every: Some(settings.checkpoint_every).filter(|every| !every.is_zero()),
+        limits: BTreeMap::new(),
     }
 }
 
@@ -152,6 +154,7 @@ fn model(config: &Config, place: usize, model: &Model) -> Option<policy::Model> 
             cache_write: prices.cache_write,
         }),
         bytes_per_token: model.bytes_per_token,
+        tier: model.tier,
         is_degraded: model.degraded,
         is_simulated: model.simulated,
         account: model.account.clone(),

@@ -68,6 +68,7 @@ impl State {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         let usage = usage::State::new(&policy);
+        let handoff = handoff::State::new(&policy.handoff);
         Self {
             policy,
             queue: queue::State::default(),
@@ -78,8 +79,24 @@ impl State {
             task: task::State::default(),
             session: session::State::default(),
             package: package::State::default(),
-            handoff: handoff::State::default(),
+            handoff,
         }
+    }
+
+    /// The settings as the file has them, without what overrides them: what another state begins with.
+    #[must_use]
+    pub fn file_policy(&self) -> Policy {
+        Policy { handoff: self.handoff.file().clone(), ..self.policy.clone() }
+    }
+
+    /// What overrides the file has changed: `policy.handoff` is what counts, and limits of models are part of levels.
+    fn renew_handoff_policy(&mut self) {
+        let thresholds = &self.usage.rules().thresholds;
+        let known = handoff::policy::Known { models: &self.policy.models, thresholds };
+        let (file, overrides) = (self.handoff.file(), self.handoff.overrides());
+        let settings = handoff::Settings::as_far_as(file, overrides, known);
+        self.usage.limit_models(settings.limits.clone());
+        self.policy.handoff = settings;
     }
 
     /// Applies what is volatile: links, credit, timers of this boot. Total, and never journalled.
@@ -124,9 +141,13 @@ pub fn apply(state: &mut State, event: &Event) {
         }
         if let Event::Handoff(event) = event {
             state.handoff.apply(event);
-            let handoff::Event::Changed { handoff, .. } = event.as_ref();
-            if let Some(package) = handoff.package {
-                state.package.claim(package);
+            match event.as_ref() {
+                handoff::Event::Changed { handoff, .. } => {
+                    if let Some(package) = handoff.package {
+                        state.package.claim(package);
+                    }
+                }
+                handoff::Event::PolicySet { .. } => state.renew_handoff_policy(),
             }
         }
     });

@@ -136,6 +136,8 @@ pub struct Model {
     /// `None` when no price is known.
     pub prices: Option<Prices>,
     pub bytes_per_token: f64,
+    /// How able it is beside the others, higher is abler.
+    pub tier: u8,
     pub is_degraded: bool,
     pub is_simulated: bool,
     /// Models of one account share its credit and its key.

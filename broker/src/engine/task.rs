@@ -313,7 +313,7 @@ impl EngineTask {
         if why == Why::Full {
             self.fill();
         }
-        let policy = self.decider.state.policy.clone();
+        let policy = self.decider.state.file_policy();
         self.decider.state = recover::load(&self.projection, self.writer.head(), policy).await?;
         self.remembered.clear();
         self.decider.loads.fetch_add(1, Ordering::Release);

@@ -4,13 +4,19 @@ mod builder;
 
 pub use builder::Builder;
 
-use broker_proto::{AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffId, ModelName};
+use std::collections::BTreeMap;
+
+use broker_proto::{
+    AcceptHandoff, AskHandoff, Handoff, HandoffCheck, HandoffFilter, HandoffId,
+    HandoffPolicyChange, HandoffStatus, ModelName, UsageSetting,
+};
 
 use crate::{
     core::{
-        Command, Query, Reply,
+        self, Command, Query, Reply,
         handoff::{
             By, Command as HandoffCommand, Query as HandoffQuery, Refusal, Reply as HandoffReply,
+            policy,
         },
     },
     engine, intake,
@@ -111,6 +117,101 @@ impl Handoffs {
         Ok(self.intake.projection.handoffs(filter, before, size, head).await?)
     }
 
+    /// When sessions move, and who receives them.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn policy(&self) -> Result<Vec<UsageSetting>, Error> {
+        settings(self.query(HandoffQuery::Policy).await?)
+    }
+
+    /// Changes it; models may be named as people call them.
+    ///
+    /// # Errors
+    /// The core's refusal of a policy that cannot be, and of a model that nobody knows.
+    pub async fn set_policy(
+        &self,
+        mut change: HandoffPolicyChange,
+    ) -> Result<Vec<UsageSetting>, Error> {
+        let named = |key: &str| key.strip_prefix(policy::LIMIT).map(str::to_owned);
+        let mut set = BTreeMap::new();
+        for (key, value) in change.set {
+            let key = match named(&key) {
+                Some(name) => format!("{}{}", policy::LIMIT, self.called(&name)?),
+                None => key.replace('-', "_"),
+            };
+            let value = match key.as_str() {
+                "receivers" if value != "all" => self.called_all(&value)?,
+                _ => value,
+            };
+            set.insert(key, value);
+        }
+        change.set = set;
+        for key in &mut change.unset {
+            *key = match named(key) {
+                Some(name) => format!("{}{}", policy::LIMIT, self.called(&name)?),
+                None => key.replace('-', "_"),
+            };
+        }
+        for name in change.add_receivers.iter_mut().chain(&mut change.remove_receivers) {
+            *name = self.intake.model(name)?;
+        }
+        let command = HandoffCommand::SetPolicy(Box::new(change));
+        match self.intake.engine.command(Command::Handoff(Box::new(command))).await? {
+            Reply::Handoff(reply) => settings(reply),
+            _ => Err(engine::Error::Unknown.into()),
+        }
+    }
+
+    /// Whether a session is to be handed off now.
+    ///
+    /// # Errors
+    /// [`core::Refusal::UncountedSession`] when nothing is known of it.
+    pub async fn check(&self, session: String, warning_only: bool) -> Result<HandoffCheck, Error> {
+        let query = HandoffQuery::Check { session: session.clone(), warning_only };
+        match self.query(query).await? {
+            HandoffReply::Check(Some(check)) => Ok(*check),
+            HandoffReply::Check(None) => Err(unknown_session(session)),
+            _ => Err(engine::Error::Unknown.into()),
+        }
+    }
+
+    /// Levels, and what is recommended: of every model, and of one session or those that are near a limit.
+    ///
+    /// # Errors
+    /// [`core::Refusal::UncountedSession`] when nothing is known of the session that is named.
+    pub async fn status(&self, session: Option<String>) -> Result<HandoffStatus, Error> {
+        let query = HandoffQuery::Status { session: session.clone() };
+        match (self.query(query).await?, session) {
+            (HandoffReply::Status(status), Some(named)) if status.sessions.is_empty() => {
+                Err(unknown_session(named))
+            }
+            (HandoffReply::Status(status), _) => Ok(*status),
+            _ => Err(engine::Error::Unknown.into()),
+        }
+    }
+
+    fn called(&self, name: &str) -> Result<ModelName, Error> {
+        let given = ModelName::parse(name).map_err(|_| policy::Invalid::Model {
+            key: format!("{}{name}", policy::LIMIT),
+            model: name.to_owned(),
+        });
+        Ok(self.intake.model(&given.map_err(Refusal::from)?)?)
+    }
+
+    fn called_all(&self, names: &str) -> Result<String, Error> {
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let names: Result<_, Error> = names.map(|name| self.called(name)).collect();
+        Ok(policy::written(&names?))
+    }
+
+    async fn query(&self, query: HandoffQuery) -> Result<HandoffReply, Error> {
+        match self.intake.engine.query(Query::Handoff(query)).await? {
+            Reply::Handoff(reply) => Ok(reply),
+            _ => Err(engine::Error::Unknown.into()),
+        }
+    }
+
     /// A model as the configuration calls it.
     fn known(&self, model: Option<ModelName>) -> Result<Option<ModelName>, Error> {
         Ok(model.map(|model| self.intake.model(&model)).transpose()?)
@@ -124,9 +225,20 @@ impl Handoffs {
     }
 
     async fn ask(&self, query: HandoffQuery) -> Result<Option<Handoff>, Error> {
-        match self.intake.engine.query(Query::Handoff(query)).await? {
-            Reply::Handoff(HandoffReply::Found(found)) => Ok(found.map(|found| *found)),
+        match self.query(query).await? {
+            HandoffReply::Found(found) => Ok(found.map(|found| *found)),
             _ => Err(engine::Error::Unknown.into()),
         }
     }
+}
+
+fn settings(reply: HandoffReply) -> Result<Vec<UsageSetting>, Error> {
+    match reply {
+        HandoffReply::Policy(settings) => Ok(settings),
+        _ => Err(engine::Error::Unknown.into()),
+    }
+}
+
+fn unknown_session(session: String) -> Error {
+    Error::Engine(engine::Error::Refused(core::Refusal::UncountedSession(session)))
 }

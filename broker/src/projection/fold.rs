@@ -266,10 +266,7 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
             let queue = Recipient::Model(redirected.to.clone());
             moved(changes, step, redirected.subject, MessageState::Queued, None, Some(&queue));
         }
-        Event::Handoff(event) => {
-            let core::handoff::Event::Changed { handoff, .. } = *event;
-            fact(changes, handoff::subject(handoff.id), step.record);
-        }
+        Event::Handoff(event) => fact(changes, handoff::fact(&event), step.record),
     }
 }
 

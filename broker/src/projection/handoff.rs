@@ -18,6 +18,14 @@ pub(super) fn subject(id: HandoffId) -> String {
     format!("handoff/{id}")
 }
 
+/// The fact that an event leaves.
+pub(super) fn fact(event: &handoff::Event) -> String {
+    match event {
+        handoff::Event::Changed { handoff, .. } => subject(handoff.id),
+        handoff::Event::PolicySet { .. } => "policy/handoff".to_owned(),
+    }
+}
+
 impl Projection {
     /// A handoff, as of `batch`.
     ///
@@ -89,10 +97,10 @@ fn is_shown(handoff: &Handoff, filter: &HandoffFilter) -> bool {
 
 fn read(record: &Record) -> Result<Handoff, Error> {
     match event_of(record)? {
-        Event::Handoff(event) => {
-            let handoff::Event::Changed { handoff, .. } = *event;
-            Ok(*handoff)
-        }
+        Event::Handoff(event) => match *event {
+            handoff::Event::Changed { handoff, .. } => Ok(*handoff),
+            handoff::Event::PolicySet { .. } => Err(Error::Damaged),
+        },
         _ => Err(Error::Damaged),
     }
 }

@@ -181,6 +181,45 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
         }))
     }
 
+    async fn get_handoff_policy(
+        &self,
+        _: Request<pb::GetHandoffPolicyRequest>,
+    ) -> Result<Response<pb::GetHandoffPolicyResponse>, Status> {
+        let settings = self.handoffs.policy().await.map_err(status::handoffs)?;
+        let settings = settings.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::GetHandoffPolicyResponse { settings }))
+    }
+
+    async fn set_handoff_policy(
+        &self,
+        request: Request<pb::SetHandoffPolicyRequest>,
+    ) -> Result<Response<pb::SetHandoffPolicyResponse>, Status> {
+        let change = request.into_inner().try_into()?;
+        let settings = self.handoffs.set_policy(change).await.map_err(status::handoffs)?;
+        let settings = settings.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::SetHandoffPolicyResponse { settings }))
+    }
+
+    async fn check_handoff(
+        &self,
+        request: Request<pb::CheckHandoffRequest>,
+    ) -> Result<Response<pb::CheckHandoffResponse>, Status> {
+        let pb::CheckHandoffRequest { session_id, warning_only } = request.into_inner();
+        let session = handoff_line(session_id, "session_id")?;
+        let check = self.handoffs.check(session, warning_only).await.map_err(status::handoffs)?;
+        Ok(Response::new(check.into()))
+    }
+
+    async fn get_handoff_status(
+        &self,
+        request: Request<pb::GetHandoffStatusRequest>,
+    ) -> Result<Response<pb::GetHandoffStatusResponse>, Status> {
+        let session = handoff_line(request.into_inner().session_id, "session_id")?;
+        let session = Some(session).filter(|name| !name.is_empty());
+        let status = self.handoffs.status(session).await.map_err(status::handoffs)?;
+        Ok(Response::new(status.into()))
+    }
+
     async fn prepare_package(
         &self,
         request: Request<pb::PreparePackageRequest>,

@@ -83,6 +83,7 @@ fn handoff_refusal(refusal: &handoff::Refusal, text: String) -> Status {
         Refused::NotYours { .. } => reason::HANDOFF_NOT_YOURS.status(text),
         Refused::Manifest(_) => reason::HANDOFF_MANIFEST.status(text),
         Refused::Late(_) => reason::HANDOFF_LATE.status(text),
+        Refused::Policy(_) => reason::INVALID_POLICY.status(text),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 36] = [
+pub(super) const KINDS: [&str; 37] = [
     "accepted",
     "routed",
     "held",
@@ -56,6 +56,7 @@ pub(super) const KINDS: [&str; 36] = [
     "key_trusted",
     "key_removed",
     "handoff",
+    "handoff_policy_set",
     "redirected",
 ];
 
@@ -226,7 +227,13 @@ pub(super) fn told(event: &Event) -> Option<Told> {
 
 /// Of a handoff where it stands, and why; its contents are its package's.
 fn handoff(event: &handoff::Event) -> Told {
-    let handoff::Event::Changed { at, handoff } = event;
+    let (at, handoff) = match event {
+        handoff::Event::Changed { at, handoff } => (at, handoff),
+        handoff::Event::PolicySet { at, overrides } => {
+            let set = overrides.iter().map(|(key, value)| format!("{key} = {value}"));
+            return Told::new("handoff_policy_set", *at, set.collect::<Vec<_>>().join(", "));
+        }
+    };
     let (id, from, to) = (handoff.id, &handoff.from.model, &handoff.to);
     let (state, trigger) = (handoff.state.as_str(), handoff.trigger.kind.as_str());
     let mut detail = format!("{id}: {state}, {from} to {to}, {trigger}");

@@ -6,9 +6,10 @@ use super::{
     optional_session_id, package_id, required, session_id,
 };
 use crate::{
-    AcceptHandoff, AskHandoff, HandedOver, Handoff, HandoffFilter, HandoffId, HandoffKept,
-    HandoffOffer, HandoffState, Pace, PackageId, Preservation, TriedReceiver, Trigger, TriggerKind,
-    Urgency, WallTime, pb,
+    AcceptHandoff, Advice, AskHandoff, HandedOver, Handoff, HandoffCheck, HandoffFilter, HandoffId,
+    HandoffKept, HandoffOffer, HandoffOutlook, HandoffPolicyChange, HandoffState, HandoffStatus,
+    ModelName, Pace, PackageId, Preservation, TriedReceiver, Trigger, TriggerKind, Urgency,
+    WallTime, pb,
 };
 
 /// Bytes of a reason: one line in a list.
@@ -178,6 +179,7 @@ impl TryFrom<pb::Handoff> for Handoff {
             active_at: time(wire.active_at, "active_at")?,
             ended_at: time(wire.ended_at, "ended_at")?,
             outcome: wire.outcome,
+            is_lent: wire.lent,
         })
     }
 }
@@ -211,7 +213,130 @@ impl From<Handoff> for pb::Handoff {
             active_at: wire(handoff.active_at),
             ended_at: wire(handoff.ended_at),
             outcome: handoff.outcome,
+            lent: handoff.is_lent,
         }
+    }
+}
+
+impl TryFrom<pb::SetHandoffPolicyRequest> for HandoffPolicyChange {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::SetHandoffPolicyRequest) -> Result<Self, InvalidField> {
+        let names = |names: Vec<String>, field| {
+            names.iter().map(|name| model(name, field)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            set: wire.set,
+            unset: wire.unset,
+            add_receivers: names(wire.add_receivers, "add_receivers")?,
+            remove_receivers: names(wire.remove_receivers, "remove_receivers")?,
+        })
+    }
+}
+
+impl From<HandoffPolicyChange> for pb::SetHandoffPolicyRequest {
+    fn from(change: HandoffPolicyChange) -> Self {
+        let names = |names: Vec<ModelName>| names.iter().map(ToString::to_string).collect();
+        Self {
+            set: change.set,
+            unset: change.unset,
+            add_receivers: names(change.add_receivers),
+            remove_receivers: names(change.remove_receivers),
+        }
+    }
+}
+
+impl TryFrom<pb::CheckHandoffResponse> for HandoffCheck {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::CheckHandoffResponse) -> Result<Self, InvalidField> {
+        Ok(Self {
+            should_handoff: wire.should_handoff,
+            reason: wire.reason,
+            level: wire.level,
+            confidence: wire.confidence,
+            urgency: word(&wire.urgency, "urgency", Urgency::parse)?,
+            session: wire.session_id,
+            model: model(&wire.model, "model")?,
+            tokens: wire.tokens,
+            context_window: wire.context_window,
+            warning_threshold: wire.warning_threshold,
+            switch_threshold: wire.switch_threshold,
+            detail: wire.detail,
+        })
+    }
+}
+
+impl From<HandoffCheck> for pb::CheckHandoffResponse {
+    fn from(check: HandoffCheck) -> Self {
+        Self {
+            should_handoff: check.should_handoff,
+            reason: check.reason,
+            level: check.level,
+            confidence: check.confidence,
+            urgency: check.urgency.as_str().to_owned(),
+            session_id: check.session,
+            model: check.model.to_string(),
+            tokens: check.tokens,
+            context_window: check.context_window,
+            warning_threshold: check.warning_threshold,
+            switch_threshold: check.switch_threshold,
+            detail: check.detail,
+        }
+    }
+}
+
+impl TryFrom<pb::HandoffOutlook> for HandoffOutlook {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::HandoffOutlook) -> Result<Self, InvalidField> {
+        Ok(Self {
+            name: wire.name,
+            model: model(&wire.model, "model")?,
+            level: wire.level,
+            percentage: wire.percentage,
+            advice: word(&wire.recommendation, "recommendation", Advice::parse)?,
+            reason: wire.reason,
+            to: optional_model(&wire.to, "to")?,
+            trigger: wire.trigger.map(TryInto::try_into).transpose()?,
+            receives: wire.receives,
+            limit_at: time(wire.limit_at, "limit_at")?,
+        })
+    }
+}
+
+impl From<HandoffOutlook> for pb::HandoffOutlook {
+    fn from(outlook: HandoffOutlook) -> Self {
+        Self {
+            name: outlook.name,
+            model: outlook.model.to_string(),
+            level: outlook.level,
+            percentage: outlook.percentage,
+            recommendation: outlook.advice.as_str().to_owned(),
+            reason: outlook.reason,
+            to: text_of(outlook.to),
+            trigger: outlook.trigger.map(Into::into),
+            receives: outlook.receives,
+            limit_at: outlook.limit_at.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<pb::GetHandoffStatusResponse> for HandoffStatus {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::GetHandoffStatusResponse) -> Result<Self, InvalidField> {
+        let each = |all: Vec<pb::HandoffOutlook>| all.into_iter().map(TryInto::try_into).collect();
+        let (models, sessions): (Result<_, InvalidField>, Result<_, InvalidField>) =
+            (each(wire.models), each(wire.sessions));
+        Ok(Self { models: models?, sessions: sessions? })
+    }
+}
+
+impl From<HandoffStatus> for pb::GetHandoffStatusResponse {
+    fn from(status: HandoffStatus) -> Self {
+        let each = |all: Vec<HandoffOutlook>| all.into_iter().map(Into::into).collect();
+        Self { models: each(status.models), sessions: each(status.sessions) }
     }
 }
 
@@ -397,6 +522,7 @@ mod tests {
             active_at: None,
             ended_at: None,
             outcome: String::new(),
+            is_lent: true,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A handoff: a session's work on its way from the model that owns it to another.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use super::{
     AgentName, MessageId, ModelName, PackageId, Preservation, SessionId, SessionOwner, WallTime,
@@ -214,6 +214,112 @@ pub struct Handoff {
     pub ended_at: Option<WallTime>,
     /// What became of it, in words; empty while nothing is known.
     pub outcome: String,
+    /// It goes back by itself once the model that it left can go on.
+    pub is_lent: bool,
+}
+
+/// What is to change of when sessions move, and who receives them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandoffPolicyChange {
+    /// Settings by name, as they are typed.
+    pub set: BTreeMap<String, String>,
+    /// Back to what the file says.
+    pub unset: Vec<String>,
+    pub add_receivers: Vec<ModelName>,
+    pub remove_receivers: Vec<ModelName>,
+}
+
+/// Whether a session is to be handed off now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HandoffCheck {
+    pub should_handoff: bool,
+    /// `normal`, `warning_threshold_reached`, `approaching_limit` or `auto_switch_threshold_reached`.
+    pub reason: String,
+    /// A level's word.
+    pub level: String,
+    /// 0 to 1.
+    pub confidence: f64,
+    pub urgency: Urgency,
+    pub session: String,
+    pub model: ModelName,
+    pub tokens: u64,
+    /// Tokens.
+    pub context_window: u64,
+    pub warning_threshold: u64,
+    pub switch_threshold: u64,
+    /// Which limit, and how near.
+    pub detail: String,
+}
+
+impl HandoffCheck {
+    /// Of the window, in percent.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    pub fn percentage(&self) -> f64 {
+        self.tokens as f64 * 100.0 / self.context_window.max(1) as f64
+    }
+}
+
+/// What is recommended to one model's sessions, or to one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Advice {
+    None,
+    /// A limit comes nearer.
+    Watch,
+    Recommended,
+    /// It cannot go on where it is.
+    Needed,
+}
+
+impl Advice {
+    pub const ALL: [Self; 4] = [Self::None, Self::Watch, Self::Recommended, Self::Needed];
+
+    /// Its word, in output and on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Watch => "watch",
+            Self::Recommended => "recommended",
+            Self::Needed => "needed",
+        }
+    }
+
+    /// The advice of a word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|advice| advice.as_str() == word)
+    }
+}
+
+/// How near one model or session is to a move.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HandoffOutlook {
+    pub name: String,
+    /// The owner of a session; itself of a model.
+    pub model: ModelName,
+    /// A level's word.
+    pub level: String,
+    /// Of the limit that is nearest; `None` where no limit is known.
+    pub percentage: Option<f64>,
+    pub advice: Advice,
+    /// Which limit, and how near.
+    pub reason: String,
+    /// Who would be asked first; `None`: nobody can take it.
+    pub to: Option<ModelName>,
+    /// Why it is better off elsewhere, or what would move it.
+    pub trigger: Option<Trigger>,
+    /// Of a model: it may receive sessions.
+    pub receives: bool,
+    /// When the limit that is nearest is reached, as things go.
+    pub limit_at: Option<WallTime>,
+}
+
+/// Levels, and what is recommended.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HandoffStatus {
+    pub models: Vec<HandoffOutlook>,
+    pub sessions: Vec<HandoffOutlook>,
 }
 
 /// Which handoffs a list shows. Everything that is set must be so.

@@ -34,7 +34,8 @@ pub use event::{EventFilter, EventInfo, EventStart};
 pub use failure::{Failure, FailureClass, FailureScope};
 pub use frames::{FrameCounter, FrameGap, Stamp};
 pub use handoff::{
-    AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffId, HandoffKept, HandoffState, Pace,
+    AcceptHandoff, Advice, AskHandoff, Handoff, HandoffCheck, HandoffFilter, HandoffId,
+    HandoffKept, HandoffOutlook, HandoffPolicyChange, HandoffState, HandoffStatus, Pace,
     TriedReceiver, Trigger, TriggerKind, Urgency,
 };
 pub use hex::Hex;

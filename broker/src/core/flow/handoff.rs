@@ -23,7 +23,7 @@ use crate::core::{
 };
 
 /// Tokens of what must be kept, roughly: a receiver without room for them is not asked.
-const LEAST: u64 = 500;
+pub(super) const LEAST: u64 = 500;
 /// Sessions with waiting work that one limit moves at once; the others move with their next turn.
 const AT_ONCE: usize = 64;
 
@@ -48,6 +48,7 @@ impl Run<'_> {
             Command::Decline { id, by, reason } => self.decline(id, &by, &reason)?,
             Command::Complete { id, by, outcome } => self.complete(id, &by, outcome)?,
             Command::GiveBack { id, reason } => self.give_back(id, &reason)?,
+            Command::SetPolicy(change) => return self.set_handoff_policy(*change),
         };
         self.finish_accepted();
         // What follows may have changed it within this commit.
@@ -59,6 +60,16 @@ impl Run<'_> {
         let found = match query {
             Query::Get(id) => self.state.handoff.get(*id),
             Query::Of(session) => self.state.handoff.last(session),
+            Query::Policy => return HandoffReply::Policy(self.handoff_policy()),
+            Query::Check { session, warning_only } => {
+                return HandoffReply::Check(
+                    self.check_handoff(session, *warning_only).map(Box::new),
+                );
+            }
+            Query::Status { session } => {
+                let status = self.handoff_status(session.as_deref());
+                return HandoffReply::Status(Box::new(status));
+            }
         };
         HandoffReply::Found(found.cloned().map(Box::new))
     }
@@ -139,6 +150,7 @@ impl Run<'_> {
             active_at: None,
             ended_at: None,
             outcome: String::new(),
+            is_lent: false,
         };
         let id = handoff.id;
         // An active one whose new owner cannot go on either is over with this.

@@ -3,6 +3,7 @@
 //! A command is decided step by step: each event is applied as soon as it is decided, so that the next step sees it,
 //! and all of them are one commit. A handler refuses before its first event or not at all.
 
+mod advice;
 mod ahead;
 mod dead;
 mod fan_out;

@@ -193,7 +193,13 @@ impl Run<'_> {
             }
         }
         overrides.extend(set);
-        usage::Rules::with(self.state.usage.file(), &overrides)?;
+        let rules = usage::Rules::with(self.state.usage.file(), &overrides)?;
+        let mut limits = self.state.policy.handoff.limits.values();
+        if limits.any(|limit| *limit <= rules.thresholds.warning) {
+            let why =
+                "`warning` must be below the limit of each model (`brokerctl handoff config`)";
+            return Err(usage::Invalid::Contradiction(why).into());
+        }
         let at = self.now.wall;
         self.event(Event::Usage(usage::Event::PolicySet { at, overrides }));
         self.assess_all();

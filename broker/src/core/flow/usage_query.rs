@@ -117,7 +117,7 @@ impl Run<'_> {
         let figures = &meter.session;
         let model = figures.model.as_ref().and_then(|model| self.model(model));
         let window = model.map(|model| model.context_window);
-        let thresholds = &self.state.usage.rules().thresholds;
+        let thresholds = self.state.usage.thresholds(model.map(|model| &model.name));
         let share = |percent: u8| {
             let at = u128::from(window?) * u128::from(percent) / 100;
             u64::try_from(at).ok()
@@ -218,7 +218,7 @@ impl Run<'_> {
     fn window_of(&self, scope: &Scope, meter: &Meter) -> Option<LimitForecast> {
         let Scope::Session(name) = scope else { return None };
         let model = self.model(meter.session.model.as_ref()?)?;
-        let thresholds = &self.state.usage.rules().thresholds;
+        let thresholds = self.state.usage.thresholds(Some(&model.name));
         let switch = u128::from(model.context_window) * u128::from(thresholds.session_switch);
         let limit = u64::try_from(switch / 100).ok()?;
         let rate = meter.recent.burn(self.now.wall);

@@ -7,13 +7,16 @@
 //! Invariant: until `ACTIVE` the old owner is the owner; the change is one commit (I-38).
 
 pub mod arbiter;
+pub mod policy;
 mod settings;
+pub mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use broker_proto::{
-    AcceptHandoff, AgentName, AskHandoff, Handoff, HandoffId, HandoffKept, HandoffState, ModelName,
-    PackageId, SessionId, TriggerKind, WallTime,
+    AcceptHandoff, AgentName, AskHandoff, Handoff, HandoffCheck, HandoffId, HandoffKept,
+    HandoffPolicyChange, HandoffState, HandoffStatus, ModelName, PackageId, SessionId, TriggerKind,
+    UsageSetting, WallTime,
 };
 
 pub use arbiter::{Candidate, Case, Unfit, Verdict};
@@ -29,13 +32,15 @@ const RECENT: usize = 16;
 pub enum Event {
     /// A handoff as it is from now on.
     Changed { at: WallTime, handoff: Box<Handoff> },
+    /// What overrides the file from now on: all of it.
+    PolicySet { at: WallTime, overrides: BTreeMap<String, String> },
 }
 
 impl Event {
     #[must_use]
     pub fn at(&self) -> WallTime {
         match self {
-            Self::Changed { at, .. } => *at,
+            Self::Changed { at, .. } | Self::PolicySet { at, .. } => *at,
         }
     }
 }
@@ -86,6 +91,7 @@ pub enum Command {
         id: HandoffId,
         reason: String,
     },
+    SetPolicy(Box<HandoffPolicyChange>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -94,12 +100,26 @@ pub enum Query {
     Get(HandoffId),
     /// The one of a session that is pending or active, else its last.
     Of(SessionId),
+    Policy,
+    /// Whether a session, by its name, is to be handed off now.
+    Check {
+        session: String,
+        warning_only: bool,
+    },
+    /// Of every model; of the sessions for which there is something to say, or of the one that is named.
+    Status {
+        session: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     Handoff(Box<Handoff>),
     Found(Option<Box<Handoff>>),
+    Policy(Vec<UsageSetting>),
+    /// `None`: nothing is known of such a session.
+    Check(Option<Box<HandoffCheck>>),
+    Status(Box<HandoffStatus>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +150,8 @@ pub enum Refusal {
     NoOrigin(HandoffId),
     #[error("the session's owner has changed since handoff {0} began")]
     OwnerChanged(HandoffId),
+    #[error(transparent)]
+    Policy(#[from] policy::Invalid),
 }
 
 /// One change of owner.
@@ -164,9 +186,28 @@ pub struct State {
     open: BTreeSet<HandoffId>,
     tracks: BTreeMap<SessionId, Track>,
     number: u128,
+    /// What the file says; what counts is `Policy::handoff`.
+    file: Settings,
+    overrides: BTreeMap<String, String>,
 }
 
 impl State {
+    #[must_use]
+    pub fn new(file: &Settings) -> Self {
+        Self { file: file.clone(), ..Self::default() }
+    }
+
+    /// What the file says.
+    #[must_use]
+    pub fn file(&self) -> &Settings {
+        &self.file
+    }
+
+    #[must_use]
+    pub fn overrides(&self) -> &BTreeMap<String, String> {
+        &self.overrides
+    }
+
     /// The id of the next one, which begins at `now`.
     #[must_use]
     pub fn next_id(&self, now: WallTime) -> HandoffId {
@@ -217,7 +258,13 @@ impl State {
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
-        let Event::Changed { handoff, .. } = event;
+        let handoff = match event {
+            Event::Changed { handoff, .. } => handoff,
+            Event::PolicySet { overrides, .. } => {
+                self.overrides.clone_from(overrides);
+                return;
+            }
+        };
         self.number = self.number.max(handoff.id.number());
         let track = self.tracks.entry(handoff.session.clone()).or_default();
         let is_newest = track.last.is_none_or(|last| last.number() <= handoff.id.number());

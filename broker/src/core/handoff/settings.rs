@@ -1,6 +1,9 @@
 //! What the rules of handoffs take from the configuration.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use broker_proto::{ModelName, Preservation};
 
@@ -28,6 +31,10 @@ pub struct Settings {
     pub max_hops: u32,
     /// Percent of the receiver's window that a complete package may take.
     pub room: u8,
+    /// How often a session with new turns gets a saved package; `None`: not by the clock.
+    pub checkpoint_every: Option<Duration>,
+    /// Percent at which a model's limits, and the windows of its sessions, count as reached. Only set at run time.
+    pub limits: BTreeMap<ModelName, u8>,
 }
 
 /// As shipped; a test compares it with the configuration.
@@ -45,6 +52,8 @@ impl Default for Settings {
             cooldown: Duration::from_secs(300),
             max_hops: 8,
             room: 50,
+            checkpoint_every: None,
+            limits: BTreeMap::new(),
         }
     }
 }

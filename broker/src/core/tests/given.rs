@@ -58,6 +58,11 @@ fn candidate(name: &str, account: &str, context_window: u64, chain: &[&str]) -> 
         has_vision: true,
         prices: Some(Prices { input: 4.0, output: 20.0, cache_read: 0.2, cache_write: 5.0 }),
         bytes_per_token: 4.0,
+        tier: match name {
+            "opus" => 3,
+            "local" => 1,
+            _ => 2,
+        },
         is_degraded: false,
         is_simulated: false,
         account: account.into(),

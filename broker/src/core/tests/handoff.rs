@@ -16,12 +16,12 @@ use crate::core::{
 
 const MANIFEST: [u8; 32] = [7; 32];
 
-fn id() -> SessionId {
+pub(super) fn id() -> SessionId {
     SessionId::parse("s").unwrap()
 }
 
 /// A session of opus with two turns.
-fn begin(world: &mut World) {
+pub(super) fn begin(world: &mut World) {
     let entry =
         |n: u8| NewEntry { hash: ContentHash([n; 32]), length: 4, tokens: 30, size_bytes: 4 };
     let entries = NewEntries { entries: vec![entry(1), entry(2)], ..NewEntries::default() };
@@ -37,7 +37,7 @@ fn begin(world: &mut World) {
     world.run(Command::Session(Box::new(session::Command::Start(Box::new(start)))));
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let mut world = World::new();
     begin(&mut world);
     world
@@ -47,12 +47,12 @@ fn turn(world: &mut World, asked: &str) -> NewMessage {
     NewMessage { session: Some("s".into()), ..world.message(asked) }
 }
 
-fn ask_turn(world: &mut World, asked: &str) -> Seq {
+pub(super) fn ask_turn(world: &mut World, asked: &str) -> Seq {
     let new = turn(world, asked);
     world.ask_this(new)
 }
 
-fn ask(to: Option<&str>) -> AskHandoff {
+pub(super) fn ask(to: Option<&str>) -> AskHandoff {
     AskHandoff {
         session: id(),
         to: to.map(model),
@@ -65,14 +65,14 @@ fn ask(to: Option<&str>) -> AskHandoff {
     }
 }
 
-fn command(world: &mut World, command: HandoffCommand) -> Result<Handoff, Refusal> {
+pub(super) fn command(world: &mut World, command: HandoffCommand) -> Result<Handoff, Refusal> {
     match world.decide(Command::Handoff(Box::new(command)))? {
         Reply::Handoff(HandoffReply::Handoff(handoff)) => Ok(*handoff),
         other => panic!("{other:?}"),
     }
 }
 
-fn built(world: &mut World, id: HandoffId) -> Result<Handoff, Refusal> {
+pub(super) fn built(world: &mut World, id: HandoffId) -> Result<Handoff, Refusal> {
     let kept = HandoffKept { entries: 2, tokens_before: 60, tokens: 20, ..HandoffKept::default() };
     let package = PackageId::from_u128(5);
     let built = Built { id, package, manifest: MANIFEST, kept };
@@ -80,7 +80,7 @@ fn built(world: &mut World, id: HandoffId) -> Result<Handoff, Refusal> {
 }
 
 /// A handoff to `to` that is offered.
-fn offered(world: &mut World, to: &str) -> HandoffId {
+pub(super) fn offered(world: &mut World, to: &str) -> HandoffId {
     let begun = command(world, HandoffCommand::Begin(Box::new(ask(Some(to))))).unwrap();
     assert_eq!(begun.state, HandoffState::Building);
     assert_eq!(built(world, begun.id).unwrap().state, HandoffState::Offered);
@@ -91,16 +91,16 @@ fn by(name: &str) -> By {
     By::Agent(agent(name))
 }
 
-fn accept(world: &mut World, id: HandoffId, name: &str) -> Result<Handoff, Refusal> {
+pub(super) fn accept(world: &mut World, id: HandoffId, name: &str) -> Result<Handoff, Refusal> {
     let accept = AcceptHandoff { id, manifest: MANIFEST, confirmed: vec!["task".into()] };
     command(world, HandoffCommand::Accept { accept, by: by(name) })
 }
 
-fn owner(world: &World) -> SessionOwner {
+pub(super) fn owner(world: &World) -> SessionOwner {
     world.state.session.get(&id()).unwrap().info.owner.clone()
 }
 
-fn last(world: &World) -> Handoff {
+pub(super) fn last(world: &World) -> Handoff {
     world.state.handoff.last(&id()).unwrap().clone()
 }
 
@@ -362,10 +362,12 @@ fn what_is_given_back_goes_home_and_both_are_told() {
 
     assert_eq!((owner(&world).model, owner(&world).epoch), (model("opus"), 3));
     let returned = world.journal.iter().any(|event| match event {
-        Event::Handoff(event) => {
-            let crate::core::handoff::Event::Changed { handoff, .. } = event.as_ref();
-            handoff.id == id && handoff.state == HandoffState::Returned
-        }
+        Event::Handoff(event) => match event.as_ref() {
+            crate::core::handoff::Event::Changed { handoff, .. } => {
+                handoff.id == id && handoff.state == HandoffState::Returned
+            }
+            crate::core::handoff::Event::PolicySet { .. } => false,
+        },
         _ => false,
     });
     assert!(returned);

@@ -1,6 +1,7 @@
 //! The rules by their claims, one module per behaviour. `I-n` names an invariant of the delivery contract.
 
 mod absent;
+mod advice;
 mod ahead;
 mod append;
 mod asking;

@@ -470,7 +470,7 @@ impl World {
     pub(super) fn restart(&mut self, after: Duration) {
         self.boot += after;
         let last = Seq(self.state.queue.next_seq().0 - 1);
-        let policy = self.state.policy.clone();
+        let policy = self.state.file_policy();
         let mut whole = State::new(policy.clone());
         self.journal.iter().for_each(|event| apply(&mut whole, event));
         let mut loaded = State::new(policy);
@@ -490,9 +490,9 @@ impl World {
     }
 
     fn kept(&self) -> Vec<&Event> {
-        let id_of = |event: &handoff::Event| {
-            let handoff::Event::Changed { handoff, .. } = event;
-            handoff.id
+        let id_of = |event: &handoff::Event| match event {
+            handoff::Event::Changed { handoff, .. } => Some(handoff.id),
+            handoff::Event::PolicySet { .. } => None,
         };
         let is_superseded = |place: usize, event: &Event| {
             self.journal[place + 1..].iter().any(|later| match (event, later) {

@@ -2,7 +2,7 @@
 
 use broker_proto::WallTime;
 
-use super::{Action, BudgetKey, Level, Meter, Rules, Scope, State, Unit, Window, matters};
+use super::{Action, BudgetKey, Level, Meter, Scope, State, Unit, Window, matters};
 use crate::core::policy::Thresholds;
 
 /// What a level comes of.
@@ -139,13 +139,13 @@ impl State {
     /// What the budgets of these scopes say. Only what was used counts; what is reserved may come back.
     pub(super) fn of_budgets(
         &self,
-        rules: &Rules,
+        thresholds: &Thresholds,
         scopes: &[Scope],
         held: &Held,
         now: WallTime,
     ) -> Vec<Cause> {
         let mut causes = Vec::new();
-        for (key, limit) in rules.budgets.iter().filter(|(key, _)| key.span.matters()) {
+        for (key, limit) in self.rules().budgets.iter().filter(|(key, _)| key.span.matters()) {
             for scope in scopes.iter().filter(|scope| key.is_for(scope)) {
                 let window = self.budget_window(key, scope, now);
                 let (used, name) = (window.used.of(key.unit), key.words());
@@ -154,7 +154,7 @@ impl State {
                 let words = if is_money { words.trim_end_matches(" usd") } else { &words };
                 causes.push(Cause {
                     kind: Kind::Limit,
-                    level: rules.thresholds.held(held.of(&name), used, *limit),
+                    level: thresholds.held(held.of(&name), used, *limit),
                     reason: format!("{} of {} {words}", of(used), of(*limit)),
                     name,
                     until: window.ends,

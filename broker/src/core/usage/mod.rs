@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broker_proto::{ModelName, WallTime};
 
-use super::{BootTime, Now, Policy, queue::Seq};
+use super::{BootTime, Now, Policy, policy::Thresholds, queue::Seq};
 
 pub use budget::{BudgetKey, Budgets, Reservations, Short, Wanted};
 pub use cause::{Cause, Held, Kind, highest};
@@ -54,6 +54,8 @@ pub struct State {
     /// What the file says, and what counts.
     file: Rules,
     rules: Rules,
+    /// Percent at which the limits of a model count as reached.
+    limits: BTreeMap<ModelName, u8>,
     /// When to look again at what is not healthy; volatile.
     looks: BTreeSet<(WallTime, Subject)>,
     look_of: BTreeMap<Subject, WallTime>,
@@ -91,6 +93,17 @@ impl State {
     #[must_use]
     pub fn meter(&self, scope: &Scope) -> Option<&Meter> {
         self.meters.get(scope)
+    }
+
+    /// The thresholds of a model and its sessions; without one, of all.
+    #[must_use]
+    pub fn thresholds(&self, model: Option<&ModelName>) -> Thresholds {
+        let limit = model.and_then(|model| self.limits.get(model));
+        limit.map_or(self.rules.thresholds, |limit| self.rules.thresholds.limited(*limit))
+    }
+
+    pub(super) fn limit_models(&mut self, limits: BTreeMap<ModelName, u8>) {
+        self.limits = limits;
     }
 
     /// What one model has used.
@@ -132,12 +145,13 @@ impl State {
     #[must_use]
     pub fn causes_of_model(&self, model: &ModelName, key: &str, now: WallTime) -> Vec<Cause> {
         let (rules, held) = (self.rules(), self.level(&Subject::Model(model.clone())));
-        let thresholds = &rules.thresholds;
+        let thresholds = &self.thresholds(Some(model));
         let scopes = scopes(model, key, None);
-        let mut causes = self.of_budgets(rules, &scopes, &held, now);
+        let mut causes = self.of_budgets(thresholds, &scopes, &held, now);
         if let Some(meter) = self.meter(&Scope::Model(model.clone())) {
             causes.extend(cause::of_provider(meter, thresholds, &held, now));
-            causes.extend(cause::of_signals(meter, thresholds, &held, now));
+            // A signal is no limit, of which a share could be kept.
+            causes.extend(cause::of_signals(meter, &rules.thresholds, &held, now));
         }
         causes
     }
@@ -152,8 +166,9 @@ impl State {
     ) -> Vec<Cause> {
         let (rules, held) = (self.rules(), self.level(&Subject::Session(session.to_owned())));
         let scope = Scope::Session(session.to_owned());
-        let mut causes = self.of_budgets(rules, &[scope], &held, now);
-        let thresholds = &rules.thresholds;
+        let model = self.meter(&scope).and_then(|meter| meter.session.model.as_ref());
+        let thresholds = &self.thresholds(model);
+        let mut causes = self.of_budgets(&rules.thresholds, &[scope], &held, now);
         causes.extend(window.and_then(|all| self.of_window(session, all, thresholds, &held)));
         causes
     }

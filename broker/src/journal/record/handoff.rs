@@ -1,5 +1,7 @@
 //! Records of handoffs.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -11,9 +13,10 @@ use crate::core::{Event, Redirected, SliceMoved, handoff};
 pub(super) const CHANGED: u16 = 100;
 pub(super) const SLICE_MOVED: u16 = 101;
 pub(super) const REDIRECTED: u16 = 102;
+pub(super) const POLICY_SET: u16 = 103;
 
 /// Every kind that is about handoffs.
-pub(super) const KINDS: [u16; 3] = [CHANGED, SLICE_MOVED, REDIRECTED];
+pub(super) const KINDS: [u16; 4] = [CHANGED, SLICE_MOVED, REDIRECTED, POLICY_SET];
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ChangedRecord {
@@ -21,6 +24,14 @@ struct ChangedRecord {
     at: u64,
     #[prost(bytes = "bytes", tag = "2")]
     handoff: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PolicyRecord {
+    #[prost(uint64, tag = "1")]
+    at: u64,
+    #[prost(btree_map = "string, string", tag = "2")]
+    overrides: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -51,6 +62,10 @@ pub(super) fn write(event: &handoff::Event) -> (u16, Vec<u8>) {
             let handoff = Handoff::clone(handoff).encode();
             (CHANGED, ChangedRecord { at: at.0, handoff }.encode_to_vec())
         }
+        handoff::Event::PolicySet { at, overrides } => {
+            let record = PolicyRecord { at: at.0, overrides: overrides.clone() };
+            (POLICY_SET, record.encode_to_vec())
+        }
     }
 }
 
@@ -78,6 +93,10 @@ pub(super) fn read(kind: u16, body: Bytes) -> Option<Event> {
             let record = ChangedRecord::decode(body).ok()?;
             let handoff = Box::new(Handoff::decode(record.handoff).ok()?);
             Event::Handoff(Box::new(handoff::Event::Changed { at: WallTime(record.at), handoff }))
+        }
+        POLICY_SET => {
+            let PolicyRecord { at, overrides } = PolicyRecord::decode(body).ok()?;
+            Event::Handoff(Box::new(handoff::Event::PolicySet { at: WallTime(at), overrides }))
         }
         SLICE_MOVED => {
             let record = SliceMovedRecord::decode(body).ok()?;

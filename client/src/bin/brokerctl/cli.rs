@@ -23,7 +23,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{commands::consult::input, output::Format};
 
 pub(crate) use self::{
-    handoff::{GenerateArgs, HandoffCommand, ValidateArgs},
+    handoff::{
+        CheckArgs, ConfigArgs, GenerateArgs, HandoffCommand, HandoffStatusArgs, ModelsArgs,
+        ValidateArgs, with_limits,
+    },
     package::{PackagesArgs, PlaceArgs, PrepareArgs, RestoreArgs, SaveArgs, Since, TrustCommand},
     session::{
         AppendArgs, ConflictArgs, ContextVerb, ExportFormat, RenderArgs, SessionArgs,
@@ -166,6 +169,10 @@ pub(crate) enum Misused {
     AppendWhat,
     #[error("nobody can be asked here whether to delete it: say --yes")]
     DeleteUnasked,
+    #[error(
+        "which session? name it with --session ID or BROKER_SESSION; none was used from this folder yet"
+    )]
+    NoneUsed,
     #[error("there is no shared value `{0}`")]
     NoSharedValue(String),
     #[error("nobody can be asked here whether to purge them all: say --yes")]
@@ -795,7 +802,7 @@ pub(crate) enum EventsCommand {
     /// Kinds: accepted, routed, held, leased, attempt_failed, task_asked, task_answered, task_stopped, lease_lost,
     /// delivery_failed, parked, finished, redriven, purged, queue_paused, queue_resumed, clock_jump, clock_settled,
     /// model_available, model_unavailable, usage_changed, level_changed, usage_policy_set, usage_reset, token_created,
-    /// token_revoked, role_known, content_stored, content_forgotten, session_changed. With
+    /// token_revoked, role_known, content_stored, content_forgotten, session_changed, handoff_policy_set. With
     /// --output json each line has a `cursor`, from which a later --from goes on.
     #[command(
         after_help = "Examples:\n  brokerctl events tail --from start --filter kind=finished --filter model=opus"

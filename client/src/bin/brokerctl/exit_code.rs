@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     NobodyThere = 8,
     /// The task asked something back that nobody here can answer.
     AskedBack = 9,
+    /// A check found that a session is to be handed off.
+    HandoffDue = 10,
     Interrupted = 130,
 }
 

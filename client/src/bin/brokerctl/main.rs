@@ -17,7 +17,7 @@ use clap::Parser as _;
 use crate::{cli::Cli, exit_code::Exit, output::Format};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(cli::with_limits(std::env::args_os())) {
         Ok(cli) => cli,
         // clap prints help to stdout and mistakes to stderr by itself; a closed pipe is not our failure.
         Err(err) => {

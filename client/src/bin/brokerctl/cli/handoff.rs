@@ -1,11 +1,14 @@
 //! What is typed behind `brokerctl handoff`.
 
+mod advice;
+
 use std::{path::PathBuf, time::Duration};
 
 use broker_client::orchestrator::Level;
 use broker_proto::types::PackageId;
 use clap::{Args, Subcommand, ValueEnum};
 
+pub(crate) use self::advice::{CheckArgs, ConfigArgs, HandoffStatusArgs, ModelsArgs, with_limits};
 use super::{
     Written, WrittenParser,
     package::{PackagesArgs, PrepareArgs, RestoreArgs, SaveArgs, TrustCommand, package},
@@ -137,6 +140,32 @@ pub(crate) enum HandoffCommand {
         after_help = "Examples:\n  brokerctl handoff validate .orchestrator_state.json --max-age 4h\n  brokerctl handoff validate context_payload.json --level minimal --output json\n  brokerctl handoff validate templates/standard_handoff.md\n\nExit codes: 0 nothing found, 1 something found (each on its line, or in `findings`), 2 wrong usage, 3 no such file, 6 refused: no JSON object, no UTF-8 text, over 8 MiB, or nested too deep to be looked into."
     )]
     Validate(ValidateArgs),
+    /// When sessions move by themselves: shows it, and overrides the file
+    ///
+    /// What is set here survives restarts, until it is unset. A limit, such as --opus-limit 80%, is where that model's
+    /// limits and the windows of its sessions count as reached. A policy that contradicts itself is refused.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff config\n  brokerctl handoff config --auto true --auto-switch true --opus-limit 80%\n  brokerctl handoff config --preserve full --checkpoint-every 30m --output json\n  brokerctl handoff config --unset limit.opus\n\nExit codes: 0 done, 2 the policy contradicts itself, or another mistake in what was typed, 3 no such model."
+    )]
+    Config(ConfigArgs),
+    /// Which models may receive sessions
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff models\n  brokerctl handoff models --remove gpt-4o\n  brokerctl handoff models --add sonnet local --output json\n\nExit codes: 0 done, 2 nobody would be left, 3 no such model."
+    )]
+    Models(ModelsArgs),
+    /// How near models and sessions are to a move, and what is recommended
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff status\n  brokerctl handoff status --session review-7 --output json | jq '.sessions[0].recommendation'"
+    )]
+    Status(HandoffStatusArgs),
+    /// Whether a session is to be handed off now, by its share of its model's window
+    ///
+    /// Yes from the warning threshold (approaching_limit; with --warning-only no, and warning_threshold_reached), always yes
+    /// from the switch threshold (auto_switch_threshold_reached), else no (normal).
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff check --session review-7\n  brokerctl handoff check --warning-only || brokerctl handoff execute\n  brokerctl handoff check --output json | jq -r .reason\n\nExit codes: 0 no, 10 yes, 3 nothing is known of the session."
+    )]
+    Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]

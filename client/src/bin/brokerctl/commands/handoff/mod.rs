@@ -1,5 +1,7 @@
 //! `handoff`: giving work away with what it needs to go on. One file per verb.
 
+mod check;
+mod config;
 pub(crate) mod file;
 mod generate;
 mod list;
@@ -7,6 +9,7 @@ mod package;
 mod prepare;
 mod report;
 mod save;
+mod status;
 mod trust;
 mod validate;
 
@@ -34,5 +37,9 @@ pub(crate) async fn run(global: &Global, command: HandoffCommand) -> anyhow::Res
         HandoffCommand::Trust(command) => trust::run(global, command).await,
         HandoffCommand::Generate(args) => generate::run(global, &args),
         HandoffCommand::Validate(args) => validate::run(global, &args),
+        HandoffCommand::Config(args) => config::config(global, args).await,
+        HandoffCommand::Models(args) => config::models(global, args).await,
+        HandoffCommand::Status(args) => status::run(global, args).await,
+        HandoffCommand::Check(args) => check::run(global, args).await,
     }
 }
