@@ -11,6 +11,7 @@ mod content;
 mod endpoint;
 mod error;
 mod follow;
+mod handoff;
 pub mod link;
 pub mod orchestrator;
 mod package;

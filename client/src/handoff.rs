@@ -1,0 +1,89 @@
+//! Handoffs: asked for, answered by their receivers, shown.
+
+use broker_proto::{AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffId, pb};
+
+use crate::{Client, Error, Page, each, required};
+
+fn handoff(wire: Option<pb::Handoff>) -> Result<Handoff, Error> {
+    Ok(required(wire, "handoff")?.try_into()?)
+}
+
+impl Client {
+    /// Begins a handoff: the session moves once a receiver has taken it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] says why the session stays where it is.
+    pub async fn begin_handoff(&self, ask: AskHandoff) -> Result<Handoff, Error> {
+        let request = self.unary_request(pb::BeginHandoffRequest::from(ask))?;
+        handoff(self.reply(self.handoffs().begin_handoff(request).await)?.handoff)
+    }
+
+    /// Takes a session over that is offered. The same word again is answered the same.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] to whoever was not asked, comes late, or computed another hash.
+    pub async fn accept_handoff(&self, accept: AcceptHandoff) -> Result<Handoff, Error> {
+        let request = self.unary_request(pb::AcceptHandoffRequest::from(accept))?;
+        handoff(self.reply(self.handoffs().accept_handoff(request).await)?.handoff)
+    }
+
+    /// Does not take a session over, with the reason in one line.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is not offered (any more).
+    pub async fn decline_handoff(&self, id: HandoffId, reason: String) -> Result<Handoff, Error> {
+        let request = pb::DeclineHandoffRequest { handoff_id: id.to_string(), reason };
+        let request = self.unary_request(request)?;
+        handoff(self.reply(self.handoffs().decline_handoff(request).await)?.handoff)
+    }
+
+    /// Says that the new owner works on, before its first answer does.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the session has not changed its owner.
+    pub async fn complete_handoff(&self, id: HandoffId, outcome: String) -> Result<Handoff, Error> {
+        let request = pb::CompleteHandoffRequest { handoff_id: id.to_string(), outcome };
+        let request = self.unary_request(request)?;
+        handoff(self.reply(self.handoffs().complete_handoff(request).await)?.handoff)
+    }
+
+    /// Begins the handoff that gives a session back to where it came from.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the session has no other origin, or has moved on.
+    pub async fn give_back_handoff(&self, id: HandoffId, reason: String) -> Result<Handoff, Error> {
+        let request = pb::GiveBackHandoffRequest { handoff_id: id.to_string(), reason };
+        let request = self.unary_request(request)?;
+        handoff(self.reply(self.handoffs().give_back_handoff(request).await)?.handoff)
+    }
+
+    /// # Errors
+    /// [`Error::Refused`] when there is none of this id.
+    pub async fn handoff(&self, id: HandoffId) -> Result<Handoff, Error> {
+        let request = self.unary_request(pb::GetHandoffRequest { handoff_id: id.to_string() })?;
+        handoff(self.reply(self.handoffs().get_handoff(request).await)?.handoff)
+    }
+
+    /// One page of handoffs, newest first. A page has at most 1,000; 0 means 100.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the page token is not one.
+    pub async fn list_handoffs(
+        &self,
+        filter: HandoffFilter,
+        page_size: u32,
+        page_token: Option<String>,
+    ) -> Result<Page<Handoff>, Error> {
+        let text = |word: Option<String>| word.unwrap_or_default();
+        let request = self.unary_request(pb::ListHandoffsRequest {
+            session_id: text(filter.session.map(|session| session.to_string())),
+            model: text(filter.model.map(|model| model.to_string())),
+            state: text(filter.state.map(|state| state.as_str().to_owned())),
+            page_size,
+            page_token: text(page_token),
+        })?;
+        let reply = self.reply(self.handoffs().list_handoffs(request).await)?;
+        let next_page_token = Some(reply.next_page_token).filter(|token| !token.is_empty());
+        Ok(Page { items: each(reply.handoffs)?, next_page_token })
+    }
+}
