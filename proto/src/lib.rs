@@ -3,6 +3,7 @@
 //! Everything the binaries say to each other passes through here; nothing here opens a socket or a file.
 
 pub mod convert;
+pub mod package;
 pub mod pb;
 pub mod types;
 

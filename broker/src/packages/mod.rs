@@ -258,7 +258,7 @@ impl Packages {
                 is_replayed: &|_| false,
                 takes_expired,
             };
-            package::open(&file, &guard)?.contents()
+            package::contents(&package::open(&file, &guard)?)
         };
         let contents = apart(check).await?;
         Ok(Loaded { info: shown(saved.info, &keys, now), contents, verified_at: now })

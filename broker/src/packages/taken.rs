@@ -6,7 +6,7 @@ use broker_proto::{ContentHash, ModelName, PackageInfo, PackageKey, TrustedKey};
 
 use super::{Error, File, Packages, apart, made::CONTEXT_MAX, shown};
 use crate::{
-    context::package::{Guard, Refused, open},
+    context::package::{Guard, Refused, contents, open, shown_task},
     core::package::Seen,
 };
 
@@ -82,8 +82,8 @@ impl Packages {
                 takes_expired: false,
             };
             let opened = open(&file, &guard)?;
-            let contents = opened.contents()?;
-            Ok(opened.info(&contents.task.goal, file.len() as u64))
+            let contents = contents(&opened)?;
+            Ok(opened.info(shown_task(&contents.task.goal), file.len() as u64))
         })
         .await
     }

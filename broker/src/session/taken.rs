@@ -9,7 +9,7 @@ use super::{Error, Sessions};
 use crate::context::{
     Receiver,
     bound::{apart_for, for_receiver},
-    package::{Guard, open},
+    package::{Guard, contents, open},
 };
 
 /// Of the reader's room, what the text and the entries may take together; the rest is for what the wire adds.
@@ -64,7 +64,7 @@ impl Sessions {
                 is_replayed: &|_| false,
                 takes_expired: true,
             };
-            open(&file, &guard)?.contents()
+            contents(&open(&file, &guard)?)
         });
         let contents = match opened.await.map_err(|_| Error::Stopped)? {
             Ok(contents) => contents,

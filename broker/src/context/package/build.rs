@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use broker_proto::{NewPackage, PackageHeader, PackageId, PackageInfo, Preservation, WallTime};
+use broker_proto::{
+    NewPackage, PackageContents, PackageHeader, PackageId, PackageInfo, Preservation, WallTime,
+    package::Packed,
+};
 
 use super::{
-    PackError, Packed, Refused, Signer, container,
+    Opened, PackError, Refused, Signer,
     document::{count, others_fit, parts},
     pack,
     resume::instructions,
@@ -69,7 +72,7 @@ pub fn build(new: NewPackage, making: Making<'_>) -> Result<Built, PackError> {
     let Packed { file, parts, checksum } = packed;
     let info = PackageInfo {
         header,
-        task: shown(&contents.task.goal),
+        task: shown_task(&contents.task.goal),
         parts,
         tokenizer: making.tokenizer.to_string(),
         size_bytes: file.len() as u64,
@@ -82,33 +85,16 @@ pub fn build(new: NewPackage, making: Making<'_>) -> Result<Built, PackError> {
     Ok(Built { file, info })
 }
 
-fn shown(goal: &str) -> String {
+/// A goal as lists show it.
+#[must_use]
+pub fn shown_task(goal: &str) -> String {
     goal.chars().take(TASK_SHOWN).collect()
 }
 
-impl container::Opened<'_> {
-    /// What lists show of it. Who it is signed by, and whether it has expired, is said by whoever shows it.
-    #[must_use]
-    pub fn info(&self, goal: &str, size_bytes: u64) -> PackageInfo {
-        PackageInfo {
-            header: self.header.clone(),
-            task: shown(goal),
-            parts: self.parts().to_vec(),
-            tokenizer: self.tokenizer().to_owned(),
-            size_bytes,
-            checksum: self.checksum,
-            signer: self.signer,
-            signed_by: None,
-            is_imported: false,
-            is_expired: false,
-        }
-    }
-
-    /// The contents, unpacked and read.
-    ///
-    /// # Errors
-    /// As [`container::Opened::unpack`] and [`super::read`].
-    pub fn contents(&self) -> Result<broker_proto::PackageContents, Refused> {
-        super::read(&self.unpack()?)
-    }
+/// The contents of a package that was opened, unpacked and read.
+///
+/// # Errors
+/// As [`Opened::unpack`] and [`super::read`].
+pub fn contents(opened: &Opened<'_>) -> Result<PackageContents, Refused> {
+    super::read(&opened.unpack()?)
 }

@@ -4,43 +4,21 @@
 //! signature by a trusted key was verified.
 
 mod build;
-mod coding;
-mod container;
 mod document;
-mod key;
 mod record;
-mod refused;
 mod report;
 mod resume;
 
-pub use build::{Built, Making, build};
-pub use container::{Guard, Opened, PackError, Packed, RawPart, open, pack};
+pub use broker_proto::package::{
+    Guard, HOPS_MAX, OTHERS_MAX, Opened, PACKED_MAX, PackError, RawPart, Refused, STORED_MAX,
+    Signer, is_usable, open, pack,
+};
+pub use build::{Built, Making, build, contents, shown_task};
 pub use document::{document, read};
-pub use key::{Signer, is_usable};
-pub use refused::Refused;
 pub use report::{PLACEHOLDERS, Report, report};
 pub use resume::instructions;
 
-use broker_proto::WallTime;
-
-/// Bytes of a package at most.
-pub const PACKED_MAX: u64 = 64 << 20;
-/// Bytes of parts that a package keeps as they are while it stays here. More are compressed at once: the disk is worth
-/// more then than the time.
-pub const STORED_MAX: u64 = 4 << 20;
-/// Bytes of its parts at most.
-pub const UNPACKED_MAX: u64 = 256 << 20;
-/// Bytes of all parts but the conversation's: read, they take up to sixteen times that.
-pub const OTHERS_MAX: u64 = 8 << 20;
-/// How many times its size its parts may be.
-pub const RATIO_MAX: u64 = 100;
-/// Handoffs that one piece of work may go through.
-pub const HOPS_MAX: u32 = 8;
-
-/// A time as documents say it.
-pub(crate) fn rfc3339(time: WallTime) -> String {
-    time.rfc3339().unwrap_or_else(|| format!("{} ms after 1970", time.0))
-}
+pub(crate) use broker_proto::package::rfc3339;
 
 #[cfg(test)]
 mod tests;

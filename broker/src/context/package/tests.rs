@@ -4,12 +4,15 @@ use broker_proto::{
     Checkpoint, CheckpointStatus, CreditState, CurrentWork, ModelName, NewPackage, PackageContents,
     PackageHeader, PackageId, PackedConversation, Preservation, QueuedTask, SessionItem,
     SessionTask, SharedValue, TokenShare, WallTime,
+    package::{
+        coding::{self, Decoded, Manifest, Packing, VERSION},
+        seal,
+    },
 };
 
 use super::{
     Guard, HOPS_MAX, Making, PACKED_MAX, PackError, RawPart, Refused, STORED_MAX, Signer, build,
-    coding::{self, Decoded, Manifest, Packing, VERSION},
-    container, document, open, pack, read, report,
+    contents as contents_of, document, open, pack, read, report,
 };
 use crate::context::Tokenizer;
 use sha2::{Digest as _, Sha256};
@@ -145,7 +148,7 @@ fn guard(now: WallTime) -> Guard<'static> {
 }
 
 fn opened(file: &[u8]) -> Result<PackageContents, Refused> {
-    open(file, &guard(NOW))?.contents()
+    contents_of(&open(file, &guard(NOW))?)
 }
 
 /// Where the head is in a file.
@@ -243,9 +246,8 @@ fn changed_contents_with_every_hash_made_anew_are_refused() {
         assert_eq!(opened(&forged).unwrap_err(), Refused::Signature);
 
         // And whoever signs it anew is not trusted.
-        let sealed = |signer: &Signer| {
-            container::seal(&coding::encode(&header, &manifest), signer, [&packed[..]])
-        };
+        let sealed =
+            |signer: &Signer| seal(&coding::encode(&header, &manifest), signer, [&packed[..]]);
         let stranger = Signer::new(&[8; 32]);
         let refused = opened(&sealed(&stranger)).unwrap_err();
         assert_eq!(refused, Refused::UnknownKey(stranger.public()));
@@ -281,7 +283,7 @@ fn a_package_is_compressed_when_it_leaves_and_is_the_same_one() {
     let (here, there) = (open(&made.file, &guard).unwrap(), open(&way, &guard).unwrap());
     assert_eq!((&here.header, here.parts()), (&there.header, there.parts()));
     assert_eq!((here.checksum, here.checksum), (made.info.checksum, there.checksum));
-    assert_eq!(here.contents().unwrap(), there.contents().unwrap());
+    assert_eq!(contents_of(&here).unwrap(), contents_of(&there).unwrap());
     // The same bytes each time; another's, and what is compressed, leave as they are.
     assert_eq!(exported(&made.file), way);
     assert_eq!(there.for_the_way(&signer()), None);
@@ -303,8 +305,8 @@ fn whatever_is_made_can_be_taken() {
         let signer = signer();
         let made = build(new, making(&signer)).unwrap();
         let taken = open(&made.file, &guard(NOW)).unwrap();
-        assert_eq!(taken.info("", made.file.len() as u64), made.info, "{size}");
-        assert_eq!(taken.contents().unwrap().conversation, contents.conversation, "{size}");
+        assert_eq!(taken.info(String::new(), made.file.len() as u64), made.info, "{size}");
+        assert_eq!(contents_of(&taken).unwrap().conversation, contents.conversation, "{size}");
         let is_stored = made.file.len() > size;
         assert_eq!(is_stored, size as u64 <= STORED_MAX, "{size}");
     }
@@ -316,7 +318,7 @@ fn packages_of_the_first_version_are_taken() {
     let file = include_bytes!("../../../fixtures/package-v1.pkg");
     let opened = open(file, &guard(NOW)).unwrap();
     assert_eq!(opened.tokenizer(), "estimated");
-    let read = opened.contents().unwrap();
+    let read = contents_of(&opened).unwrap();
     let resumption_instructions = read.resumption_instructions.clone();
     assert_eq!(read, PackageContents { resumption_instructions, ..contents() });
     let mut changed = file.to_vec();
@@ -411,7 +413,7 @@ fn a_package_for_somebody_else_taken_before_or_passed_on_too_often_is_refused() 
 fn listing(parts: Vec<broker_proto::PackagePart>, packed: &[u8]) -> Vec<u8> {
     let (header, _, _) = head(&file());
     let manifest = Manifest { parts, tokenizer: String::new(), packing: zstd(packed) };
-    container::seal(&coding::encode(&header, &manifest), &signer(), [packed])
+    seal(&coding::encode(&header, &manifest), &signer(), [packed])
 }
 
 fn listed(size_bytes: u64, sha256: [u8; 32]) -> broker_proto::PackagePart {

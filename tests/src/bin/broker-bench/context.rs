@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use broker::context::{
     Receiver, Tokenizer,
     choose::{Index, Turn},
-    package::{Guard, Making, Signer, build, open},
+    package::{self, Guard, Making, Signer, build, open},
     render::{Ask, Missing, View, render},
 };
 use broker_client::{Client, NewSession};
@@ -237,7 +237,7 @@ pub(crate) fn package() -> anyhow::Result<Vec<Figure>> {
         };
         let began = Instant::now();
         let opened = open(&package.file, &guard).context("it is refused")?;
-        let read = opened.contents().context("it cannot be read")?;
+        let read = package::contents(&opened).context("it cannot be read")?;
         verified.add(began.elapsed())?;
         ensure!(read.conversation.text == text, "a package lost something");
         size = package.file.len();

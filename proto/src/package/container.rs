@@ -12,7 +12,6 @@ use std::{
     io::{Read, Write as _},
 };
 
-use broker_proto::{ModelName, PackageHeader, PackageKey, PackagePart, WallTime};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
     coding::{self, Decoded, FIRST, Head, Manifest, Packing, Reader, VERSION},
     key::{self, Signer},
 };
+use crate::{ModelName, PackageHeader, PackageInfo, PackageKey, PackagePart, WallTime};
 
 /// With line ends of both kinds, so that a copy made as text is seen at once.
 const MAGIC: [u8; 8] = *b"BRPKG\x1a\r\n";
@@ -152,7 +152,8 @@ fn listed(part: &RawPart<'_>) -> PackagePart {
 }
 
 /// The file of a head and what it lists.
-pub(super) fn seal<'a>(
+#[must_use]
+pub fn seal<'a>(
     head: &Head,
     signer: &Signer,
     packed: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
@@ -312,6 +313,24 @@ impl Opened<'_> {
             Ok(0) => Ok(parts),
             Ok(_) => Err(Refused::Bomb),
             Err(_) => Err(Refused::Damaged("compression".to_owned())),
+        }
+    }
+
+    /// What lists show of it, with its task in a few words. Who it is signed by, and whether it has expired, is said by
+    /// whoever shows it.
+    #[must_use]
+    pub fn info(&self, task: String, size_bytes: u64) -> PackageInfo {
+        PackageInfo {
+            header: self.header.clone(),
+            task,
+            parts: self.parts().to_vec(),
+            tokenizer: self.tokenizer().to_owned(),
+            size_bytes,
+            checksum: self.checksum,
+            signer: self.signer,
+            signed_by: None,
+            is_imported: false,
+            is_expired: false,
         }
     }
 

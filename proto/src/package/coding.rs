@@ -2,26 +2,24 @@
 //!
 //! Every header and manifest has one encoding, and an encoding with anything left over is none.
 
-use broker_proto::{
-    ModelName, PackageHeader, PackageId, PackagePart, Preservation, SessionId, WallTime,
-};
-
 use sha2::{Digest as _, Sha256};
 
 use super::Refused;
+use crate::{ModelName, PackageHeader, PackageId, PackagePart, Preservation, SessionId, WallTime};
 
 /// Parts at most; the format has fewer than twenty.
 const PARTS_MAX: u32 = 64;
 
-/// The versions of the encoding that are read; the last one is written.
-pub(super) const FIRST: u16 = 1;
-pub(super) const VERSION: u16 = 2;
+/// The first version that is read.
+pub const FIRST: u16 = 1;
+/// The one that is written.
+pub const VERSION: u16 = 2;
 /// What the first version's tokens are: it names no tokenizer, and counted four bytes each.
 const UNNAMED: &str = "estimated";
 
 /// How the parts are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packing {
+pub enum Packing {
     /// As they are, one behind the other: the hashes of the parts are those of the packed bytes.
     Stored,
     /// Compressed. SHA-256 of the packed bytes, so that they are known before they are unpacked.
@@ -30,16 +28,16 @@ pub(super) enum Packing {
 
 /// What is behind the header: signed with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Manifest {
-    pub(super) parts: Vec<PackagePart>,
+pub struct Manifest {
+    pub parts: Vec<PackagePart>,
     /// Who counted their tokens.
-    pub(super) tokenizer: String,
-    pub(super) packing: Packing,
+    pub tokenizer: String,
+    pub packing: Packing,
 }
 
 impl Manifest {
     /// Bytes of all parts; `None` when they are more than can be counted.
-    pub(super) fn unpacked(&self) -> Option<u64> {
+    pub fn unpacked(&self) -> Option<u64> {
         self.parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.size_bytes))
     }
 }
@@ -63,14 +61,15 @@ impl Writer {
 }
 
 /// Header and manifest in one piece.
-pub(super) struct Head {
-    pub(super) bytes: Vec<u8>,
+#[derive(Debug)]
+pub struct Head {
+    pub bytes: Vec<u8>,
     /// SHA-256 of it without how the parts are packed: the same package has the same one on its way and at rest.
-    pub(super) checksum: [u8; 32],
+    pub checksum: [u8; 32],
 }
 
 /// Header and manifest as they are signed.
-pub(super) fn encode(header: &PackageHeader, manifest: &Manifest) -> Head {
+pub fn encode(header: &PackageHeader, manifest: &Manifest) -> Head {
     let mut out = Writer::default();
     out.0.extend_from_slice(&header.id.as_u128().to_be_bytes());
     out.text(header.session.as_ref().map_or("", SessionId::as_str));
@@ -147,18 +146,19 @@ impl<'a> Reader<'a> {
 }
 
 /// What a head says.
-pub(super) struct Decoded {
-    pub(super) header: PackageHeader,
-    pub(super) manifest: Manifest,
+#[derive(Debug)]
+pub struct Decoded {
+    pub header: PackageHeader,
+    pub manifest: Manifest,
     /// As [`Head::checksum`]; in the first version over all of it.
-    pub(super) checksum: [u8; 32],
+    pub checksum: [u8; 32],
 }
 
 /// Reads what [`encode`] wrote, or its first version.
 ///
 /// # Errors
 /// [`Refused::Malformed`] when it is not that, to the last byte.
-pub(super) fn decode(bytes: &[u8], version: u16) -> Result<Decoded, Refused> {
+pub fn decode(bytes: &[u8], version: u16) -> Result<Decoded, Refused> {
     let mut from = Reader(bytes);
     let header = header(&mut from)?;
     let is_first = version == FIRST;

@@ -1,8 +1,7 @@
 //! Why a package is not taken.
 
-use broker_proto::{ModelName, PackageKey, WallTime};
-
 use super::{HOPS_MAX, PACKED_MAX, RATIO_MAX, UNPACKED_MAX, rfc3339};
+use crate::{ModelName, PackageKey, WallTime};
 
 /// Each of these is found before anything of the package is used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

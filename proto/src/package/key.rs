@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use broker_proto::PackageKey;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+
+use crate::PackageKey;
 
 /// Signs packages. Its secret half is wiped when it is dropped, and nothing prints it.
 #[derive(Clone)]
