@@ -14,6 +14,7 @@ mod consult;
 mod content;
 mod durability;
 mod events;
+mod handoff;
 mod house;
 mod identity;
 mod leases;

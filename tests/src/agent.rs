@@ -22,6 +22,7 @@ pub struct Plan {
     capacity: u32,
     is_exclusive: bool,
     byte_credit: u64,
+    takes_sessions: bool,
 }
 
 impl Plan {
@@ -35,7 +36,14 @@ impl Plan {
             capacity: 1,
             is_exclusive: false,
             byte_credit: 8 << 20,
+            takes_sessions: true,
         }
+    }
+
+    /// Leaves what it is offered to its test.
+    #[must_use]
+    pub fn leaves_offers(self) -> Self {
+        Self { takes_sessions: false, ..self }
     }
 
     #[must_use]
@@ -94,6 +102,7 @@ impl ScriptedAgent {
             is_exclusive: plan.is_exclusive,
             capacity: plan.capacity,
             byte_credit: plan.byte_credit,
+            takes_sessions: plan.takes_sessions,
             reconnect_min: Duration::from_millis(20),
             reconnect_max: Duration::from_millis(200),
             ..AgentOptions::new(endpoint.clone(), name, token, models.collect())
@@ -118,6 +127,12 @@ impl ScriptedAgent {
         let mut state = self.link().state();
         let linked = state.wait_for(|state| matches!(state, LinkState::Connected));
         within("the agent's link", linked).await.expect("the link is being kept");
+    }
+
+    /// A client that calls as this agent.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::lazy(&self.options.endpoint).with_token(self.options.token.clone())
     }
 
     /// Another process of the same agent: the same name, token and models.

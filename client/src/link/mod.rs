@@ -11,6 +11,7 @@
 mod backoff;
 mod connection;
 mod job;
+mod offer;
 mod outbox;
 mod ping;
 mod pulse;
@@ -54,6 +55,9 @@ pub struct AgentOptions {
     pub capacity: u32,
     /// Bytes of deliveries it has in hand at once.
     pub byte_credit: u64,
+    /// Whether sessions that are offered to its models are taken over. Where it is not, an offer is left to other
+    /// processes of the model until its time is over.
+    pub takes_sessions: bool,
     /// Is shown every ping from another model; the link answers by itself.
     pub on_ping: Option<PingHook>,
     /// The first wait before connecting again, after one attempt at once.
@@ -63,7 +67,7 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
-    /// One delivery at a time, shared queues, and the shipped values of `[links]`.
+    /// One delivery at a time, shared queues, sessions taken over, and the shipped values of `[links]`.
     #[must_use]
     pub fn new(
         endpoint: Endpoint,
@@ -80,6 +84,7 @@ impl AgentOptions {
             roles: Vec::new(),
             capacity: 1,
             byte_credit: 8 * 1024 * 1024,
+            takes_sessions: true,
             on_ping: None,
             reconnect_min: Duration::from_millis(200),
             reconnect_max: Duration::from_secs(10),

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use broker_proto::{Delivery, Down, Hello, Up, Welcome};
+use broker_proto::{Delivery, Down, HandoffOffer, Hello, Up, Welcome};
 use secrecy::ExposeSecret;
 use tokio::{
     sync::{mpsc, watch},
@@ -21,6 +21,7 @@ use super::{
     backoff::{self, Backoff},
     connection::{Connection, Event},
     job::{Ending, Job, Order, Shared},
+    offer::Offers,
     outbox::{Item, Outbox},
     ping::Pings,
     work::{Work, release},
@@ -63,6 +64,7 @@ pub(super) struct LinkTask {
     work: Work,
     outbox: Outbox,
     pings: Pings,
+    offers: Offers,
     backoff: Backoff,
     phase: Phase,
     /// When what is not settled is given back, once this side leaves.
@@ -102,6 +104,7 @@ impl LinkTask {
         let task = Self {
             instance: instance(),
             resume: None,
+            offers: Offers::new(client.clone(), options.reconnect_min),
             client,
             work: Work::new(capacity, options.byte_credit),
             outbox: Outbox::default(),
@@ -261,9 +264,14 @@ impl LinkTask {
                     self.outbox.push(Item::Urgent(done));
                 }
             }
-            // Nobody takes a session over here yet: the next candidate is asked when the offer expires.
             Down::Offer(offer) => {
-                tracing::info!(session = %offer.session, handoff = %offer.handoff, "a session is offered");
+                let takes = self.options.takes_sessions && !self.work.is_leaving();
+                let is_its = self.options.models.contains(&offer.model);
+                let HandoffOffer { session, handoff, model, .. } = &offer;
+                tracing::info!(%session, %handoff, to = %model, takes, "a session is offered");
+                if takes && is_its {
+                    self.offers.take(offer, &self.tracker);
+                }
             }
             Down::Drain { reason, reconnect_after, is_over, .. } => {
                 tracing::info!(agent = %self.options.name, reason, is_over, "the broker drains");
