@@ -101,6 +101,7 @@ impl Sessions {
         let life = self.intake.projection.life(seq, self.intake.engine.head()).await?;
         let model = life.iter().rev().find_map(|step| match &step.event {
             Event::Routed { queue: Recipient::Model(model), .. } => Some(model.clone()),
+            Event::Redirected(redirected) => Some(redirected.to.clone()),
             _ => None,
         });
         let Some(Event::Accepted(accepted)) = life.into_iter().next().map(|step| step.event) else {

@@ -10,6 +10,7 @@ impl Run<'_> {
             session::Command::Delete { id } => Some(id.clone()),
             _ => None,
         };
+        let is_handed_over = matches!(command, session::Command::Own { .. });
         let (events, reply) = self.state.session.decide(command, self.now.wall)?;
         // Nothing new: what it would have stored apart was stored then.
         if !events.is_empty() {
@@ -25,7 +26,7 @@ impl Run<'_> {
         }
         if let Some(session) = reply.session() {
             let (id, owner) = (session.info.id.to_string(), session.info.owner.model.clone());
-            self.session_holds(id, owner, session.info.window_tokens());
+            self.session_holds(id, owner, session.info.window_tokens(), is_handed_over);
             self.session_went_on(&session.info.id);
         }
         Ok(Reply::Session(reply))

@@ -27,7 +27,7 @@ impl Run<'_> {
             Command::Record(record) => self.record(record),
             Command::Holds { session, model, tokens } => {
                 self.known_model(&model)?;
-                self.session_holds(session, model, tokens);
+                self.session_holds(session, model, tokens, false);
                 Ok(Reply::None)
             }
             Command::SetPolicy { set, unset } => self.set_policy(set, &unset),
@@ -41,21 +41,23 @@ impl Run<'_> {
     }
 
     /// The entries of a session hold `tokens` now, in the window of `model`: to be told after every change of one of the
-    /// two. It decides the session's level in the same commit.
+    /// two. It decides the session's level in the same commit. A session that was just handed over is `is_fresh`: nothing
+    /// of what was recorded for its last owner is in the new one's window.
     pub(in crate::core) fn session_holds(
         &mut self,
         session: String,
         model: ModelName,
         tokens: u64,
+        is_fresh: bool,
     ) {
         let meter = self.state.usage.meter(&Scope::Session(session.clone()));
         let (held, on) = meter.map_or((0, None), |m| (m.session.held, m.session.model.as_ref()));
-        if held == tokens && (tokens == 0 || on == Some(&model)) {
+        if !is_fresh && held == tokens && (tokens == 0 || on == Some(&model)) {
             return;
         }
         let at = self.now.wall;
         let name = session.clone();
-        self.event(Event::Usage(usage::Event::Holds { session, model, at, tokens }));
+        self.event(Event::Usage(usage::Event::Holds { session, model, at, tokens, is_fresh }));
         self.after_session(&name);
     }
 

@@ -331,6 +331,10 @@ fn a_session_at_its_limit_moves_with_its_next_turn() {
     assert_eq!(world.called(turn), "sonnet");
     let moved = world.journal.iter().any(|event| matches!(event, Event::Redirected(_)));
     assert!(moved);
+    world.done(turn);
+    // What was recorded was in opus's window: sonnet's holds the package, and the session stays.
+    let next = ask_turn(&mut world, "sonnet");
+    assert_eq!((world.called(next), owner(&world).model), ("sonnet".into(), model("sonnet")));
 }
 
 #[test]

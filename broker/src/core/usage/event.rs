@@ -184,6 +184,8 @@ pub enum Event {
         model: ModelName,
         at: WallTime,
         tokens: u64,
+        /// It has just changed its owner: what calls made elsewhere added was in the window before.
+        is_fresh: bool,
     },
     Said(Said),
     /// What was counted for one begins anew, and its level with it. The ledger stays.

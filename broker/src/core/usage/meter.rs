@@ -44,9 +44,12 @@ impl Meter {
     pub fn apply(&mut self, scope: &Scope, event: &Event) {
         match event {
             Event::Counted(call) => self.count(scope.kind(), call),
-            Event::Holds { model, at, tokens, .. } => {
+            Event::Holds { model, at, tokens, is_fresh, .. } => {
                 self.session.on(model, *at);
                 self.session.held = *tokens;
+                if *is_fresh {
+                    self.session.recorded = 0;
+                }
             }
             Event::Said(said) => {
                 self.session.touch(said.at);

@@ -403,7 +403,13 @@ mod tests {
         for number in 0..=MOST_SESSIONS as u64 {
             let at = WallTime(NOW.0 + number);
             let session = format!("s{number}");
-            state.happened(&Event::Holds { session, model: opus(), at, tokens: 1 });
+            state.happened(&Event::Holds {
+                session,
+                model: opus(),
+                at,
+                tokens: 1,
+                is_fresh: false,
+            });
         }
         let oldest = state.to_forget().map(str::to_owned);
         assert_eq!(oldest.as_deref(), Some("s0"));

@@ -90,6 +90,8 @@ struct HoldsRecord {
     at: u64,
     #[prost(uint64, tag = "4")]
     tokens: u64,
+    #[prost(bool, tag = "5")]
+    is_fresh: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -272,9 +274,10 @@ struct MeterRecord {
 pub(super) fn write(event: &Event) -> (u16, Vec<u8>) {
     match event {
         Event::Counted(call) => (COUNTED, write_call(call).encode_to_vec()),
-        Event::Holds { session, model, at, tokens } => {
+        Event::Holds { session, model, at, tokens, is_fresh } => {
             let (session, model) = (session.clone(), model.to_string());
-            let record = HoldsRecord { session, model, at: at.0, tokens: *tokens };
+            let (at, tokens, is_fresh) = (at.0, *tokens, *is_fresh);
+            let record = HoldsRecord { session, model, at, tokens, is_fresh };
             (HOLDS, record.encode_to_vec())
         }
         Event::Said(Said { session, at, complexity, rating }) => {
@@ -322,6 +325,7 @@ pub(super) fn read(kind: u16, body: Bytes) -> Option<Event> {
                 model: ModelName::parse(&record.model).ok()?,
                 at: WallTime(record.at),
                 tokens: record.tokens,
+                is_fresh: record.is_fresh,
             }
         }
         SAID => {
@@ -665,7 +669,15 @@ mod tests {
         round_trip(&Event::Counted(Box::new(call())));
         let bare = Call { ended: Ended::Done, ..Call::new(AT, Source::Attempt, opus(), "") };
         round_trip(&Event::Counted(Box::new(bare)));
-        round_trip(&Event::Holds { session: session(), model: opus(), at: AT, tokens: 8 });
+        for is_fresh in [false, true] {
+            round_trip(&Event::Holds {
+                session: session(),
+                model: opus(),
+                at: AT,
+                tokens: 8,
+                is_fresh,
+            });
+        }
         let (complexity, rating) = (Some(0.5), Some(4));
         round_trip(&Event::Said(Said { session: session(), at: AT, complexity, rating }));
         round_trip(&Event::Reset { scope: Scope::Key("A/B".into()), at: AT });
