@@ -1,6 +1,8 @@
 //! Sessions that change their owner: agents as receivers, over the real wire.
 
+mod kills;
 mod receivers;
+mod transactions;
 
 use broker_client::{Client, Error, NewSession};
 use broker_proto::{
@@ -47,9 +49,16 @@ fn heard(delivery: &Delivery) -> String {
     texts.collect::<Vec<_>>().join("\n")
 }
 
-/// A conversation of opus, kept by a broker in this process.
-struct Talk {
-    broker: TestBroker,
+fn reason(refused: Result<Handoff, Error>) -> String {
+    match refused {
+        Err(Error::Refused { reason, .. }) => reason,
+        other => panic!("it is refused, not {other:?}"),
+    }
+}
+
+/// A conversation of opus, and the broker that keeps it.
+struct Talk<B = TestBroker> {
+    broker: B,
     client: Client,
     id: SessionId,
 }
@@ -70,7 +79,13 @@ impl Talk {
     /// Without a turn.
     async fn empty(settings: &str) -> Self {
         let broker = TestBroker::with(Place::Memory, settings).await;
-        let client = broker.client();
+        Self::on(broker.client(), broker).await
+    }
+}
+
+impl<B> Talk<B> {
+    /// Without a turn.
+    async fn on(client: Client, broker: B) -> Self {
         let id = SessionId::parse("s").unwrap();
         let new =
             NewSession { id: Some(id.clone()), model: Some(model("opus")), ..Default::default() };
