@@ -4,8 +4,8 @@ use std::{fs, io::Write as _, path::PathBuf, time::Duration};
 
 use broker_client::{Client, Error, ImportSession, NewSession, SessionFilter, transcript};
 use broker_proto::{
-    Entry, EntryKind, MessageId, MessageState, NewSessionEntry, Part, Role, SessionId,
-    SessionPoint, TaskEdit, TaskList,
+    Entry, EntryKind, FailureClass, MessageId, MessageState, NewSessionEntry, Part, Role,
+    SessionId, SessionPoint, TaskEdit, TaskList,
 };
 use broker_tests::{Output, Place, TestBroker, TestHouse, brokerctl, repository};
 use serde_json::{Value, json};
@@ -730,4 +730,80 @@ async fn real_transcripts_are_sessions_line_by_line() {
             transcript::parse_entries(&text).unwrap()
         );
     }
+}
+
+const LARGE_AND_SMALL: &str = r#"
+[[models]]
+name = "large"
+provider = "anthropic"
+id = "claude-large"
+context_window = 200_000
+max_output_tokens = 8_000
+fallback = ["small"]
+
+[[models]]
+name = "small"
+provider = "ollama"
+id = "small"
+context_window = 8_000
+max_output_tokens = 1_000
+"#;
+
+#[tokio::test]
+async fn a_fallback_with_a_smaller_window_gets_a_smaller_history_and_the_reply_says_so() {
+    let broker = TestBroker::with(Place::Memory, LARGE_AND_SMALL).await;
+    let client = broker.client();
+    let s = SessionId::parse("s").unwrap();
+    broker.run(&["session", "new", "s", "--model", "large"]).await.exits(0);
+    let turns = (0..1_200).map(|n| {
+        let role = [Role::User, Role::Assistant][n % 2];
+        let text = format!("Turn {n}: the parser reads rule {n} of the grammar, and nothing else.");
+        said(role, &text)
+    });
+    client.append_entries(&s, turns.collect(), None).await.unwrap();
+    let mut large = broker.agent("large-1", &["large"]).await;
+    let mut small = broker.agent("small-1", &["small"]).await;
+    let consult = ["consult", "--session", "s", "--question", "What does rule 200 say?"];
+    let consult = [&consult[..], &["--output", "json"]].concat();
+    let bytes = |delivery: &broker_proto::Delivery| -> u64 {
+        delivery.message.payload.parts().map(Part::inline_bytes).sum()
+    };
+
+    let work = async {
+        let first = large.next().await;
+        assert!(bytes(first.delivery()) > 24_000, "{}", bytes(first.delivery()));
+        first.fail(FailureClass::QuotaExhausted).await;
+        let second = small.next().await;
+        // About 4 bytes a token; all of it is over 80,000.
+        let size = bytes(second.delivery());
+        assert!((4_000..32_000).contains(&size), "{size}");
+        assert!(second.question().contains("What does rule 200 say?"));
+        let context: Vec<Part> = second
+            .delivery()
+            .message
+            .payload
+            .context
+            .iter()
+            .flat_map(|entry| entry.parts.clone())
+            .collect();
+        let holds = |text: &str| {
+            context.iter().any(|part| matches!(part, Part::Text(said) if said.contains(text)))
+        };
+        assert!(holds("Turn 200:") && holds("Turn 1199:"));
+        second.answer("It reads rule 200.").await;
+    };
+    let (asked, ()) = tokio::join!(broker.run(&consult), work);
+
+    let asked = asked.exits(0);
+    let json = asked.json();
+    assert_eq!(json["model"], "small");
+    let shortened = json["shortened"].as_str().unwrap();
+    assert!(
+        shortened.starts_with("the session's history was made shorter for small: of 1200 entries "),
+        "{shortened}"
+    );
+    assert!(asked.stderr.contains(shortened), "{asked:?}");
+    // Both sides are in the session as they were said.
+    let head = client.session(&s, &SessionPoint::Head).await.unwrap().info.head;
+    assert_eq!(head.entries, 1_202);
 }
