@@ -2,6 +2,7 @@
 
 mod kills;
 mod receivers;
+mod road;
 mod transactions;
 
 use broker_client::{Client, Error, NewSession};
