@@ -29,7 +29,7 @@ use crate::{
     context::{Bodies, package::Signer},
     core::Command,
     engine::{self, Clock, EngineHandle, SystemClock},
-    handoffs::{Builder, Handoffs},
+    handoffs::{Builder, Handoffs, Prober},
     intake::{Intake, Limits},
     journal::{self, Journal},
     link::{self, LinkOutlet, Links},
@@ -179,8 +179,10 @@ async fn serve(
     let links = Links::default();
     let (near, limits_near) = mpsc::channel(LIMITS_NEAR);
     let (builds, wanted) = mpsc::channel(HANDOFFS_BEGUN);
+    let (probes, probed) = mpsc::channel(HANDOFFS_BEGUN);
     let leases = parts.leases.clone();
-    let outlet = Box::new(LinkOutlet::new(links.clone(), slots.clone(), leases, near, builds));
+    let outlet =
+        Box::new(LinkOutlet::new(links.clone(), slots.clone(), leases, near, builds, probes));
     let projection = parts.projection.clone();
     let (engine, task) =
         engine::engine(state, writer, projection.clone(), Arc::clone(&clock), outlet);
@@ -260,6 +262,8 @@ async fn serve(
         tasks: parts.tasks.clone(),
     };
     parts.tasks.spawn(builder.run(stop_engine.clone()));
+    let prober = Prober { intake: intake.clone(), wanted: probed };
+    parts.tasks.spawn(prober.run(stop_engine.clone()));
     let serving = services(listener, config, parts, packages, link_services, slots, uploads);
     let patience = async {
         parts.stop.cancelled().await;

@@ -143,7 +143,9 @@ impl Shell {
         // Nobody makes packages ahead of time here.
         let (near, _) = mpsc::channel(1);
         let (builds, _) = mpsc::channel(1);
-        let outlet = LinkOutlet::new(links.clone(), slots.clone(), leases.clone(), near, builds);
+        let (probes, _) = mpsc::channel(1);
+        let (of_links, of_slots) = (links.clone(), slots.clone());
+        let outlet = LinkOutlet::new(of_links, of_slots, leases.clone(), near, builds, probes);
         let outlet = Box::new(outlet);
         let as_clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&clock);
         let (engine, task) =

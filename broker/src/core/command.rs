@@ -476,6 +476,8 @@ pub enum Effect {
     Prepare(usage::Near),
     /// A handoff needs a package for its receiver, and comes back as [`super::handoff::Command::Built`].
     Build(Box<broker_proto::Handoff>),
+    /// A model whose limit should be over has sessions to take back: somebody asks it something small.
+    Probe(ModelName),
     /// A session is offered to the agents of these links.
     Offer {
         links: Vec<LinkId>,

@@ -511,6 +511,11 @@ pub enum Note {
         subject: usage::Subject,
         at: Option<WallTime>,
     },
+    /// When to look whether a model can take back the sessions that it lent; `None`: not at all.
+    LookHome {
+        model: ModelName,
+        at: Option<WallTime>,
+    },
     /// Something of this request is still alive.
     TreeLives {
         root: Seq,

@@ -108,6 +108,9 @@ impl State {
         if let Note::LookAtUsage { subject, at } = note {
             self.usage.look_at(subject, *at);
         }
+        if let Note::LookHome { model, at } = note {
+            self.handoff.look_home(model, *at);
+        }
     }
 }
 
@@ -148,6 +151,7 @@ pub fn apply(state: &mut State, event: &Event) {
                     }
                 }
                 handoff::Event::PolicySet { .. } => state.renew_handoff_policy(),
+                handoff::Event::Advised { .. } => {}
             }
         }
     });

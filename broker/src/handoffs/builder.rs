@@ -7,9 +7,13 @@ use tracing::warn;
 
 use crate::{
     core::{
-        Command,
-        handoff::{Built, Command as HandoffCommand, Settings},
+        Command, Query, Reply,
+        handoff::{
+            Built, Command as HandoffCommand, Query as HandoffQuery, Reply as HandoffReply,
+            Settings,
+        },
     },
+    engine,
     packages::{self, ForReceiver, Packages, Prepared},
 };
 
@@ -64,6 +68,9 @@ async fn package(
     if let Some(id) = handoff.package {
         return packages.prepared(id, &handoff.session, &handoff.to).await;
     }
+    if handoff.returns.is_some() {
+        check_first(packages, handoff).await?;
+    }
     let reason = format!("{}: {}", handoff.trigger.kind.as_str(), handoff.trigger.reasoning);
     let wanted = ForReceiver {
         session: handoff.session.clone(),
@@ -74,4 +81,30 @@ async fn package(
         is_ahead: false,
     };
     packages.for_receiver(wanted).await
+}
+
+/// A session that comes back begins with checking what others did meanwhile.
+async fn check_first(packages: &Packages, handoff: &Handoff) -> Result<(), packages::Error> {
+    let session = &handoff.session;
+    let query = Query::Handoff(HandoffQuery::Away(session.clone()));
+    let Reply::Handoff(HandoffReply::Away(away)) = packages.intake.engine.query(query).await?
+    else {
+        return Err(engine::Error::Unknown.into());
+    };
+    let entries = packages.sessions.get(session).await?.info.head.entries;
+    if let Some(step) = unverified(&away, entries) {
+        packages.sessions.put_first(session, &step).await?;
+    }
+    Ok(())
+}
+
+/// The step that checks what was said since a session went away, of which `entries` there are now; `None` where nothing
+/// was.
+fn unverified(away: &[Handoff], entries: u64) -> Option<String> {
+    let first = away.first()?.kept.entries;
+    let last = entries.checked_sub(1).filter(|last| *last >= first)?;
+    let mut names: Vec<&str> = away.iter().map(|handoff| handoff.to.as_str()).collect();
+    names.dedup();
+    let names = names.join(" and ");
+    Some(format!("Check what {names} did in entries {first}-{last}: it is unverified"))
 }

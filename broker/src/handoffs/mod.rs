@@ -1,8 +1,10 @@
 //! Handoffs between the wire and the rules: what is asked of them, what is shown of them, and the packages they need.
 
 mod builder;
+mod prober;
 
 pub use builder::Builder;
+pub use prober::Prober;
 
 use std::collections::BTreeMap;
 

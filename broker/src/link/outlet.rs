@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use broker_proto::{Down, Handoff, Payload, convert::Stored as _};
+use broker_proto::{Down, Handoff, ModelName, Payload, convert::Stored as _};
 
 use super::{LeaseKey, Links, Out};
 use crate::{
@@ -28,6 +28,7 @@ pub struct LinkOutlet {
     near: mpsc::Sender<Near>,
     /// For whoever makes the packages of handoffs.
     builds: mpsc::Sender<Box<Handoff>>,
+    probes: mpsc::Sender<ModelName>,
 }
 
 impl LinkOutlet {
@@ -38,8 +39,9 @@ impl LinkOutlet {
         leases: LeaseKey,
         near: mpsc::Sender<Near>,
         builds: mpsc::Sender<Box<Handoff>>,
+        probes: mpsc::Sender<ModelName>,
     ) -> Self {
-        Self { links, slots, leases, near, builds }
+        Self { links, slots, leases, near, builds, probes }
     }
 }
 
@@ -97,6 +99,11 @@ impl Outlet for LinkOutlet {
             Effect::Build(handoff) => {
                 if self.builds.try_send(handoff).is_err() {
                     warn!("too many handoffs begin at once: one waits until its time is over");
+                }
+            }
+            Effect::Probe(model) => {
+                if self.probes.try_send(model).is_err() {
+                    info!("many models are to be probed at once: one is asked later");
                 }
             }
             Effect::Offer { links, offer } => {

@@ -151,12 +151,12 @@ impl Ahead {
     }
 
     async fn one(&self, owed: Owed) -> Result<Outcome, Error> {
-        let Owed { session, to, reason } = owed;
+        let Owed { session, to, level, reason } = owed;
         let Some(to) = to else {
             warn!(%session, "a limit is near, and no model can go on");
             return Ok(Outcome::Owed);
         };
-        let (level, room) = (self.settings.preserve, self.settings.room);
+        let room = self.settings.room;
         let wanted = ForReceiver { session, to, level, room, reason, is_ahead: true };
         let header = self.packages.for_receiver(wanted).await?.info.header;
         info!(session = ?header.session, package = %header.id, to = ?header.recipient, "a package is ready");

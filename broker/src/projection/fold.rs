@@ -266,7 +266,14 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
             let queue = Recipient::Model(redirected.to.clone());
             moved(changes, step, redirected.subject, MessageState::Queued, None, Some(&queue));
         }
-        Event::Handoff(event) => fact(changes, handoff::fact(&event), step.record),
+        Event::Handoff(event) => {
+            let is_over = matches!(*event, core::handoff::Event::Advised { advised: None, .. });
+            if is_over {
+                changes.facts.insert(handoff::fact(&event), None);
+            } else {
+                fact(changes, handoff::fact(&event), step.record);
+            }
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) fn fact(event: &handoff::Event) -> String {
     match event {
         handoff::Event::Changed { handoff, .. } => subject(handoff.id),
         handoff::Event::PolicySet { .. } => "policy/handoff".to_owned(),
+        handoff::Event::Advised { session, .. } => format!("advice/{session}"),
     }
 }
 
@@ -99,7 +100,9 @@ fn read(record: &Record) -> Result<Handoff, Error> {
     match event_of(record)? {
         Event::Handoff(event) => match *event {
             handoff::Event::Changed { handoff, .. } => Ok(*handoff),
-            handoff::Event::PolicySet { .. } => Err(Error::Damaged),
+            handoff::Event::PolicySet { .. } | handoff::Event::Advised { .. } => {
+                Err(Error::Damaged)
+            }
         },
         _ => Err(Error::Damaged),
     }

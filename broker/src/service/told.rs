@@ -20,7 +20,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 37] = [
+pub(super) const KINDS: [&str; 38] = [
     "accepted",
     "routed",
     "held",
@@ -57,6 +57,7 @@ pub(super) const KINDS: [&str; 37] = [
     "key_removed",
     "handoff",
     "handoff_policy_set",
+    "handoff_advised",
     "redirected",
 ];
 
@@ -232,6 +233,17 @@ fn handoff(event: &handoff::Event) -> Told {
         handoff::Event::PolicySet { at, overrides } => {
             let set = overrides.iter().map(|(key, value)| format!("{key} = {value}"));
             return Told::new("handoff_policy_set", *at, set.collect::<Vec<_>>().join(", "));
+        }
+        handoff::Event::Advised { at, session, advised } => {
+            let (detail, to) = match advised {
+                Some(handoff::Advised { to, trigger }) => {
+                    let kind = trigger.kind.as_str();
+                    (format!("to {to}, {kind}: {}", trigger.reasoning), Some(to))
+                }
+                None => ("nothing any more".to_owned(), None),
+            };
+            let told = Told::new("handoff_advised", *at, detail).model(to);
+            return Told { session: Some(session.to_string()), ..told };
         }
     };
     let (id, from, to) = (handoff.id, &handoff.from.model, &handoff.to);

@@ -191,10 +191,31 @@ impl Sessions {
         edits: &[TaskEdit],
     ) -> Result<(Session, SessionTask), Error> {
         let words: Vec<String> = edits.iter().map(TaskEdit::in_words).collect();
-        let detail = words.join(", ");
+        self.change_task(id, words.join(", "), |task| task::edit(task, edits)).await
+    }
+
+    /// Puts a step before all others that are next.
+    ///
+    /// # Errors
+    /// As [`Sessions::edit`].
+    pub async fn put_first(
+        &self,
+        id: &SessionId,
+        step: &str,
+    ) -> Result<(Session, SessionTask), Error> {
+        let detail = "next_steps: one is first now".to_owned();
+        self.change_task(id, detail, |task| task::put_first(task, step)).await
+    }
+
+    async fn change_task(
+        &self,
+        id: &SessionId,
+        detail: String,
+        change: impl Fn(&SessionTask) -> Result<SessionTask, task::EditError>,
+    ) -> Result<(Session, SessionTask), Error> {
         for _ in 0..TRIES {
             let session = self.get(id).await?;
-            let task = task::edit(&self.task(session.task.as_ref()).await?, edits)?;
+            let task = change(&self.task(session.task.as_ref()).await?)?;
             let stored = task.clone().encode();
             if stored.len() > TASK {
                 return Err(Error::TooLarge { what: "task", limit: TASK });

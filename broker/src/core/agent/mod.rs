@@ -277,7 +277,8 @@ impl State {
             | Note::Probing { .. }
             | Note::Sweep { .. }
             | Note::TreeLives { .. }
-            | Note::LookAtUsage { .. } => {}
+            | Note::LookAtUsage { .. }
+            | Note::LookHome { .. } => {}
         }
     }
 }

@@ -1,23 +1,35 @@
 //! When sessions move, as people see and set it: the policy, the check of one session, and what is recommended to whom.
 
-use std::collections::BTreeSet;
-
-use broker_proto::{
-    Advice, HandoffCheck, HandoffOutlook, HandoffPolicyChange, HandoffStatus, LimitForecast,
-    ModelName, SessionId, TriggerKind, UsageSetting,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
-use super::Run;
+use broker_proto::{
+    Advice, AskHandoff, HandoffCheck, HandoffOutlook, HandoffPolicyChange, HandoffStatus,
+    LimitForecast, ModelName, Pace, SessionId, Trigger, TriggerKind, UsageSetting,
+};
+
+use super::{Run, handoff::Wanted};
 use crate::core::{
     Event, Refusal, Reply,
     handoff::{
-        Case, Event as HandoffEvent, Reply as HandoffReply, Settings, Verdict, arbiter,
+        Advised, Candidate, Case, Event as HandoffEvent, Reply as HandoffReply, Settings, Verdict,
+        arbiter,
         policy::{Invalid, Known, written},
-        trigger,
+        trigger::{self, Complexity, Limit, Turn, Worker},
     },
     policy::Model,
+    queue::Seq,
+    route,
     usage::{self, Level, Scope, Subject},
 };
+
+/// What a turn takes where no reply was timed yet, and the tokens of an answer that nobody has capped.
+const TURN: Duration = Duration::from_secs(60);
+const ANSWER: u64 = 4_096;
+/// Sessions whose ratings count, those heard of last.
+const RATED_SESSIONS: usize = 256;
 
 /// Sessions that one status shows where none is named.
 const SHOWN_SESSIONS: usize = 100;
@@ -115,6 +127,170 @@ impl Run<'_> {
         Some((model, meter.map_or(0, |meter| meter.session.tokens())))
     }
 
+    /// The limit that a turn's session or its owner has reached, or would reach with it; and whether its session is only
+    /// lent for that.
+    pub(super) fn limit_of_turn(
+        &self,
+        seq: Seq,
+        session: &SessionId,
+        owner: &ModelName,
+    ) -> Option<(Trigger, bool)> {
+        let model = self.model(owner)?;
+        let meter = self.state.usage.meter(&Scope::Model(owner.clone()));
+        let thresholds = &self.state.usage.rules().thresholds;
+        let readings = meter.map(|meter| meter.signals.read(thresholds, self.now.wall));
+        let takes = readings.and_then(|it| it.avg_response).unwrap_or(TURN);
+        let turn = Turn { tokens: self.tokens_of_turn(seq, model), takes };
+        let of_session = || {
+            let held = self.state.usage.level(&Subject::Session(session.to_string()));
+            let scope = Scope::Session(session.to_string());
+            let meter = self.state.usage.meter(&scope).cloned().unwrap_or_default();
+            let room = model.context_window.saturating_sub(meter.session.tokens());
+            // Its own limit leaves a reserve of its window behind it.
+            let limit = Limit { reason: &held.reason, left: Some(room), ..Limit::at(held.level) };
+            trigger::usage_limit(&limit, turn)
+        };
+        let of_model = || {
+            let held = self.state.usage.level(&Subject::Model(owner.clone()));
+            let over =
+                if held.level > Level::Warning { self.limits_over(model) } else { Vec::new() };
+            let tokens = usage::Unit::Tokens.as_str();
+            let left = over.iter().filter(|it| it.window.unit == tokens);
+            let left = left.filter_map(|it| Some(it.window.limit?.saturating_sub(it.window.used?)));
+            let soonest = over
+                .iter()
+                .filter_map(|it| Some((it.reached_at?.since(self.now.wall), it.confidence)));
+            let limit = Limit {
+                level: held.level,
+                reason: &held.reason,
+                left: left.min(),
+                reached_in: soonest.min_by_key(|(reached_in, _)| *reached_in),
+            };
+            trigger::usage_limit(&limit, turn)
+        };
+        let own = of_session().map(|trigger| (trigger, false));
+        own.or_else(|| of_model().map(|trigger| (trigger, true)))
+    }
+
+    /// Estimated tokens of a turn's prompt, as it was sent.
+    pub(super) fn prompt_of(&self, seq: Seq) -> u64 {
+        let consultation = self.state.queue.get(seq).and_then(|it| it.consultation.as_ref());
+        let Some(consultation) = consultation else { return 0 };
+        let bytes = consultation.needs().prompt_bytes;
+        self.model(&consultation.asked).map_or(0, |model| route::estimated_tokens(model, bytes))
+    }
+
+    fn tokens_of_turn(&self, seq: Seq, model: &Model) -> u64 {
+        let consultation = self.state.queue.get(seq).and_then(|it| it.consultation.as_ref());
+        let asked = consultation.and_then(|it| it.needs().max_output_tokens).map(u64::from);
+        let answer = asked.unwrap_or(ANSWER).min(model.max_output_tokens);
+        self.prompt_of(seq).saturating_add(answer)
+    }
+
+    /// Looks whether a session is better off elsewhere: says so, and moves it where that is asked for. `prompt` is the
+    /// tokens of its next step; 0: not known.
+    pub(super) fn advise(&mut self, session: &SessionId, prompt: u64) {
+        let is_moving = |open: &broker_proto::Handoff| open.state.is_pending();
+        if self.state.handoff.open(session).is_some_and(is_moving) {
+            return;
+        }
+        let advised = self.better_off(session, prompt);
+        if let Some(advised) = &advised
+            && self.state.policy.handoff.auto_switch
+            && advised.trigger.confidence >= trigger::SURE
+            && self.carry_out(session, advised)
+        {
+            return;
+        }
+        self.advice_is(session, advised);
+    }
+
+    /// What is advised to a session, where that is news.
+    pub(super) fn advice_is(&mut self, session: &SessionId, advised: Option<Advised>) {
+        let known = self.state.handoff.advised(session);
+        let is_same = match (known, &advised) {
+            (Some(known), Some(new)) => {
+                known.to == new.to && known.trigger.kind == new.trigger.kind
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            let (at, session) = (self.now.wall, session.clone());
+            let event = HandoffEvent::Advised { at, session, advised };
+            self.event(Event::Handoff(Box::new(event)));
+        }
+    }
+
+    fn carry_out(&mut self, session: &SessionId, advised: &Advised) -> bool {
+        let Advised { to, trigger } = advised.clone();
+        let ask = AskHandoff {
+            session: session.clone(),
+            to: Some(to),
+            agent: None,
+            reason: trigger.reasoning.clone(),
+            level: None,
+            package: None,
+            is_forced: false,
+            at_once: false,
+        };
+        let pace = Pace::Gradually;
+        let wanted = Wanted { ask, trigger, pace, returns: None, is_lent: false };
+        self.begin_handoff(wanted).is_ok()
+    }
+
+    /// The model that a session is better off with, by what its next step asks for, and by what models cost.
+    fn better_off(&self, session: &SessionId, prompt: u64) -> Option<Advised> {
+        let owner = self.state.session.get(session)?.info.owner.model.clone();
+        let model = self.model(&owner)?;
+        let meter = self.state.usage.meter(&Scope::Session(session.to_string()));
+        let said = meter.and_then(|meter| meter.session.complexity);
+        let complexity = said.map_or(Complexity::of_size(prompt), Complexity::Said);
+        let settings = &self.state.policy.handoff;
+        let can = |it: &&Candidate| {
+            let is_open = it.shut.is_none() && !it.is_absent && !it.is_degraded;
+            is_open && it.level < Level::Critical && settings.may_receive(&it.model)
+        };
+        let candidates = self.candidates(&owner);
+        let others: Vec<&Model> =
+            candidates.iter().filter(can).filter_map(|it| self.model(&it.model)).collect();
+        let tiers: BTreeSet<u8> = self.in_order().map(|model| model.tier).collect();
+        if let Some(trigger) =
+            trigger::complexity_mismatch(complexity, (&owner, model.tier), &tiers)
+        {
+            let needed = complexity.tier(&tiers).unwrap_or_default();
+            let able = others.iter().find(|other| other.tier >= needed)?;
+            return Some(Advised { to: able.name.clone(), trigger });
+        }
+        let needed = said.and_then(|_| complexity.tier(&tiers));
+        let ratings = self.ratings();
+        let worker = |model: &Model| Worker {
+            model: model.name.clone(),
+            tier: model.tier,
+            price: model.prices.map(|prices| prices.input + prices.output),
+            rating: ratings.get(&model.name).copied(),
+        };
+        let others: Vec<Worker> = others.into_iter().map(worker).collect();
+        let (to, trigger) = trigger::optimisation(&worker(model), &others, needed)?;
+        Some(Advised { to, trigger })
+    }
+
+    /// The mean of what the sessions of each model were rated lately, and how many of them were.
+    fn ratings(&self) -> BTreeMap<ModelName, (f64, u32)> {
+        let mut sums: BTreeMap<ModelName, (f64, u32)> = BTreeMap::new();
+        for name in self.state.usage.sessions().take(RATED_SESSIONS) {
+            let meter = self.state.usage.meter(&Scope::Session(name.to_owned()));
+            let Some(figures) = meter.map(|meter| &meter.session) else { continue };
+            let Some((model, rating)) = figures.model.clone().zip(figures.rating) else { continue };
+            let (sum, count) = sums.entry(model).or_default();
+            *sum += f64::from(rating);
+            *count += 1;
+        }
+        sums.into_iter()
+            .map(|(model, (sum, count))| (model, (sum / f64::from(count), count)))
+            .collect()
+    }
+
     pub(super) fn handoff_status(&self, session: Option<&str>) -> HandoffStatus {
         let sessions: Vec<HandoffOutlook> = match session {
             Some(name) => self.session_outlook(name).into_iter().collect(),
@@ -168,13 +344,21 @@ impl Run<'_> {
         let scope = Scope::Session(name.to_owned());
         let meter = self.state.usage.meter(&scope).cloned().unwrap_or_default();
         let limit_at = self.limits_of(&scope, &meter).iter().filter_map(|it| it.reached_at).min();
+        let advised = SessionId::parse(name).ok();
+        let advised = advised.and_then(|id| self.state.handoff.advised(&id)).cloned();
+        // What moves it comes before what is better for it.
+        let advised = advised.filter(|_| level < Level::Critical);
+        let (to, trigger) = match advised {
+            Some(Advised { to, trigger }) => (Some(to), Some(trigger)),
+            None => (self.first_receiver(&check.model, Some(name)), None),
+        };
         Some(HandoffOutlook {
             name: name.to_owned(),
             level: check.level.clone(),
             percentage: Some(check.percentage()),
-            advice: advice(level),
-            to: self.first_receiver(&check.model, Some(name)),
-            trigger: None,
+            advice: if trigger.is_some() { Advice::Recommended } else { advice(level) },
+            to,
+            trigger,
             receives: false,
             limit_at,
             model: check.model,

@@ -35,7 +35,8 @@ impl Run<'_> {
         if session.info.head.entries == 0 || is_moving {
             return Vec::new();
         }
-        let owed = |to, reason| Owed { session: id.clone(), to, reason };
+        let level = self.state.policy.handoff.preserve;
+        let owed = |to, reason| Owed { session: id.clone(), to, level, reason };
         let mut all = Vec::new();
         if let Some(why) = self.is_near_a_limit(session) {
             all.push(owed(self.likely_next(session), format!("usage_limit: {why}")));

@@ -19,7 +19,7 @@ use crate::core::{
     queue::{Hold, Message, Place, Seq},
     route::Presence,
     session,
-    usage::{Action, Level, Subject as Limited},
+    usage::{Action, Subject as Limited},
 };
 
 /// Tokens of what must be kept, roughly: a receiver without room for them is not asked.
@@ -34,6 +34,8 @@ pub(super) struct Wanted {
     pub(super) trigger: Trigger,
     pub(super) pace: Pace,
     pub(super) returns: Option<HandoffId>,
+    /// It goes back once the model that it leaves can go on.
+    pub(super) is_lent: bool,
 }
 
 impl Run<'_> {
@@ -60,6 +62,10 @@ impl Run<'_> {
         let found = match query {
             Query::Get(id) => self.state.handoff.get(*id),
             Query::Of(session) => self.state.handoff.last(session),
+            Query::Away(session) => {
+                let away = self.state.handoff.away_of(session).cloned().collect();
+                return HandoffReply::Away(away);
+            }
             Query::Policy => return HandoffReply::Policy(self.handoff_policy()),
             Query::Check { session, warning_only } => {
                 return HandoffReply::Check(
@@ -86,7 +92,7 @@ impl Run<'_> {
             urgency: Urgency::High,
         };
         let pace = if ask.at_once { Pace::AtOnce } else { Pace::Gradually };
-        self.begin_handoff(Wanted { ask, trigger, pace, returns: None })
+        self.begin_handoff(Wanted { ask, trigger, pace, returns: None, is_lent: false })
     }
 
     /// Begins a handoff where the arbiter says so.
@@ -94,7 +100,7 @@ impl Run<'_> {
     /// # Errors
     /// The [`Refused`] with the reason; the session stays as it is.
     pub(super) fn begin_handoff(&mut self, wanted: Wanted) -> Result<HandoffId, Refusal> {
-        let Wanted { ask, trigger, pace, returns } = wanted;
+        let Wanted { ask, trigger, pace, returns, is_lent } = wanted;
         let unknown = || session::Refusal::Unknown(ask.session.clone());
         let info = &self.state.session.get(&ask.session).ok_or_else(unknown)?.info;
         if let Some(open) = self.state.handoff.open(&ask.session)
@@ -150,7 +156,7 @@ impl Run<'_> {
             active_at: None,
             ended_at: None,
             outcome: String::new(),
-            is_lent: false,
+            is_lent,
         };
         let id = handoff.id;
         // An active one whose new owner cannot go on either is over with this.
@@ -184,7 +190,8 @@ impl Run<'_> {
 
     /// The package that was made for this receiver before anybody asked, if the session has not gone on since.
     fn ready_for(&self, handoff: &Handoff) -> Option<Ready> {
-        if handoff.package.is_some() {
+        // What is given back begins with a step that only a package made for it has.
+        if handoff.package.is_some() || handoff.returns.is_some() {
             return None;
         }
         let session = self.state.session.get(&handoff.session)?;
@@ -520,7 +527,7 @@ impl Run<'_> {
         let trigger =
             Trigger { kind, reasoning: reason.to_owned(), confidence: 1.0, urgency: Urgency::Low };
         let (pace, returns) = (Pace::Gradually, Some(handoff.id));
-        self.begin_handoff(Wanted { ask, trigger, pace, returns })
+        self.begin_handoff(Wanted { ask, trigger, pace, returns, is_lent: false })
     }
 
     /// The time of a state is over.
@@ -621,6 +628,7 @@ impl Run<'_> {
         let track = self.state.handoff.track(&handoff.session);
         let is_home = handoff.returns.is_some() && handoff.to == handoff.origin;
         let away = track.filter(|_| is_home).map(|track| track.away.clone()).unwrap_or_default();
+        let handoff_session = handoff.session.clone();
         self.handoff_changed(Handoff {
             state: HandoffState::Active,
             active_at: Some(at),
@@ -628,6 +636,7 @@ impl Run<'_> {
             kept,
             ..handoff
         });
+        self.settled_elsewhere(&handoff_session);
         for returned in away {
             let Some(returned) = self.state.handoff.get(returned).cloned() else { continue };
             self.end_handoff(returned, HandoffState::Returned, format!("given back to {to}"));
@@ -652,7 +661,8 @@ impl Run<'_> {
         let reason = format!("no agent of {} is left to go on", handoff.to);
         self.end_handoff(handoff, HandoffState::Failed, reason.clone());
         // Where nobody can, its turns are routed one by one, and the next of them tries again.
-        let _ = self.move_session(session, &reason, Pace::AtOnce, Urgency::High);
+        let trigger = of_limit(&reason);
+        let _ = self.move_session(session, trigger, Pace::AtOnce, false);
     }
 
     /// Keeps what waits for the old owner until it is known who gets it.
@@ -694,18 +704,13 @@ impl Run<'_> {
         {
             return;
         }
-        if let Some(reason) = self.reason_to_move(&session, &owner) {
+        match self.limit_of_turn(seq, &session, &owner) {
             // Where nobody is better, the turn is routed as any other.
-            let _ = self.move_session(session, &reason, Pace::AtOnce, Urgency::High);
+            Some((trigger, is_lent)) => {
+                let _ = self.move_session(session, trigger, Pace::AtOnce, is_lent);
+            }
+            None => self.advise(&session, self.prompt_of(seq)),
         }
-    }
-
-    /// The limit that a session or its owner has reached.
-    fn reason_to_move(&self, session: &SessionId, owner: &ModelName) -> Option<String> {
-        let limited = [Limited::Session(session.to_string()), Limited::Model(owner.clone())];
-        let exhausted = limited.iter().map(|subject| self.state.usage.level(subject));
-        let exhausted = exhausted.into_iter().find(|held| held.level == Level::Exhausted);
-        exhausted.map(|held| held.reason)
     }
 
     fn turn_of(&self, seq: Seq) -> Option<(SessionId, ModelName)> {
@@ -734,27 +739,21 @@ impl Run<'_> {
     fn move_session(
         &mut self,
         session: SessionId,
-        reason: &str,
+        trigger: Trigger,
         pace: Pace,
-        urgency: Urgency,
+        is_lent: bool,
     ) -> Result<HandoffId, Refusal> {
         let ask = AskHandoff {
             session,
             to: None,
             agent: None,
-            reason: reason.to_owned(),
+            reason: trigger.reasoning.clone(),
             level: None,
             package: None,
             is_forced: false,
             at_once: pace == Pace::AtOnce,
         };
-        let trigger = Trigger {
-            kind: TriggerKind::UsageLimit,
-            reasoning: reason.to_owned(),
-            confidence: 1.0,
-            urgency,
-        };
-        self.begin_handoff(Wanted { ask, trigger, pace, returns: None })
+        self.begin_handoff(Wanted { ask, trigger, pace, returns: None, is_lent })
     }
 
     /// A limit changed its level: what it moves is moved.
@@ -768,12 +767,12 @@ impl Run<'_> {
         match subject {
             Limited::Session(name) if settings.auto_switch => {
                 if let Ok(session) = SessionId::parse(name) {
-                    let _ = self.move_session(session, reason, pace, Urgency::High);
+                    let _ = self.move_session(session, of_limit(reason), pace, false);
                 }
             }
             Limited::Model(model) if settings.auto => {
                 for session in self.sessions_waiting_for(&model.clone()) {
-                    let _ = self.move_session(session, reason, pace, Urgency::High);
+                    let _ = self.move_session(session, of_limit(reason), pace, true);
                 }
             }
             Limited::Session(_) | Limited::Model(_) => {}
@@ -820,5 +819,16 @@ impl Run<'_> {
         for session in still {
             self.release_slice(&session);
         }
+        self.resume_homecomings();
+    }
+}
+
+/// A limit that is reached.
+fn of_limit(reason: &str) -> Trigger {
+    Trigger {
+        kind: TriggerKind::UsageLimit,
+        reasoning: reason.to_owned(),
+        confidence: 1.0,
+        urgency: Urgency::High,
     }
 }

@@ -8,6 +8,7 @@ mod ahead;
 mod dead;
 mod fan_out;
 mod handoff;
+mod homecoming;
 mod inspect;
 mod lease;
 mod link;
@@ -163,6 +164,8 @@ impl<'a> Run<'a> {
                 self.assess(&subject);
             } else if let Some(id) = self.state.handoff.due(self.now) {
                 self.handoff_is_due(id);
+            } else if let Some(model) = self.state.handoff.home_due(self.now).cloned() {
+                self.look_home(&model);
             } else if let Some(root) = self.state.tree.idle(self.now) {
                 self.look_at_tree(root);
             } else {

@@ -300,6 +300,7 @@ impl Run<'_> {
             self.event(Event::RouteChanged { model: model.clone(), at, route });
             self.assess_model(&model);
             if is_available && !was_available {
+                self.may_be_home(&model);
                 self.dispatch(&Recipient::Model(model.clone()));
             }
             if !is_available {

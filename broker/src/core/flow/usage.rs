@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use broker_proto::{
-    Attempt, FailureClass, ModelName, Provenance, RateLimit, Usage, UsageRecord, WallTime,
+    Attempt, FailureClass, ModelName, Provenance, RateLimit, SessionId, Usage, UsageRecord,
+    WallTime,
 };
 
 use super::Run;
@@ -176,6 +177,9 @@ impl Run<'_> {
                 let said = Said { session: session.clone(), at, complexity, rating };
                 self.event(Event::Usage(usage::Event::Said(said)));
                 self.after_session(&session);
+                if let Ok(session) = SessionId::parse(&session) {
+                    self.advise(&session, 0);
+                }
                 return Ok(Reply::OfUsage(usage::Reply::Recorded(model)));
             }
         };
@@ -417,8 +421,12 @@ impl Run<'_> {
         }
         let (subject, action, reason) =
             (change.subject.clone(), change.action, change.reason.clone());
+        let is_well = change.to == Level::Healthy;
         self.event(Event::Usage(usage::Event::LevelChanged(Box::new(change))));
         self.limit_reached(&subject, action, &reason);
+        if let (Subject::Model(model), true) = (&subject, is_well) {
+            self.may_be_home(model);
+        }
     }
 
     /// The calls that went wrong, for the people who will look for the cause.

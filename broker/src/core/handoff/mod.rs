@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use broker_proto::{
     AcceptHandoff, AgentName, AskHandoff, Handoff, HandoffCheck, HandoffId, HandoffKept,
-    HandoffPolicyChange, HandoffState, HandoffStatus, ModelName, PackageId, SessionId, TriggerKind,
-    UsageSetting, WallTime,
+    HandoffPolicyChange, HandoffState, HandoffStatus, ModelName, PackageId, SessionId, Trigger,
+    TriggerKind, UsageSetting, WallTime,
 };
 
 pub use arbiter::{Candidate, Case, Unfit, Verdict};
@@ -34,13 +34,22 @@ pub enum Event {
     Changed { at: WallTime, handoff: Box<Handoff> },
     /// What overrides the file from now on: all of it.
     PolicySet { at: WallTime, overrides: BTreeMap<String, String> },
+    /// A session is better off elsewhere; `None`: no more. Nobody moves it for that, unless `auto_switch` says so.
+    Advised { at: WallTime, session: SessionId, advised: Option<Advised> },
+}
+
+/// Where a session is better off, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Advised {
+    pub to: ModelName,
+    pub trigger: Trigger,
 }
 
 impl Event {
     #[must_use]
     pub fn at(&self) -> WallTime {
         match self {
-            Self::Changed { at, .. } | Self::PolicySet { at, .. } => *at,
+            Self::Changed { at, .. } | Self::PolicySet { at, .. } | Self::Advised { at, .. } => *at,
         }
     }
 }
@@ -100,6 +109,8 @@ pub enum Query {
     Get(HandoffId),
     /// The one of a session that is pending or active, else its last.
     Of(SessionId),
+    /// Those that took a session away from where it goes back to, oldest first.
+    Away(SessionId),
     Policy,
     /// Whether a session, by its name, is to be handed off now.
     Check {
@@ -116,6 +127,7 @@ pub enum Query {
 pub enum Reply {
     Handoff(Box<Handoff>),
     Found(Option<Box<Handoff>>),
+    Away(Vec<Handoff>),
     Policy(Vec<UsageSetting>),
     /// `None`: nothing is known of such a session.
     Check(Option<Box<HandoffCheck>>),
@@ -186,6 +198,12 @@ pub struct State {
     open: BTreeSet<HandoffId>,
     tracks: BTreeMap<SessionId, Track>,
     number: u128,
+    /// By the model they left: sessions that go back there by themselves.
+    lent: BTreeMap<ModelName, BTreeSet<SessionId>>,
+    /// When to look whether these models can take theirs back; volatile.
+    homes: BTreeMap<ModelName, WallTime>,
+    /// Sessions that are better off elsewhere: where, and why.
+    advised: BTreeMap<SessionId, Advised>,
     /// What the file says; what counts is `Policy::handoff`.
     file: Settings,
     overrides: BTreeMap<String, String>,
@@ -254,7 +272,8 @@ impl State {
     }
 
     pub(super) fn next_deadline(&self, now: Now) -> Option<BootTime> {
-        self.all_open().filter_map(|handoff| handoff.until).min().map(|at| now.boot_at(at))
+        let states = self.all_open().filter_map(|handoff| handoff.until);
+        states.chain(self.homes.values().copied()).min().map(|at| now.boot_at(at))
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
@@ -264,7 +283,13 @@ impl State {
                 self.overrides.clone_from(overrides);
                 return;
             }
+            Event::Advised { session, advised, .. } => {
+                self.advised.remove(session);
+                self.advised.extend(advised.clone().map(|advised| (session.clone(), advised)));
+                return;
+            }
         };
+        let lender = self.lender(&handoff.session);
         self.number = self.number.max(handoff.id.number());
         let track = self.tracks.entry(handoff.session.clone()).or_default();
         let is_newest = track.last.is_none_or(|last| last.number() <= handoff.id.number());
@@ -287,15 +312,86 @@ impl State {
         for id in done.filter(|id| !kept(id)) {
             self.handoffs.remove(&id);
         }
+        self.lend(&handoff.session, lender);
+    }
+
+    /// The model that a session goes back to by itself.
+    fn lender(&self, session: &SessionId) -> Option<ModelName> {
+        let track = self.tracks.get(session)?;
+        let mut away = track.away.iter().filter_map(|id| self.handoffs.get(id));
+        track.origin.clone().filter(|_| away.any(|handoff| handoff.is_lent))
+    }
+
+    /// Keeps `lent` as the session's track is; `before` is what it was.
+    fn lend(&mut self, session: &SessionId, before: Option<ModelName>) {
+        let now = self.lender(session);
+        if now == before {
+            return;
+        }
+        if let Some(before) = before
+            && let Some(sessions) = self.lent.get_mut(&before)
+        {
+            sessions.remove(session);
+            if sessions.is_empty() {
+                self.lent.remove(&before);
+            }
+        }
+        if let Some(now) = now {
+            self.lent.entry(now).or_default().insert(session.clone());
+        }
+    }
+
+    /// Sessions that go back to this model by themselves, once it can go on.
+    pub fn lent_by(&self, model: &ModelName) -> impl Iterator<Item = &SessionId> {
+        self.lent.get(model).into_iter().flatten()
+    }
+
+    /// Models that sessions go back to by themselves.
+    pub fn lenders(&self) -> impl Iterator<Item = &ModelName> {
+        self.lent.keys()
+    }
+
+    /// The handoffs that took a session away from where it goes back to, oldest first.
+    pub fn away_of(&self, session: &SessionId) -> impl Iterator<Item = &Handoff> {
+        let away = self.tracks.get(session).map(|track| track.away.as_slice()).unwrap_or_default();
+        away.iter().filter_map(|id| self.handoffs.get(id))
+    }
+
+    /// Where a session is better off.
+    #[must_use]
+    pub fn advised(&self, session: &SessionId) -> Option<&Advised> {
+        self.advised.get(session)
+    }
+
+    /// A model that may be able to take its sessions back: it is time to look.
+    #[must_use]
+    pub fn home_due(&self, now: Now) -> Option<&ModelName> {
+        self.homes.iter().find(|(_, at)| **at <= now.wall).map(|(model, _)| model)
+    }
+
+    /// Looks then, or before; `None`: not at all.
+    pub(super) fn look_home(&mut self, model: &ModelName, at: Option<WallTime>) {
+        match at {
+            None => {
+                self.homes.remove(model);
+            }
+            Some(at) => {
+                let look = self.homes.entry(model.clone()).or_insert(at);
+                *look = at.min(*look);
+            }
+        }
     }
 
     /// A session is no more, and neither are its moves.
     pub(super) fn forget(&mut self, session: &SessionId) {
+        self.advised.remove(session);
+        let lender = self.lender(session);
         let Some(track) = self.tracks.remove(session) else { return };
         for id in track.away.into_iter().chain(track.last) {
             self.open.remove(&id);
             self.handoffs.remove(&id);
         }
+        self.lend(session, lender);
     }
 }
 

@@ -16,6 +16,8 @@ const ENOUGH_RATINGS: u32 = 3;
 const ESTIMATED: f64 = 0.4;
 /// What is less sure than this is recommended, and never carried out by itself.
 pub const SURE: f64 = 0.5;
+/// A forecast that is less sure than this says nothing: it may be of a single call.
+const FORECAST: f64 = 0.2;
 /// A step whose prompt has so many tokens is as complex as one can be, as far as its size tells.
 const LARGE_STEP: u64 = 64_000;
 
@@ -88,6 +90,14 @@ pub struct Limit<'a> {
     pub reached_in: Option<(Duration, f64)>,
 }
 
+impl Limit<'_> {
+    /// A limit of which nothing else is known.
+    #[must_use]
+    pub fn at(level: Level) -> Self {
+        Self { level, reason: "", left: None, reached_in: None }
+    }
+}
+
 /// What the next turn takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
@@ -110,7 +120,9 @@ pub fn usage_limit(limit: &Limit<'_>, turn: Turn) -> Option<Trigger> {
             let why = format!("{}; the next turn takes about {}", limit.reason, turn.tokens);
             fires(why, 0.9)
         }
-        (Level::Critical, _, Some((reached_in, confidence))) if reached_in <= turn.takes => {
+        (Level::Critical, _, Some((reached_in, confidence)))
+            if reached_in <= turn.takes && confidence >= FORECAST =>
+        {
             let why = format!("{}; reached within {} s", limit.reason, reached_in.as_secs());
             fires(why, confidence)
         }
@@ -296,6 +308,7 @@ mod tests {
     #[test]
     fn a_limit_with_room_for_the_next_turn_does_not_fire() {
         assert_eq!(limit(Level::Critical, Some(5_000), Some((61, 1.0))), None);
+        assert_eq!(limit(Level::Critical, None, Some((0, 0.19))), None);
         assert_eq!(limit(Level::Warning, Some(0), Some((0, 1.0))), None);
         assert_eq!(limit(Level::Healthy, None, None), None);
     }

@@ -125,6 +125,8 @@ pub struct Owed {
     pub session: SessionId,
     /// `None`: no model can go on with it.
     pub to: Option<ModelName>,
+    /// How much of the conversation it carries.
+    pub level: Preservation,
     pub reason: String,
 }
 

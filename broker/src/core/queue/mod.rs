@@ -520,6 +520,7 @@ impl State {
             | Note::Sweep { .. }
             | Note::TreeLives { .. }
             | Note::LookAtUsage { .. }
+            | Note::LookHome { .. }
             | Note::ToldAbsent { .. } => {}
         }
     }

@@ -122,6 +122,7 @@ impl State {
             | Note::WaitRuns { .. }
             | Note::TreeLives { .. }
             | Note::LookAtUsage { .. }
+            | Note::LookHome { .. }
             | Note::Orphaned { .. }
             | Note::Unserved { .. }
             | Note::TooSmall { .. }

@@ -42,6 +42,19 @@ pub fn edit(task: &SessionTask, edits: &[TaskEdit]) -> Result<SessionTask, EditE
     Ok(task)
 }
 
+/// The task with this as its next step, before all others.
+///
+/// # Errors
+/// [`EditError::Full`].
+pub fn put_first(task: &SessionTask, text: &str) -> Result<SessionTask, EditError> {
+    let add = TaskEdit::Add { list: TaskList::NextSteps, text: text.to_owned(), entry: None };
+    let mut task = edit(task, &[add])?;
+    if let Some(place) = task.next_steps.iter().position(|item| item.text == text) {
+        task.next_steps[..=place].rotate_right(1);
+    }
+    Ok(task)
+}
+
 fn step(task: &mut SessionTask, change: &TaskEdit) -> Result<(), EditError> {
     match change {
         TaskEdit::SetGoal(goal) => task.goal.clone_from(goal),

@@ -1,16 +1,16 @@
 //! When sessions move: the policy as it is set at run time, the check, and what is recommended.
 
 use broker_proto::{
-    Advice, HandoffCheck, HandoffPolicyChange, HandoffState, HandoffStatus, UsageRecord,
-    UsageSetting,
+    Advice, FailureClass, HandoffCheck, HandoffPolicyChange, HandoffState, HandoffStatus,
+    TriggerKind, UsageRecord, UsageSetting,
 };
 
 use super::{
-    handoff::{begin, id, last, world},
+    handoff::{accept, ask_turn, begin, built, id, last, owner, world},
     world::*,
 };
 use crate::core::{
-    Command, Event, Query, Refusal, Reply,
+    Command, Effect, Event, Query, Refusal, Reply,
     handoff::{
         Command as HandoffCommand, Event as HandoffEvent, Query as HandoffQuery,
         Refusal as Refused, Reply as HandoffReply, policy::Invalid,
@@ -195,4 +195,237 @@ fn a_status_recommends_by_level_and_names_who_would_take_it() {
         sessions.iter().any(|it| it.name == "s" && it.advice == Advice::Needed),
         "{sessions:?}"
     );
+}
+
+fn returns(world: &World) -> Option<broker_proto::Handoff> {
+    last_of(world).filter(|handoff| handoff.returns.is_some()).cloned()
+}
+
+fn probes(world: &World) -> usize {
+    world.effects.iter().filter(|effect| matches!(effect, Effect::Probe(_))).count()
+}
+
+/// Its model is used up for an hour, and the session moves to sonnet with its next turn.
+fn lent() -> World {
+    let mut world = world();
+    let first = ask_turn(&mut world, "opus");
+    world.fail_until(first, FailureClass::QuotaExhausted, secs(3600));
+    world.done(first);
+    let turn = ask_turn(&mut world, "opus");
+    let begun = last(&world);
+    assert_eq!((begun.to.as_str(), begun.is_lent), ("sonnet", true));
+    built(&mut world, begun.id).unwrap();
+    accept(&mut world, begun.id, "sonnet").unwrap();
+    world.done(turn);
+    assert_eq!(owner(&world).model, model("sonnet"));
+    world
+}
+
+#[test]
+fn what_a_models_limit_moved_comes_back_after_a_clean_probe_and_not_before() {
+    let mut world = lent();
+    world.advance(secs(3500));
+    assert_eq!((probes(&world), returns(&world)), (0, None));
+    world.advance(secs(200));
+    assert!(probes(&world) > 0);
+    assert_eq!(returns(&world), None);
+
+    let probe = world.insist("opus");
+    world.done(probe);
+    world.advance(secs(1));
+
+    let back = returns(&world).unwrap();
+    assert_eq!((back.to.as_str(), back.trigger.kind), ("opus", TriggerKind::UsageLimit));
+    built(&mut world, back.id).unwrap();
+    accept(&mut world, back.id, "opus").unwrap();
+    assert_eq!(owner(&world).model, model("opus"));
+    // It is home: nothing brings it back again.
+    world.advance(secs(3600));
+    assert_eq!(returns(&world).map(|it| it.id), Some(back.id));
+}
+
+#[test]
+fn a_probe_that_fails_brings_nothing_back() {
+    let mut world = lent();
+    world.advance(secs(3700));
+    let probe = world.insist("opus");
+    world.fail_until(probe, FailureClass::QuotaExhausted, secs(3600));
+    world.advance(secs(600));
+    assert_eq!(returns(&world), None);
+    assert_eq!(owner(&world).model, model("sonnet"));
+}
+
+#[test]
+fn a_turn_that_runs_ends_before_its_session_comes_back() {
+    let mut world = lent();
+    world.advance(secs(3700));
+    let runs = ask_turn(&mut world, "sonnet");
+    let probe = world.insist("opus");
+    world.done(probe);
+    world.advance(secs(2));
+    assert_eq!(returns(&world), None);
+    world.done(runs);
+    world.advance(secs(5));
+    assert!(returns(&world).is_some());
+}
+
+#[test]
+fn a_give_back_waits_for_the_cool_down_and_survives_a_restart() {
+    let mut world = world();
+    let first = ask_turn(&mut world, "opus");
+    world.fail_until(first, FailureClass::QuotaExhausted, secs(120));
+    world.done(first);
+    let turn = ask_turn(&mut world, "opus");
+    let begun = last(&world);
+    built(&mut world, begun.id).unwrap();
+    accept(&mut world, begun.id, "sonnet").unwrap();
+    world.done(turn);
+    world.advance(secs(130));
+    let probe = world.insist("opus");
+    world.done(probe);
+    world.advance(secs(60));
+    assert_eq!(returns(&world), None);
+
+    world.restart(secs(1));
+    for name in ["opus", "sonnet", "gpt-4o", "local"] {
+        world.greet(name, "second", 10);
+    }
+    world.advance(secs(30));
+    assert_eq!(returns(&world), None);
+    world.advance(secs(200));
+    assert!(returns(&world).is_some());
+}
+
+#[test]
+fn what_somebody_moved_or_its_own_window_moved_stays_where_it_is() {
+    let mut world = world();
+    let id = super::handoff::offered(&mut world, "sonnet");
+    accept(&mut world, id, "sonnet").unwrap();
+    world.advance(secs(3600));
+    assert_eq!(last(&world).returns, None);
+
+    let mut world = super::handoff::world();
+    set(&mut world, &[("auto_switch", "true")], &[]).unwrap();
+    record(&mut world, "s", 180_000);
+    let begun = last(&world);
+    assert!(!begun.is_lent);
+    built(&mut world, begun.id).unwrap();
+    accept(&mut world, begun.id, "sonnet").unwrap();
+    world.advance(secs(3600));
+    assert_eq!(owner(&world).model, model("sonnet"));
+}
+
+fn opinion(world: &mut World, complexity: f64) {
+    let what = UsageRecord::Session { complexity: Some(complexity), rating: None };
+    let record = usage::Record { model: None, session: Some("s".into()), what };
+    world.run(Command::Usage(Box::new(usage::Command::Record(record))));
+}
+
+fn advised(world: &World) -> Option<(String, TriggerKind)> {
+    let advised = world.state.handoff.advised(&id())?;
+    Some((advised.to.to_string(), advised.trigger.kind))
+}
+
+/// A session of sonnet, to which somebody gave it.
+fn of_sonnet() -> World {
+    let mut world = world();
+    let id = super::handoff::offered(&mut world, "sonnet");
+    accept(&mut world, id, "sonnet").unwrap();
+    world
+}
+
+#[test]
+fn a_step_too_complex_for_its_model_is_told_and_moves_nothing() {
+    let mut world = of_sonnet();
+    opinion(&mut world, 0.5);
+    assert_eq!(advised(&world), None);
+    opinion(&mut world, 0.9);
+    assert_eq!(advised(&world), Some(("opus".into(), TriggerKind::ComplexityMismatch)));
+    let shown = status(&mut world).sessions;
+    assert!(
+        shown.iter().any(|it| it.advice == Advice::Recommended && it.to == Some(model("opus"))),
+        "{shown:?}"
+    );
+    // Said again it is no news, and what no longer holds is taken back.
+    let events = world.journal.len();
+    opinion(&mut world, 0.9);
+    assert_eq!(world.journal.len(), events + 1);
+    opinion(&mut world, 0.4);
+    assert_eq!((advised(&world), owner(&world).model), (None, model("sonnet")));
+}
+
+#[test]
+fn with_auto_switch_a_recommendation_is_carried_out() {
+    let mut world = of_sonnet();
+    set(&mut world, &[("auto_switch", "true")], &[]).unwrap();
+    opinion(&mut world, 0.9);
+    let begun = last(&world);
+    assert_eq!(
+        (begun.to.as_str(), begun.trigger.kind, begun.state),
+        ("opus", TriggerKind::ComplexityMismatch, HandoffState::Building)
+    );
+}
+
+#[test]
+fn a_cheaper_model_that_does_as_well_is_told() {
+    let mut world = World::with(|policy| {
+        let prices = policy.models.get_mut(&model("sonnet")).and_then(|it| it.prices.as_mut());
+        let prices = prices.unwrap();
+        (prices.input, prices.output) = (1.0, 5.0);
+    });
+    begin(&mut world);
+    opinion(&mut world, 0.9);
+    assert_eq!(advised(&world), None);
+    opinion(&mut world, 0.5);
+    assert_eq!(advised(&world), Some(("sonnet".into(), TriggerKind::Optimisation)));
+}
+
+#[test]
+fn a_turn_that_would_reach_a_critical_limit_moves_before_it() {
+    let budget = |limit| {
+        move |policy: &mut crate::core::Policy| {
+            let key = usage::BudgetKey {
+                kind: usage::ScopeKind::Model,
+                name: "opus".into(),
+                span: usage::Span::Day,
+                unit: usage::Unit::Tokens,
+            };
+            policy.budgets.insert(key, limit);
+        }
+    };
+    let moved_at = |used| {
+        let mut world = World::with(budget(100_000));
+        begin(&mut world);
+        record(&mut world, "other", used);
+        ask_turn(&mut world, "opus");
+        last_of(&world).map(|it| (it.is_lent, it.trigger.kind))
+    };
+    // Its prompt has 100 tokens and its answer may have 4,096.
+    assert_eq!(moved_at(90_000), None);
+    assert_eq!(moved_at(96_000), Some((true, TriggerKind::UsageLimit)));
+}
+
+#[test]
+fn slow_replies_move_what_waits_and_leave_what_runs() {
+    let mut world = World::empty(policy());
+    begin(&mut world);
+    world.greet("opus", "first", 1);
+    world.greet("sonnet", "first", 4);
+    let runs = ask_turn(&mut world, "opus");
+    let waits = ask_turn(&mut world, "opus");
+    for _ in 0..5 {
+        let record = usage::Record {
+            model: Some(model("opus")),
+            session: None,
+            what: UsageRecord::Slow(secs(11)),
+        };
+        world.run(Command::Usage(Box::new(usage::Command::Record(record))));
+    }
+    let begun = last(&world);
+    assert_eq!(begun.pace, broker_proto::Pace::Gradually);
+    built(&mut world, begun.id).unwrap();
+    assert_eq!(accept(&mut world, begun.id, "sonnet").unwrap().state, HandoffState::Accepted);
+    world.done(runs);
+    assert_eq!(last(&world).state, HandoffState::Active);
+    assert_eq!((world.called(runs), world.called(waits)), ("opus".into(), "sonnet".into()));
 }

@@ -370,7 +370,7 @@ fn what_is_given_back_goes_home_and_both_are_told() {
             crate::core::handoff::Event::Changed { handoff, .. } => {
                 handoff.id == id && handoff.state == HandoffState::Returned
             }
-            crate::core::handoff::Event::PolicySet { .. } => false,
+            _ => false,
         },
         _ => false,
     });

@@ -491,8 +491,9 @@ impl World {
 
     fn kept(&self) -> Vec<&Event> {
         let id_of = |event: &handoff::Event| match event {
-            handoff::Event::Changed { handoff, .. } => Some(handoff.id),
-            handoff::Event::PolicySet { .. } => None,
+            handoff::Event::Changed { handoff, .. } => (Some(handoff.id), None),
+            handoff::Event::PolicySet { .. } => (None, None),
+            handoff::Event::Advised { session, .. } => (None, Some(session.clone())),
         };
         let is_superseded = |place: usize, event: &Event| {
             self.journal[place + 1..].iter().any(|later| match (event, later) {

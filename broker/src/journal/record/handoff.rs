@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message as _;
 
-use broker_proto::{Handoff, ModelName, WallTime, convert::Stored as _};
+use broker_proto::{
+    Handoff, ModelName, SessionId, Trigger, TriggerKind, Urgency, WallTime, convert::Stored as _,
+};
 
 use super::{SubjectRecord, read_subject, write_subject};
 use crate::core::{Event, Redirected, SliceMoved, handoff};
@@ -14,9 +16,10 @@ pub(super) const CHANGED: u16 = 100;
 pub(super) const SLICE_MOVED: u16 = 101;
 pub(super) const REDIRECTED: u16 = 102;
 pub(super) const POLICY_SET: u16 = 103;
+pub(super) const ADVISED: u16 = 104;
 
 /// Every kind that is about handoffs.
-pub(super) const KINDS: [u16; 4] = [CHANGED, SLICE_MOVED, REDIRECTED, POLICY_SET];
+pub(super) const KINDS: [u16; 5] = [CHANGED, SLICE_MOVED, REDIRECTED, POLICY_SET, ADVISED];
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ChangedRecord {
@@ -32,6 +35,25 @@ struct PolicyRecord {
     at: u64,
     #[prost(btree_map = "string, string", tag = "2")]
     overrides: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AdvisedRecord {
+    #[prost(uint64, tag = "1")]
+    at: u64,
+    #[prost(string, tag = "2")]
+    session: String,
+    /// Empty: nothing is advised any more.
+    #[prost(string, tag = "3")]
+    to: String,
+    #[prost(string, tag = "4")]
+    kind: String,
+    #[prost(string, tag = "5")]
+    reasoning: String,
+    #[prost(double, tag = "6")]
+    confidence: f64,
+    #[prost(string, tag = "7")]
+    urgency: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -66,6 +88,21 @@ pub(super) fn write(event: &handoff::Event) -> (u16, Vec<u8>) {
             let record = PolicyRecord { at: at.0, overrides: overrides.clone() };
             (POLICY_SET, record.encode_to_vec())
         }
+        handoff::Event::Advised { at, session, advised } => {
+            let mut record = AdvisedRecord {
+                at: at.0,
+                session: session.to_string(),
+                ..AdvisedRecord::default()
+            };
+            if let Some(handoff::Advised { to, trigger }) = advised {
+                record.to = to.to_string();
+                record.kind = trigger.kind.as_str().to_owned();
+                record.reasoning.clone_from(&trigger.reasoning);
+                record.confidence = trigger.confidence;
+                record.urgency = trigger.urgency.as_str().to_owned();
+            }
+            (ADVISED, record.encode_to_vec())
+        }
     }
 }
 
@@ -97,6 +134,23 @@ pub(super) fn read(kind: u16, body: Bytes) -> Option<Event> {
         POLICY_SET => {
             let PolicyRecord { at, overrides } = PolicyRecord::decode(body).ok()?;
             Event::Handoff(Box::new(handoff::Event::PolicySet { at: WallTime(at), overrides }))
+        }
+        ADVISED => {
+            let record = AdvisedRecord::decode(body).ok()?;
+            let advised = match record.to.as_str() {
+                "" => None,
+                to => Some(handoff::Advised {
+                    to: ModelName::parse(to).ok()?,
+                    trigger: Trigger {
+                        kind: TriggerKind::parse(&record.kind)?,
+                        reasoning: record.reasoning,
+                        confidence: record.confidence,
+                        urgency: Urgency::parse(&record.urgency)?,
+                    },
+                }),
+            };
+            let (at, session) = (WallTime(record.at), SessionId::parse(&record.session).ok()?);
+            Event::Handoff(Box::new(handoff::Event::Advised { at, session, advised }))
         }
         SLICE_MOVED => {
             let record = SliceMovedRecord::decode(body).ok()?;
