@@ -1,8 +1,15 @@
 //! Handoffs: asked for, answered by their receivers, shown.
 
-use broker_proto::{AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffId, pb};
+use std::time::Duration;
+
+use broker_proto::{
+    AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffId, PackageId, PackageInfo, pb,
+};
 
 use crate::{Client, Error, Page, each, required};
+
+/// The first and the longest wait between two looks at a handoff that goes on.
+const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 fn handoff(wire: Option<pb::Handoff>) -> Result<Handoff, Error> {
     Ok(required(wire, "handoff")?.try_into()?)
@@ -85,5 +92,42 @@ impl Client {
         let reply = self.reply(self.handoffs().list_handoffs(request).await)?;
         let next_page_token = Some(reply.next_page_token).filter(|token| !token.is_empty());
         Ok(Page { items: each(reply.handoffs)?, next_page_token })
+    }
+
+    /// Waits until a handoff is active or over; `changed` is told of each state it is seen in, the first one too. A
+    /// handoff that goes through states faster than it is looked at is told of in its later ones only.
+    ///
+    /// # Errors
+    /// As [`Client::handoff`]. The handoff goes on without the caller.
+    pub async fn settled_handoff(
+        &self,
+        id: HandoffId,
+        mut changed: impl FnMut(&Handoff),
+    ) -> Result<Handoff, Error> {
+        let (mut wait, longest) = LOOK;
+        let mut told = None;
+        loop {
+            let handoff = self.handoff(id).await?;
+            let now = (handoff.state, handoff.to.clone());
+            if told.as_ref() != Some(&now) {
+                changed(&handoff);
+                told = Some(now);
+            }
+            if !handoff.state.is_pending() {
+                return Ok(handoff);
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(longest);
+        }
+    }
+
+    /// Fetches a package's file and has the bytes that arrived verified: signature, expiry, recipient, every part. The
+    /// checksum of what comes back is what an acceptance repeats.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason why it is not what was signed.
+    pub async fn received_package(&self, id: PackageId) -> Result<PackageInfo, Error> {
+        let file = self.export_package(id).await?;
+        self.verify_package(file.into()).await
     }
 }

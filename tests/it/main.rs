@@ -15,6 +15,8 @@ mod content;
 mod durability;
 mod events;
 mod handoff;
+
+mod handoff_commands;
 mod house;
 mod identity;
 mod leases;

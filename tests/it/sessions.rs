@@ -399,14 +399,14 @@ async fn a_session_names_the_packages_that_were_made_of_it() {
 
     let shown = broker.run(&["session", "show", "s", "--output", "json"]).await.exits(0).json();
 
-    let handoffs = shown["handoffs"].as_array().unwrap();
-    assert_eq!(handoffs.len(), 1);
-    let one = &handoffs[0];
+    let packages = shown["packages"].as_array().unwrap();
+    assert_eq!((packages.len(), &shown["handoffs"]), (1, &json!([])), "it did not move");
+    let one = &packages[0];
     assert_eq!((&one["package_id"], &one["to"]), (&id, &json!("sonnet")));
     assert_eq!(one["from"], shown["owner"]["model"]);
     assert!(one["at"].is_string() && one["imported"] == false, "{one}");
     let table = broker.run(&["session", "show", "s"]).await.exits(0).stdout;
-    let row = table.lines().find(|line| line.trim_start().starts_with("handoffs")).unwrap();
+    let row = table.lines().find(|line| line.trim_start().starts_with("packages")).unwrap();
     assert!(row.contains(id.as_str().unwrap()) && row.contains("to sonnet"), "{table}");
 }
 

@@ -10,8 +10,8 @@ use std::{path::PathBuf, time::Duration};
 
 use broker_config::{Config, Endpoint, Loader, Paths};
 use broker_proto::types::{
-    AgentName, FailureClass, MessageId, MessageName, MessageState, Recipient, RoleName, SessionId,
-    TaskState, WallTime,
+    AgentName, FailureClass, HandoffId, MessageId, MessageName, MessageState, Recipient, RoleName,
+    SessionId, TaskState, WallTime,
 };
 use clap::{
     Args, Parser, Subcommand,
@@ -24,8 +24,9 @@ use crate::{commands::consult::input, output::Format};
 
 pub(crate) use self::{
     handoff::{
-        CheckArgs, ConfigArgs, GenerateArgs, HandoffCommand, HandoffStatusArgs, ModelsArgs,
-        ValidateArgs, with_limits,
+        CheckArgs, CompleteArgs, ConfigArgs, ExecuteArgs, GenerateArgs, HandoffCommand,
+        HandoffStatusArgs, HistoryArgs, ModelsArgs, OfferArgs, SayArgs, ShowArgs, ValidateArgs,
+        WhichHandoff, with_limits,
     },
     package::{PackagesArgs, PlaceArgs, PrepareArgs, RestoreArgs, SaveArgs, Since, TrustCommand},
     session::{
@@ -173,6 +174,14 @@ pub(crate) enum Misused {
         "which session? name it with --session ID or BROKER_SESSION; none was used from this folder yet"
     )]
     NoneUsed,
+    #[error("session `{0}` has no handoff: `handoff offer --session {0} --to MODEL` begins one")]
+    NoHandoff(SessionId),
+    #[error("handoff {handoff} is one of session `{of}`, not of `{session}`")]
+    OtherSession { handoff: HandoffId, of: SessionId, session: SessionId },
+    #[error(
+        "there is no handoff and no package {0}: `handoff history` and `handoff list` show them"
+    )]
+    NeitherOf(HandoffId),
     #[error("there is no shared value `{0}`")]
     NoSharedValue(String),
     #[error("nobody can be asked here whether to purge them all: say --yes")]

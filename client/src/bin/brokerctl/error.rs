@@ -1,6 +1,7 @@
 //! What ended a command, as people and programs read it.
 
 use broker_client::Error;
+use broker_proto::types::WallTime;
 
 use crate::{
     commands::consult,
@@ -59,7 +60,10 @@ pub(crate) fn sentence(err: &anyhow::Error) -> String {
             {
                 said.push_str(&format!("; did you mean {}?", nearest.replace(", ", " or ")));
             }
-            if let Some(wait) = retry_after {
+            // Of a handoff that nobody can take now.
+            let until = metadata.get("until_ms").and_then(|at| at.parse().ok()).map(WallTime);
+            let wait = until.map(|at| at.since(consult::now()));
+            if let Some(wait) = &retry_after.or(wait) {
                 let now = consult::now();
                 let at = output::clock(now.after(*wait), now);
                 said.push_str(&format!("; try again at {at} (in {})", output::span(*wait)));

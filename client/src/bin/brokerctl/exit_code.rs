@@ -82,6 +82,13 @@ pub(crate) fn of_refusal(code: Code, reason: &str) -> Exit {
     if matches!(reason, "NO_AGENT" | "NO_RECIPIENT") {
         return Exit::NobodyThere;
     }
+    // It may help later: the metadata and the sentence say when.
+    if reason == "HANDOFF_NOBODY" {
+        return Exit::Limited;
+    }
+    if reason == "HANDOFF_MANIFEST" {
+        return Exit::Integrity;
+    }
     // A package is refused by what it is, whatever the reason; more room or another key is a person's decision.
     if reason.starts_with("PACKAGE_") {
         return Exit::Integrity;
@@ -124,7 +131,12 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(err) = cause.downcast_ref::<handoff::file::Error>() {
         return Some(err.exit());
     }
-    if matches!(cause.downcast_ref(), Some(crate::cli::Misused::NoSharedValue(_))) {
+    if let Some(
+        crate::cli::Misused::NoSharedValue(_)
+        | crate::cli::Misused::NoHandoff(_)
+        | crate::cli::Misused::NeitherOf(_),
+    ) = cause.downcast_ref()
+    {
         return Some(Exit::NotFound);
     }
     if let Some(consult::input::Error::Read { source, .. }) = cause.downcast_ref()
@@ -202,6 +214,8 @@ mod tests {
         }
         assert_eq!(of_refusal(Code::Unavailable, "NO_AGENT") as u8, 8);
         assert_eq!(of_refusal(Code::FailedPrecondition, "NO_RECIPIENT") as u8, 8);
+        assert_eq!(of_refusal(Code::FailedPrecondition, "HANDOFF_NOBODY") as u8, 5);
+        assert_eq!(of_refusal(Code::FailedPrecondition, "HANDOFF_MANIFEST") as u8, 6);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is typed behind `brokerctl handoff`.
 
 mod advice;
+mod moves;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,6 +10,9 @@ use broker_proto::types::PackageId;
 use clap::{Args, Subcommand, ValueEnum};
 
 pub(crate) use self::advice::{CheckArgs, ConfigArgs, HandoffStatusArgs, ModelsArgs, with_limits};
+pub(crate) use self::moves::{
+    CompleteArgs, ExecuteArgs, HistoryArgs, OfferArgs, SayArgs, ShowArgs, WhichHandoff,
+};
 use super::{
     Written, WrittenParser,
     package::{PackagesArgs, PrepareArgs, RestoreArgs, SaveArgs, TrustCommand, package},
@@ -33,6 +37,48 @@ pub(crate) enum HandoffCommand {
         after_help = "Examples:\n  brokerctl handoff prepare --session s1 --to sonnet --preserve full\n  id=$(brokerctl handoff prepare --session s1 --to local --output json | jq -r .id)\n  brokerctl handoff prepare --session s1 --to sonnet --next 'Port the lists' --phase analysis --step 2 --total-steps 5\n\nExit codes: 0 prepared, 1 the level does not hold what must be kept, 3 no such session or model, 6 the work went through too many handoffs."
     )]
     Prepare(Box<PrepareArgs>),
+    /// Offer a session to another model: its package is made, and an agent of that model is asked; prints the handoff's id
+    ///
+    /// Returns once it is begun. The session stays with its owner until the receiver has verified the package and accepted.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff offer --to sonnet --session s1\n  brokerctl handoff offer --to sonnet --agent sonnet-2 --preserve full --reason 'opus is needed elsewhere'\n\nExit codes: 0 begun, 1 the session cannot go there, 3 no such session or model, 5 nobody can take it now (with the earliest time)."
+    )]
+    Offer(OfferArgs),
+    /// Take an offered session over by hand: fetch its package, have it verified, repeat its manifest's hash
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff accept 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n  brokerctl handoff accept --session s1\n\nExit codes: 0 accepted, 1 it is not offered now, 3 no such handoff, 6 what was received is not what was sent."
+    )]
+    Accept(WhichHandoff),
+    /// Say no to an offer: the next candidate is asked, and without one the session stays
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff decline 01JD3Q8ZK5T0V9Y2X4W6R8P1NB --reason 'no room today'"
+    )]
+    Decline(SayArgs),
+    /// Say that the new owner has taken the work up, and what became of it
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff complete 01JD3Q8ZK5T0V9Y2X4W6R8P1NB --outcome 'tests pass'"
+    )]
+    Complete(CompleteArgs),
+    /// Give a session back to where it came from: a handoff of its own, which is printed
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff give-back --session s1\n  brokerctl handoff give-back 01JD3Q8ZK5T0V9Y2X4W6R8P1NB --reason 'opus is back'"
+    )]
+    GiveBack(SayArgs),
+    /// Hand a session over and wait for it: to the model named, else with the package prepared last
+    ///
+    /// Shows how far it is and prints who owns the session then. Ctrl-C only leaves; the handoff goes on.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff execute --to sonnet --reason 'opus is at 90 %'\n  brokerctl handoff prepare --session s1 --to local && brokerctl handoff execute --session s1\n\nExit codes: 0 the session has its new owner, 1 it stays with the old one (stderr says why), 3 no such session or model, 5 nobody can take it now (with the earliest time)."
+    )]
+    Execute(ExecuteArgs),
+    /// As `execute`, at once: without regard to cool-down, hops and loops, and not waiting for work in hand
+    #[command(after_help = "Examples:\n  brokerctl handoff force --to local --session s1")]
+    Force(ExecuteArgs),
+    /// List handoffs, newest first: when, of which session, from whom to whom, why, and how it ended
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff history --limit 5\n  brokerctl handoff history show --session s1 --output json"
+    )]
+    History(HistoryArgs),
     /// Print a package as JSON, verified first; without an id the newest that has not expired
     ///
     /// The document is described in docs/schema/handoff-package.schema.json.
@@ -57,13 +103,14 @@ pub(crate) enum HandoffCommand {
         after_help = "Examples:\n  brokerctl handoff list --active\n  brokerctl handoff list --project parser --created-after 24h --output json"
     )]
     List(PackagesArgs),
-    /// Show a package without its contents: from whom, for whom, its parts, and whether it can be taken
-    #[command(after_help = "Examples:\n  brokerctl handoff show 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
-    Show {
-        /// The package's id
-        #[arg(value_name = "ID", value_parser = package)]
-        id: PackageId,
-    },
+    /// Show a handoff or a package: from whom, for whom, how far it is
+    ///
+    /// Of a handoff also what was attempted, kept and lost; of a package its parts, without their contents, and whether it
+    /// can be taken.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff show 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n  brokerctl handoff show --session s1 --output json\n\nExit codes: 0 done, 3 there is none of this id."
+    )]
+    Show(ShowArgs),
     /// Forget a package
     #[command(after_help = "Examples:\n  brokerctl handoff delete 01JD3Q8ZK5T0V9Y2X4W6R8P1NB")]
     Delete {

@@ -234,7 +234,7 @@ pub(crate) enum TrustCommand {
     },
 }
 
-fn named(text: &str) -> Result<ModelName, String> {
+pub(super) fn named(text: &str) -> Result<ModelName, String> {
     ModelName::parse(&text.to_lowercase()).map_err(|invalid| format!("`{text}` {invalid}"))
 }
 
@@ -245,11 +245,11 @@ pub(super) fn package(text: &str) -> Result<PackageId, String> {
     })
 }
 
-fn session(text: &str) -> Result<SessionId, String> {
+pub(super) fn session(text: &str) -> Result<SessionId, String> {
     SessionId::parse(text).map_err(|invalid| format!("`{text}` {invalid}"))
 }
 
-fn level(text: &str) -> Result<Preservation, String> {
+pub(super) fn level(text: &str) -> Result<Preservation, String> {
     Preservation::parse(text).ok_or_else(|| "is not minimal, standard, full or complete".to_owned())
 }
 

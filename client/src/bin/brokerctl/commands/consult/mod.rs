@@ -58,6 +58,9 @@ async fn ask(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
     check_model(&args.question)?;
     let client = connect(global).await?;
     let (message, mut options, thread) = prepare(&client, &args.question, payload).await?;
+    if let Some(thread) = thread.as_ref().filter(|_| args.question.model.is_none()) {
+        thread::tell_owner(&client, thread).await?;
+    }
     let (id, asked) = (message.id, message.to.clone());
     let is_shown_at_end = args.no_stream || global.output == Format::Json;
     // What is shown only at the end can begin anew unseen.
@@ -70,8 +73,9 @@ async fn ask(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
     let screen = Screen::new(global, &asked, is_shown_at_end);
     let follow = Follow::new(client.clone(), Source::Ask(Box::new(message), options));
     let done = watch(&client, follow, screen, OnInterrupt::Cancel, args.question.deadline).await?;
-    if thread.is_some() && done != Exit::Interrupted {
+    if let Some(thread) = thread.filter(|_| done != Exit::Interrupted) {
         thread::tell(&client, id).await;
+        thread::tell_moved(&client, &thread).await;
     }
     Ok(done)
 }

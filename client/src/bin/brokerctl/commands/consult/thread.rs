@@ -6,8 +6,9 @@
 
 use broker_client::{Client, Error};
 use broker_proto::types::{
-    APPEND_LABEL, Entry, HISTORY_LABEL, HistoryRange, Message, MessageName, MessageState,
-    ModelName, Part, Role, SessionDetail, SessionEntry, SessionId, SessionPoint, SharedValue,
+    APPEND_LABEL, Entry, HISTORY_LABEL, Handoff, HandoffState, HistoryRange, Message, MessageName,
+    MessageState, ModelName, Part, Role, SessionDetail, SessionEntry, SessionId, SessionInfo,
+    SessionPoint, SharedValue,
 };
 
 use super::input;
@@ -105,6 +106,55 @@ impl Thread {
         message.labels.insert(APPEND_LABEL.to_owned(), how.to_owned());
         Ok(())
     }
+}
+
+/// Says why a session belongs to another model than before, as long as that model has not answered in it.
+///
+/// # Errors
+/// When the handoff cannot be looked up.
+pub(super) async fn tell_owner(client: &Client, thread: &Thread) -> anyhow::Result<()> {
+    let info = &thread.detail.info;
+    let Some(over) = info.handed_over else { return Ok(()) };
+    let handoff = client.handoff(over.handoff).await?;
+    if handoff.state == HandoffState::Active || over.entries == info.head.entries {
+        output::note(&owned(&handoff));
+    }
+    Ok(())
+}
+
+/// Says that the session of a question was handed off while it was asked.
+pub(super) async fn tell_moved(client: &Client, thread: &Thread) {
+    match moved(client, &thread.detail.info).await {
+        Ok(Some(handoff)) => output::note(&owned(&handoff)),
+        Ok(None) => {}
+        Err(err) => output::note(&format!("cannot look at who owns its session: {err}")),
+    }
+}
+
+async fn moved(client: &Client, before: &SessionInfo) -> Result<Option<Handoff>, Error> {
+    let now = match client.session(&before.id, &SessionPoint::Head).await {
+        Ok(detail) => detail.info,
+        // Deleted meanwhile, which is told with the answer.
+        Err(err) if err.reason() == Some("UNKNOWN_SESSION") => return Ok(None),
+        Err(err) => return Err(err),
+    };
+    match now.handed_over.filter(|_| now.owner.epoch != before.owner.epoch) {
+        Some(over) => client.handoff(over.handoff).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// `session s: owned by sonnet since a handoff from opus at 10:04:05 UTC (usage_limit: its window is full)`
+pub(crate) fn owned(handoff: &Handoff) -> String {
+    let (from, to, trigger) = (&handoff.from.model, &handoff.to, &handoff.trigger);
+    let at = handoff.active_at.map(|at| format!(" at {}", output::clock(at, super::now())));
+    format!(
+        "session {}: owned by {to} since a handoff from {from}{} ({}: {})",
+        handoff.session,
+        at.unwrap_or_default(),
+        trigger.kind.as_str(),
+        trigger.reasoning
+    )
 }
 
 fn system(text: String) -> Entry {

@@ -1,18 +1,25 @@
 //! `handoff`: giving work away with what it needs to go on. One file per verb.
 
+mod answer;
 mod check;
 mod config;
+mod execute;
 pub(crate) mod file;
 mod generate;
+mod history;
 mod list;
+pub(crate) mod moved;
+mod offer;
 mod package;
 mod prepare;
 mod report;
 mod save;
+mod show;
 mod status;
 mod trust;
 mod validate;
 
+use self::execute::Manner;
 use crate::{
     cli::{Global, HandoffCommand},
     exit_code::Exit,
@@ -23,10 +30,18 @@ pub(crate) async fn run(global: &Global, command: HandoffCommand) -> anyhow::Res
     match command {
         HandoffCommand::Save(args) => save::run(global, *args).await,
         HandoffCommand::Prepare(args) => prepare::run(global, *args).await,
+        HandoffCommand::Offer(args) => offer::run(global, args).await,
+        HandoffCommand::Accept(which) => answer::accept(global, which).await,
+        HandoffCommand::Decline(args) => answer::decline(global, args).await,
+        HandoffCommand::Complete(args) => answer::complete(global, args).await,
+        HandoffCommand::GiveBack(args) => answer::give_back(global, args).await,
+        HandoffCommand::Execute(args) => execute::run(global, args, Manner::Asked).await,
+        HandoffCommand::Force(args) => execute::run(global, args, Manner::Forced).await,
+        HandoffCommand::History(args) => history::run(global, args).await,
         HandoffCommand::Load { id } => package::load(global, id).await,
         HandoffCommand::Restore(args) => package::restore(global, args).await,
         HandoffCommand::List(args) => list::run(global, args).await,
-        HandoffCommand::Show { id } => package::show(global, id).await,
+        HandoffCommand::Show(args) => show::run(global, args).await,
         HandoffCommand::Delete { id } => package::delete(global, id).await,
         HandoffCommand::Export { id, file } => package::export(global, id, &file).await,
         HandoffCommand::Import { file } => package::import(global, &file).await,

@@ -28,13 +28,15 @@ pub(super) async fn load(global: &Global, id: Option<PackageId>) -> anyhow::Resu
     Ok(Exit::Done)
 }
 
-pub(super) async fn show(global: &Global, id: PackageId) -> anyhow::Result<Exit> {
-    let client = connect(global).await?;
-    let info = client.package(id).await?;
-    let problem = problem(&client, id).await?;
+pub(super) async fn show(
+    global: &Global,
+    client: &Client,
+    info: &PackageInfo,
+) -> anyhow::Result<Exit> {
+    let problem = problem(client, info.header.id).await?;
     match global.output {
         Format::Json => {
-            let mut shown = list::json(&info);
+            let mut shown = list::json(info);
             shown["parts"] = info
                 .parts
                 .iter()
@@ -51,7 +53,7 @@ pub(super) async fn show(global: &Global, id: PackageId) -> anyhow::Result<Exit>
             });
             output::json(&shown)?;
         }
-        Format::Text => output::text(&described(&info, problem.as_deref()))?,
+        Format::Text => output::text(&described(info, problem.as_deref()))?,
     }
     Ok(Exit::Done)
 }

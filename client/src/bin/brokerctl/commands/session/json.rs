@@ -2,12 +2,15 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use broker_proto::types::{
-    EntryKind, PackageInfo, Part, Role, SessionDetail, SessionEntry, SessionInfo, SessionItem,
-    SessionTask, SharedValue, TaskList,
+    EntryKind, Handoff, PackageInfo, Part, Role, SessionDetail, SessionEntry, SessionInfo,
+    SessionItem, SessionTask, SharedValue, TaskList,
 };
 use serde_json::{Value, json};
 
-use crate::{commands::consult::text_of, output};
+use crate::{
+    commands::{consult::text_of, handoff::moved},
+    output,
+};
 
 /// A session's figures.
 pub(crate) fn info(info: &SessionInfo) -> Value {
@@ -33,10 +36,11 @@ pub(crate) fn info(info: &SessionInfo) -> Value {
     })
 }
 
-/// A session with its entries and the packages that were made of it, newest first.
+/// A session with its entries, its handoffs, and the packages that were made of it: both newest first.
 pub(crate) fn detail(
     detail: &SessionDetail,
     entries: &[SessionEntry],
+    handoffs: &[Handoff],
     packages: &[PackageInfo],
 ) -> Value {
     let mut json = info(&detail.info);
@@ -45,12 +49,13 @@ pub(crate) fn detail(
     json["preferences"] = all["preferences"].clone();
     json["task"] = all;
     json["shared"] = detail.shared.iter().map(shared).collect();
-    json["handoffs"] = packages.iter().map(handoff).collect();
+    json["handoffs"] = handoffs.iter().map(moved::json).collect();
+    json["packages"] = packages.iter().map(package).collect();
     json["entries"] = entries.iter().map(entry).collect();
     json
 }
 
-fn handoff(package: &PackageInfo) -> Value {
+fn package(package: &PackageInfo) -> Value {
     let header = &package.header;
     json!({
         "package_id": header.id.to_string(),

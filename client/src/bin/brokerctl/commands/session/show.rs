@@ -2,7 +2,7 @@
 
 use broker_client::{Client, Page};
 use broker_proto::types::{
-    EntryKind, PackageFilter, PackageInfo, Part, SessionDetail, SessionDiff, SessionEntry,
+    EntryKind, Handoff, PackageFilter, PackageInfo, Part, SessionDetail, SessionDiff, SessionEntry,
     SessionId, SessionInfo, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskList,
     WallTime,
 };
@@ -10,13 +10,17 @@ use broker_proto::types::{
 use super::json;
 use crate::{
     cli::Global,
-    commands::consult,
+    commands::{consult, handoff::moved},
     exit_code::Exit,
     output::{self, Format},
 };
 
+/// Handoffs of a session that are shown, newest first; `handoff history --session` has the rest.
+const HANDOFFS: u32 = 1_000;
+/// Those that people are told of beside its figures.
+const TOLD: usize = 5;
 /// Packages of a session that are shown with it; `handoff list --session` has all.
-const HANDOFFS: u32 = 20;
+const PACKAGES: u32 = 20;
 
 /// Shows a session at a point: the last so many entries, or all.
 pub(super) async fn session(
@@ -39,11 +43,12 @@ pub(super) async fn session(
         client.session_entries(id, at, from, usize::MAX).await?
     };
     let filter = PackageFilter { session: Some(id.clone()), ..PackageFilter::default() };
-    let packages = client.packages(filter, HANDOFFS, None).await?.items;
+    let packages = client.packages(filter, PACKAGES, None).await?.items;
+    let handoffs = moved::last_of(client, id, HANDOFFS).await?.items;
     match global.output {
-        Format::Json => output::json(&json::detail(&detail, &entries, &packages))?,
+        Format::Json => output::json(&json::detail(&detail, &entries, &handoffs, &packages))?,
         Format::Text => {
-            figures(&detail, &packages)?;
+            figures(&detail, &handoffs, &packages)?;
             task(&detail.task)?;
             shared(&detail.shared)?;
             entries.iter().try_for_each(entry)?;
@@ -53,7 +58,7 @@ pub(super) async fn session(
 }
 
 /// `01ARZ3NDEKTSV4RRFFQ69G5FAV, opus to sonnet, 10:04:05 UTC: session window`
-fn handoff(package: &PackageInfo, now: WallTime) -> String {
+fn packed(package: &PackageInfo, now: WallTime) -> String {
     let header = &package.header;
     let to = header.recipient.as_ref().map_or("any model", |model| model.as_str());
     let from = if header.sender.is_empty() { "nobody" } else { &header.sender };
@@ -65,7 +70,11 @@ fn handoff(package: &PackageInfo, now: WallTime) -> String {
     words
 }
 
-fn figures(detail: &SessionDetail, packages: &[PackageInfo]) -> Result<(), output::Error> {
+fn figures(
+    detail: &SessionDetail,
+    handoffs: &[Handoff],
+    packages: &[PackageInfo],
+) -> Result<(), output::Error> {
     let info = &detail.info;
     let names = |names: Vec<String>| {
         if names.is_empty() { "-".to_owned() } else { names.join(", ") }
@@ -84,11 +93,12 @@ fn figures(detail: &SessionDetail, packages: &[PackageInfo]) -> Result<(), outpu
         ["version".to_owned(), format!("v{}, head {}", info.version, info.head.hash)],
         ["changed".to_owned(), output::clock(info.changed_at, consult::now())],
         ["models".to_owned(), names(info.models.iter().map(ToString::to_string).collect())],
+        ["handoffs".to_owned(), names(handoffs.iter().take(TOLD).map(in_short).collect())],
     ]);
-    let handoffs: Vec<String> =
-        packages.iter().map(|package| handoff(package, consult::now())).collect();
-    let handoffs = if handoffs.is_empty() { "-".to_owned() } else { handoffs.join("\n") };
-    rows.push(["handoffs".to_owned(), handoffs]);
+    let packages: Vec<String> =
+        packages.iter().map(|package| packed(package, consult::now())).collect();
+    let packages = if packages.is_empty() { "-".to_owned() } else { packages.join("\n") };
+    rows.push(["packages".to_owned(), packages]);
     if let Some((from, entries)) = &info.forked_from {
         rows.push(["forked from".to_owned(), format!("{from}, {}", super::count(*entries))]);
     }
@@ -96,6 +106,11 @@ fn figures(detail: &SessionDetail, packages: &[PackageInfo]) -> Result<(), outpu
     let subagents = subagents.map(|it| format!("{} ({}) {}", it.id, it.status, it.description));
     rows.push(["subagents".to_owned(), names(subagents.collect())]);
     output::line(&output::table(["", ""], rows))
+}
+
+/// `opus → sonnet (COMPLETED)`
+fn in_short(handoff: &Handoff) -> String {
+    format!("{} → {} ({})", handoff.from.model, handoff.to, handoff.state.as_str())
 }
 
 /// What a session is about, list by list, with the ids that verbs take.

@@ -1,0 +1,53 @@
+//! `handoff show`: a handoff or a package, whichever has the id.
+
+use broker_client::Client;
+use broker_proto::types::{Handoff, HandoffId, PackageId};
+
+use super::{moved, package};
+use crate::{
+    cli::{Global, Misused, ShowArgs, WhichHandoff},
+    commands::connect,
+    exit_code::Exit,
+    output::{self, Format},
+};
+
+pub(super) async fn run(global: &Global, args: ShowArgs) -> anyhow::Result<Exit> {
+    let client = connect(global).await?;
+    let ShowArgs { id, of } = args;
+    let handoff = match id {
+        None => moved::chosen(global, &client, WhichHandoff { id, of }).await?,
+        Some(id) => match found(&client, id).await? {
+            Some(handoff) => {
+                if let Some(session) = of.session.filter(|session| *session != handoff.session) {
+                    return Err(moved::of_another(&handoff, session));
+                }
+                handoff
+            }
+            None => return of_package(global, &client, id).await,
+        },
+    };
+    match global.output {
+        Format::Json => output::json(&moved::json(&handoff))?,
+        Format::Text => output::text(&moved::described(&handoff))?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn found(client: &Client, id: HandoffId) -> Result<Option<Handoff>, broker_client::Error> {
+    match client.handoff(id).await {
+        Ok(handoff) => Ok(Some(handoff)),
+        Err(err) if err.reason() == Some("UNKNOWN_HANDOFF") => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Ids of both are written alike.
+async fn of_package(global: &Global, client: &Client, id: HandoffId) -> anyhow::Result<Exit> {
+    let neither = || Misused::NeitherOf(id);
+    let package = PackageId::parse(&id.to_string()).ok_or_else(neither)?;
+    match client.package(package).await {
+        Ok(info) => package::show(global, client, &info).await,
+        Err(err) if err.reason() == Some("UNKNOWN_PACKAGE") => Err(neither().into()),
+        Err(err) => Err(err.into()),
+    }
+}

@@ -1,0 +1,212 @@
+//! `brokerctl handoff ...` on sessions that move: what a person types, and what programs read.
+
+use broker_client::NewSession;
+use broker_proto::{
+    Down, Entry, EntryKind, ModelName, NewSessionEntry, Part, Role, SessionId, SessionPoint,
+};
+use broker_tests::{Output, Place, RawLink, TestBroker, eventually, hello};
+use serde_json::{Value, json};
+
+fn id(text: &str) -> SessionId {
+    SessionId::parse(text).unwrap()
+}
+
+fn said(role: Role, text: &str) -> NewSessionEntry {
+    let entry = Entry { role, name: String::new(), parts: vec![Part::text(text)] };
+    NewSessionEntry { kind: EntryKind::Turn, entry, model: None, created_at: None }
+}
+
+/// A session of opus with two turns.
+async fn begin(broker: &TestBroker, name: &str) -> SessionId {
+    let model = Some(ModelName::parse("opus").unwrap());
+    let new = NewSession { id: Some(id(name)), model, ..NewSession::default() };
+    let session = broker.client().start_session(new).await.unwrap().id;
+    let turns = vec![
+        said(Role::User, "The port is 7411. Keep it."),
+        said(Role::Assistant, "The port stays 7411."),
+    ];
+    broker.client().append_entries(&session, turns, None).await.unwrap();
+    session
+}
+
+/// An agent that is there, and answers no offer by itself.
+async fn deaf(broker: &TestBroker, name: &str, model: &str) -> RawLink {
+    let mut link = broker.link().await;
+    link.greet(hello(&broker.endpoint(), name, &[model]).await).await.unwrap();
+    link
+}
+
+async fn handoff(broker: &TestBroker, args: &[&str]) -> Output {
+    broker.run(&[&["handoff"], args].concat()).await
+}
+
+async fn json_of(broker: &TestBroker, args: &[&str]) -> Value {
+    handoff(broker, &[args, &["--output", "json"]].concat()).await.exits(0).json()
+}
+
+/// Waits until it is in this state.
+async fn until(broker: &TestBroker, id: &str, state: &str) -> Value {
+    eventually(state, async || {
+        let shown = json_of(broker, &["show", id]).await;
+        (shown["state"] == state).then_some(shown)
+    })
+    .await
+}
+
+async fn owner(broker: &TestBroker, session: &str) -> Value {
+    let shown = broker.run(&["session", "show", session, "--output", "json"]).await;
+    shown.exits(0).json()["owner"].clone()
+}
+
+#[tokio::test]
+async fn a_session_is_offered_accepted_given_back_and_told_of_by_hand() {
+    let broker = TestBroker::start().await;
+    begin(&broker, "s").await;
+    let _opus = deaf(&broker, "opus-1", "opus").await;
+    let _sonnet = deaf(&broker, "sonnet-1", "sonnet").await;
+
+    let offered =
+        handoff(&broker, &["offer", "--session", "s", "--to", "sonnet", "--reason", "busy"]);
+    let first = offered.await.exits(0).stdout.trim().to_owned();
+    let shown = until(&broker, &first, "OFFERED").await;
+    let fields = [&shown["from"], &shown["to"], &shown["trigger"], &shown["reason"]];
+    assert_eq!(fields, [&json!("opus"), &json!("sonnet"), &json!("user_request"), &json!("busy")]);
+    assert_eq!(owner(&broker, "s").await["model"], "opus", "until it is accepted");
+
+    let accepted = handoff(&broker, &["accept", "--session", "s"]).await.exits(0);
+    assert!(accepted.stderr.contains(&first), "says which: {accepted:?}");
+    let is = until(&broker, &first, "ACTIVE").await;
+    assert!(is["confirmed"].as_array().unwrap().len() > 3, "each part was verified: {is}");
+    let now = owner(&broker, "s").await;
+    assert_eq!((&now["model"], &now["epoch"]), (&json!("sonnet"), &json!(2)));
+
+    handoff(&broker, &["complete", &first, "--outcome", "tests pass"]).await.exits(0);
+    let session = broker.run(&["session", "show", "s", "--output", "json"]).await.exits(0).json();
+    let told = &session["handoffs"][0];
+    assert_eq!((&told["id"], &told["outcome"]), (&json!(first), &json!("tests pass")));
+    assert!(told["at"].is_string());
+
+    let back = handoff(&broker, &["give-back", "--session", "s"]).await.exits(0).stdout;
+    let back = back.trim();
+    until(&broker, back, "OFFERED").await;
+    let accepted = json_of(&broker, &["accept", back, "--session", "s"]).await;
+    assert_eq!(accepted["returns"], json!(first));
+    assert_eq!(owner(&broker, "s").await, json!({"model": "opus", "agent": null, "epoch": 3}));
+    assert_eq!(until(&broker, &first, "RETURNED").await["to"], "sonnet");
+
+    let history = json_of(&broker, &["history", "show", "--session", "s"]).await;
+    let ids: Vec<&Value> =
+        history["handoffs"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
+    assert_eq!(ids, [&json!(back), &json!(first)], "newest first");
+    let newest = json_of(&broker, &["history", "--limit", "1", "--model", "sonnet"]).await;
+    assert_eq!(newest["handoffs"][0]["id"], back);
+    assert!(newest["next_page_token"].is_string());
+    let people = handoff(&broker, &["history"]).await.exits(0).stdout;
+    assert!(people.contains("RETURNED") && people.contains("user_request: busy"), "{people}");
+}
+
+#[tokio::test]
+async fn execute_takes_the_package_prepared_last_and_waits_for_its_owner() {
+    let settings = "[handoff]\nreceivers = [\"local\"]\n";
+    let broker = TestBroker::with(Place::Memory, settings).await;
+    begin(&broker, "s").await;
+    let mut local = deaf(&broker, "local-1", "local").await;
+    let prepared = json_of(&broker, &["prepare", "--session", "s", "--to", "local"]).await;
+
+    let run = handoff(&broker, &["execute", "--session", "s", "--reason", "opus is at 90 %"]);
+    let answer = async {
+        let offer = loop {
+            if let Down::Offer(offer) = local.hear().await.unwrap() {
+                break offer;
+            }
+        };
+        handoff(&broker, &["accept", &offer.handoff.to_string()]).await.exits(0);
+        offer
+    };
+    let (done, offer) = tokio::join!(run, answer);
+
+    assert_eq!(json!(offer.package.to_string()), prepared["id"]);
+    let done = done.exits(0);
+    assert_eq!(done.stdout.trim(), "session s belongs to local (epoch 2)");
+    assert!(done.stderr.contains("is prepared for local"), "{done:?}");
+
+    // Nobody else may receive one.
+    let nobody = handoff(&broker, &["force", "--session", "s", "--output", "json"]).await.exits(5);
+    assert!(nobody.stderr.contains("HANDOFF_NOBODY"), "{nobody:?}");
+    assert!(nobody.stderr.contains("opus: may not receive sessions"), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn a_declined_offer_leaves_the_session_and_says_so() {
+    let broker = TestBroker::start().await;
+    begin(&broker, "s").await;
+    let mut sonnet = deaf(&broker, "sonnet-1", "sonnet").await;
+    let run = handoff(&broker, &["execute", "--session", "s", "--to", "sonnet"]);
+    let answer = async {
+        loop {
+            if let Down::Offer(offer) = sonnet.hear().await.unwrap() {
+                let id = offer.handoff.to_string();
+                return handoff(&broker, &["decline", &id, "--reason", "no room"]).await.exits(0);
+            }
+        }
+    };
+    let (done, _) = tokio::join!(run, answer);
+    let done = done.exits(1);
+    assert_eq!(done.stdout.trim(), "session s still belongs to opus (epoch 1)");
+    assert!(done.stderr.contains("no room"), "{done:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found_and_what_cannot_be_says_why() {
+    let broker = TestBroker::start().await;
+    let none = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    for verb in ["show", "accept", "decline", "complete", "give-back"] {
+        let refused = handoff(&broker, &[verb, none]).await.exits(3);
+        assert!(refused.stderr.contains(none), "{refused:?}");
+    }
+    begin(&broker, "s").await;
+    begin(&broker, "other").await;
+    let refused = handoff(&broker, &["accept", "--session", "s"]).await.exits(3);
+    assert!(refused.stderr.contains("handoff offer --session s"), "{refused:?}");
+    let refused = handoff(&broker, &["give-back", "--session", "s"]).await.exits(3);
+    assert!(refused.stderr.contains("has no handoff"), "{refused:?}");
+    let refused = handoff(&broker, &["offer", "--session", "s", "--to", "opsu"]).await.exits(3);
+    assert!(refused.stderr.contains("opus"), "{refused:?}");
+    let refused = handoff(&broker, &["offer", "--session", "s", "--to", "opus"]).await.exits(1);
+    assert!(refused.stderr.contains("belongs to opus already"), "{refused:?}");
+    handoff(&broker, &["history", "--state", "GONE"]).await.exits(2);
+
+    let _sonnet = deaf(&broker, "sonnet-1", "sonnet").await;
+    let offer = ["offer", "--session", "s", "--to", "sonnet"];
+    let offered = handoff(&broker, &offer).await.exits(0).stdout;
+    let refused = handoff(&broker, &offer).await.exits(1);
+    assert!(refused.stderr.contains("HANDOFF_UNDER_WAY"), "{refused:?}");
+    let refused = handoff(&broker, &["decline", offered.trim(), "--session", "other"]).await;
+    assert!(refused.exits(2).stderr.contains("is one of session `s`"));
+    let shown = handoff(&broker, &["show", "--session", "s"]).await.exits(0).stdout;
+    assert!(shown.contains("user_request: a person asked for it"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_question_without_a_model_goes_to_the_new_owner() {
+    let broker = TestBroker::start().await;
+    let session = begin(&broker, "s").await;
+    let link = deaf(&broker, "sonnet-1", "sonnet").await;
+    let run = handoff(&broker, &["offer", "--session", "s", "--to", "sonnet"]).await.exits(0);
+    until(&broker, run.stdout.trim(), "OFFERED").await;
+    handoff(&broker, &["accept", "--session", "s"]).await.exits(0);
+    drop(link);
+    let mut sonnet = broker.agent("sonnet-2", &["sonnet"]).await;
+
+    let consult = ["consult", "--session", "s", "--question", "Which port?"];
+    let (asked, ()) = tokio::join!(broker.run(&consult), sonnet.answer("7411."));
+
+    let asked = asked.exits(0);
+    assert_eq!(asked.stdout.trim(), "7411.");
+    let told = "session s: owned by sonnet since a handoff from opus at";
+    assert!(asked.stderr.contains(told), "{asked:?}");
+    let head = broker.client().session(&session, &SessionPoint::Head).await.unwrap().info.head;
+    assert_eq!(head.entries, 4);
+    let (again, ()) = tokio::join!(broker.run(&consult), sonnet.answer("7411."));
+    assert!(!again.exits(0).stderr.contains(told), "it is told once");
+}
