@@ -82,6 +82,20 @@ impl Worker {
         self.served.values().map(|served| served.model.concurrency).fold(0, u32::saturating_add)
     }
 
+    /// Loads a model that may be asked soon, where its provider loads models. What fails is logged: the call itself will
+    /// say so too.
+    pub async fn load(&self, model: &ModelName, tokens: u64) {
+        let Some(served) = self.served.get(model) else { return };
+        match timeout(served.model.total_timeout, served.provider.load(tokens)).await {
+            Ok(Ok(())) => info!(%model, tokens, "loaded ahead"),
+            Ok(Err(failed)) => {
+                let (class, detail) = (failed.failure.class.as_str(), &failed.failure.detail);
+                warn!(%model, class, detail, "could not be loaded ahead");
+            }
+            Err(_) => warn!(%model, "could not be loaded ahead in time"),
+        }
+    }
+
     /// Works until the link ends for good, or until `stop`: then running calls have `grace` to end.
     pub async fn run(&self, mut agent: Agent, stop: CancellationToken, grace: Duration) -> Ended {
         let tracker = TaskTracker::new();

@@ -29,7 +29,7 @@ use crate::{
     context::{Bodies, package::Signer},
     core::Command,
     engine::{self, Clock, EngineHandle, SystemClock},
-    handoffs::{Builder, Handoffs, Prober},
+    handoffs::{Bridges, Builder, Handoffs, Prober},
     intake::{Intake, Limits},
     journal::{self, Journal},
     link::{self, LinkOutlet, Links},
@@ -358,8 +358,14 @@ async fn services(
         nonce: AtomicU64::new(1),
         journal: kind,
     };
-    let session = SessionService { sessions: packages.sessions.clone() };
-    let handoff = HandoffService { packages, handoffs: Handoffs { intake: intake.clone() } };
+    let handoffs = Handoffs { intake: intake.clone() };
+    let session = SessionService {
+        sessions: packages.sessions.clone(),
+        packages: packages.clone(),
+        handoffs: handoffs.clone(),
+    };
+    let bridges = Bridges { packages: packages.clone(), settings: policy::policy(config).handoff };
+    let handoff = HandoffService { packages, handoffs, bridges };
     let usage = UsageService { intake, watches };
     Server::builder()
         .http2_keepalive_interval(Some(limits.keepalive_interval))

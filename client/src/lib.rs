@@ -7,6 +7,7 @@
 
 mod advice;
 mod answer;
+mod bridge;
 mod content;
 mod endpoint;
 mod error;

@@ -1,10 +1,11 @@
 //! Sessions: conversations that the broker keeps.
 
 use broker_proto::{
-    EntryHash, MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk,
-    Rendering, SessionDetail, SessionDiff, SessionEntry, SessionHistory, SessionId, SessionInfo,
-    SessionOutcome, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit,
-    convert::{InvalidField, Stored as _},
+    AgentName, EntryHash, HandoffId, MessageId, ModelName, NewSessionEntry, OnConflict, PackageId,
+    Part, PartRef, RenderAsk, Rendering, SessionDetail, SessionDiff, SessionEntry, SessionHistory,
+    SessionId, SessionInfo, SessionOutcome, SessionPoint, SessionResumed, SessionTask,
+    SessionVersion, SharedValue, TaskEdit, WallTime,
+    convert::{self, InvalidField, Stored as _},
     pb,
 };
 
@@ -179,6 +180,59 @@ impl Client {
         let parts = all.iter_mut().flat_map(|entry| &mut entry.entry.parts).collect();
         self.fetch_into(parts, None).await?;
         Ok(all)
+    }
+
+    /// Stops a session between two steps: what runs for it is suspended, and a package of it is made.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is not running.
+    pub async fn pause_session(&self, id: &SessionId, reason: &str) -> Result<SessionInfo, Error> {
+        let (session_id, reason) = (id.to_string(), reason.to_owned());
+        let request = self.unary_request(pb::PauseSessionRequest { session_id, reason })?;
+        let reply = self.reply(self.sessions_of().pause_session(request).await)?;
+        Ok(required(reply.session, "session")?.try_into()?)
+    }
+
+    /// Lets a session go on, named by itself or by the package that it was paused with. `force` does so although the
+    /// package has expired or is gone.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is not paused, and when its package is refused.
+    pub async fn resume_session(
+        &self,
+        session: Option<&SessionId>,
+        package: Option<PackageId>,
+        force: bool,
+    ) -> Result<SessionResumed, Error> {
+        let request = pb::ResumeSessionRequest {
+            session_id: session.map(ToString::to_string).unwrap_or_default(),
+            package_id: package.map(|id| id.to_string()).unwrap_or_default(),
+            force,
+        };
+        let request = self.unary_request(request)?;
+        Ok(self.reply(self.sessions_of().resume_session(request).await)?.try_into()?)
+    }
+
+    /// Hands a session to another agent's process, where it goes on. Gives the handoff's id, the model, and when it began.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when nobody knows the agent, it is not connected, or it has the session.
+    pub async fn transfer_session(
+        &self,
+        id: &SessionId,
+        agent: &AgentName,
+        reason: &str,
+    ) -> Result<(HandoffId, ModelName, WallTime), Error> {
+        let request = pb::TransferSessionRequest {
+            session_id: id.to_string(),
+            agent: agent.to_string(),
+            reason: reason.to_owned(),
+        };
+        let request = self.unary_request(request)?;
+        let reply = self.reply(self.sessions_of().transfer_session(request).await)?;
+        let at = required(convert::moment(reply.at, "at")?, "at")?;
+        let model = convert::model_name(&reply.model, "model")?;
+        Ok((convert::handoff_id(&reply.handoff_id)?, model, at))
     }
 
     /// A session at a point as one text for its reader.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
+mod ahead;
 mod askers;
 mod bad_sends;
 mod bounds;
@@ -24,6 +25,7 @@ mod letters;
 mod links;
 mod mail;
 mod packages;
+mod pauses;
 mod pings;
 mod producers;
 mod providers;

@@ -20,7 +20,7 @@ use broker_agents::{
 };
 use broker_client::{
     Endpoint,
-    link::{Agent, AgentOptions, Ended, LinkState, PingHook},
+    link::{Agent, AgentOptions, Ended, LinkState, PingHook, WarmHook},
 };
 use broker_config::{Config, Loader, Model, Paths};
 use broker_proto::{AgentName, RoleName};
@@ -164,12 +164,13 @@ async fn serve(
     options.roles.clone_from(&arguments.roles);
     // Its text is content.
     options.on_ping = Some(PingHook::new(|from, _| info!(%from, "pinged by another model")));
+    let tracker = TaskTracker::new();
+    let (stop, over) = (CancellationToken::new(), CancellationToken::new());
+    options.on_warm = Some(loads(&worker, &tracker, &over));
     options.byte_credit = config.links.byte_credit;
     options.reconnect_min = config.links.reconnect_min;
     options.reconnect_max = config.links.reconnect_max;
 
-    let tracker = TaskTracker::new();
-    let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     tracker.spawn(over.clone().run_until_cancelled_owned(stop_on_signal(stop.clone())?));
     if arguments.exit_with_parent {
         stop_with_parent(stop.clone());
@@ -184,6 +185,16 @@ async fn serve(
     tracker.close();
     tracker.wait().await;
     Ok(said(&name, &ended))
+}
+
+/// Loads what may be asked soon, beside the work.
+fn loads(worker: &Worker, tracker: &TaskTracker, over: &CancellationToken) -> WarmHook {
+    let (worker, tracker, over) = (worker.clone(), tracker.clone(), over.clone());
+    WarmHook::new(move |model, tokens| {
+        let (worker, model) = (worker.clone(), model.clone());
+        let loading = async move { worker.load(&model, tokens).await };
+        tracker.spawn(over.clone().run_until_cancelled_owned(loading));
+    })
 }
 
 /// The exit code, and on stderr what to do about it.

@@ -90,6 +90,12 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// every provider is told to stop. Deadlines, except the one for connecting, are the caller's.
     async fn complete(&self, prompt: Prompt) -> Result<ChunkStream>;
 
+    /// Loads the model for a prompt of about so many tokens, where the provider loads models. No tokens are spent; what
+    /// is loaded anyway costs nothing.
+    async fn load(&self, _tokens: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether the provider is there, takes the key and has the model. `Ok` may hold a warning.
     /// No tokens are spent.
     async fn check(&self) -> Result<Option<String>>;

@@ -21,7 +21,7 @@ use reqwest::Client;
 use secrecy::SecretString;
 
 use super::{
-    ChunkStream, Clock, Failed, Prompt, Provider, Result, SetupError,
+    ChunkStream, Clock, Prompt, Provider, Result, SetupError,
     decode::{self, Wire},
     http::{Refusal, client, host, malformed_unary, no_reply, secret_header},
 };
@@ -70,6 +70,20 @@ impl Ollama {
         Ok(Self { model: model.clone(), key, http: client(model)?, unary, clock })
     }
 
+    /// A reply to this chat that is not a refusal.
+    async fn chat(&self, body: &serde_json::Value) -> Result<reqwest::Response> {
+        let mut request = self.http.post(format!("{}/api/chat", self.model.base_url)).json(body);
+        if let Some(key) = self.key.as_ref().and_then(|key| secret_header("Bearer ", key)) {
+            request = request.header(http::header::AUTHORIZATION, key);
+        }
+        let response = request.send().await.map_err(|error| no_reply(NAME, &self.model, &error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let refusal = Refusal::read(response, REFUSAL_PATIENCE).await;
+        Err(errors::classify(&refusal, self.clock.now()).into())
+    }
+
     /// What a unary call of the crate failed with; of a refusal it keeps the text alone.
     fn refused(&self, error: &OllamaError) -> Failure {
         match error {
@@ -95,25 +109,19 @@ impl Ollama {
 impl Provider for Ollama {
     async fn complete(&self, prompt: Prompt) -> Result<ChunkStream> {
         let sizes = request::Sizes::of(&prompt, &self.model);
-        let body = request::body(&prompt, &self.model, sizes);
-        let mut request = self.http.post(format!("{}/api/chat", self.model.base_url)).json(&body);
-        if let Some(key) = self.key.as_ref().and_then(|key| secret_header("Bearer ", key)) {
-            request = request.header(http::header::AUTHORIZATION, key);
-        }
-        let response = request.send().await.map_err(|error| no_reply(NAME, &self.model, &error))?;
-        if !response.status().is_success() {
-            let refusal = Refusal::read(response, REFUSAL_PATIENCE).await;
-            let failure = errors::classify(&refusal, self.clock.now());
-            return Err(Box::new(Failed {
-                failure,
-                usage: Default::default(),
-                limits: Vec::new(),
-            }));
-        }
+        let response = self.chat(&request::body(&prompt, &self.model, sizes)).await?;
         let wire = Wire::lines(response.bytes_stream().boxed());
         let reply =
             reply::Reply::new(prompt.least_tokens, prompt.estimated_tokens, self.clock.clone());
         Ok(decode::chunks(wire, reply, Vec::new()))
+    }
+
+    async fn load(&self, tokens: u64) -> Result<()> {
+        let sizes = request::Sizes::for_tokens(tokens, None, &self.model);
+        let response = self.chat(&request::empty(&self.model, sizes)).await?;
+        // It ends when the model is there.
+        let read = response.bytes().await;
+        read.map(|_| ()).map_err(|error| no_reply(NAME, &self.model, &error).into())
     }
 
     async fn check(&self) -> Result<Option<String>> {

@@ -269,6 +269,7 @@ pub enum Command {
     },
     Package(super::package::Command),
     Handoff(Box<super::handoff::Command>),
+    Bridge(Box<super::handoff::bridge::Command>),
     Usage(Box<usage::Command>),
     /// The state was just loaded: leases and waits run again from now.
     Recovered,
@@ -328,6 +329,7 @@ pub enum Query {
     Session(super::session::Query),
     Package(super::package::Query),
     Handoff(super::handoff::Query),
+    Bridges(super::handoff::bridge::Query),
 }
 
 /// Where a message stands that is not finished.
@@ -370,6 +372,7 @@ pub enum Reply {
     Session(super::session::Reply),
     Package(super::package::Reply),
     Handoff(super::handoff::Reply),
+    Bridges(super::handoff::bridge::Reply),
 }
 
 /// Who holds a lease.
@@ -478,6 +481,12 @@ pub enum Effect {
     Build(Box<broker_proto::Handoff>),
     /// A model whose limit should be over has sessions to take back: somebody asks it something small.
     Probe(ModelName),
+    /// A session may come to this model soon: its agents load it, where it is loaded.
+    Warm {
+        links: Vec<LinkId>,
+        model: ModelName,
+        tokens: u64,
+    },
     /// A session is offered to the agents of these links.
     Offer {
         links: Vec<LinkId>,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use broker_proto::{
     AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Failure, MessageId, MessageState,
     MessageType, ModelName, Numbered, PassedOver, Priority, Recipient, RoleName, RootBudget,
-    Sender, WallTime,
+    Sender, SessionId, WallTime,
 };
 
 use super::{
@@ -334,6 +334,7 @@ pub enum Event {
     Session(Box<super::session::Event>),
     Package(Box<super::package::Event>),
     Handoff(Box<super::handoff::Event>),
+    Bridge(Box<super::handoff::bridge::Changed>),
     SliceMoved(Box<SliceMoved>),
     Redirected(Box<Redirected>),
     Usage(usage::Event),
@@ -372,6 +373,7 @@ impl Event {
             | Self::Session(_)
             | Self::Package(_)
             | Self::Handoff(_)
+            | Self::Bridge(_)
             // Each message's step has its own.
             | Self::SliceMoved(_)
             | Self::Usage(_) => None,
@@ -407,6 +409,7 @@ impl Event {
             | Self::TreeChanged { .. }
             | Self::ContentForgotten { .. }
             | Self::Handoff(_)
+            | Self::Bridge(_)
             | Self::SliceMoved(_)
             | Self::Redirected(_)
             | Self::Usage(_) => Vec::new(),
@@ -505,6 +508,18 @@ pub enum Note {
     TookTurn {
         queue: Recipient,
         link: LinkId,
+    },
+    /// A bridge's package could not be made, for this reason.
+    NotSynced {
+        session: SessionId,
+        to: ModelName,
+        problem: String,
+    },
+    /// The agents of a model were told to load it for a prompt of so many tokens.
+    Warmed {
+        model: ModelName,
+        tokens: u64,
+        at: BootTime,
     },
     /// When time alone may change a level.
     LookAtUsage {

@@ -53,6 +53,7 @@ pub struct State {
     pub session: session::State,
     pub package: package::State,
     pub handoff: handoff::State,
+    pub bridge: handoff::bridge::State,
 }
 
 /// What one command led to: in this order journalled, carried out, answered.
@@ -80,6 +81,7 @@ impl State {
             session: session::State::default(),
             package: package::State::default(),
             handoff,
+            bridge: handoff::bridge::State::default(),
         }
     }
 
@@ -105,8 +107,13 @@ impl State {
         self.route.note(note);
         self.agent.note(note);
         self.tree.note(note);
-        if let Note::LookAtUsage { subject, at } = note {
-            self.usage.look_at(subject, *at);
+        match note {
+            Note::LookAtUsage { subject, at } => self.usage.look_at(subject, *at),
+            Note::NotSynced { session, to, problem } => {
+                self.bridge.note_problem(session, to, problem);
+            }
+            Note::Warmed { model, tokens, at } => self.package.note_warmed(model, *tokens, *at),
+            _ => {}
         }
         if let Note::LookHome { model, at } = note {
             self.handoff.look_home(model, *at);
@@ -141,6 +148,9 @@ pub fn apply(state: &mut State, event: &Event) {
         }
         if let Event::Package(event) = event {
             state.package.apply(event);
+        }
+        if let Event::Bridge(event) = event {
+            state.bridge.apply(event);
         }
         if let Event::Handoff(event) = event {
             state.handoff.apply(event);

@@ -83,6 +83,8 @@ pub enum Refusal {
     Package(#[from] super::package::Refusal),
     #[error(transparent)]
     Handoff(#[from] super::handoff::Refusal),
+    #[error(transparent)]
+    Bridge(#[from] super::handoff::bridge::Refusal),
 }
 
 fn wrong_type(kind: MessageType, to: &Recipient) -> String {

@@ -563,6 +563,7 @@ fn name(event: &Event) -> &'static str {
         Event::Session(_) => "session",
         Event::Package(_) => "package",
         Event::Handoff(_) => "handoff",
+        Event::Bridge(_) => "bridge",
         Event::SliceMoved(_) => "slice_moved",
         Event::Redirected(_) => "redirected",
     }

@@ -1,8 +1,11 @@
 //! Handoffs between the wire and the rules: what is asked of them, what is shown of them, and the packages they need.
 
+mod bridge;
 mod builder;
 mod prober;
+mod transfer;
 
+pub use bridge::Bridges;
 pub use builder::Builder;
 pub use prober::Prober;
 

@@ -687,6 +687,7 @@ pub fn encode(event: &Event) -> Record {
         }
         Event::Package(event) => package::write(event),
         Event::Handoff(event) => handoff::write(event),
+        Event::Bridge(changed) => handoff::write_bridge(changed),
         Event::SliceMoved(moved) => handoff::write_slice(moved),
         Event::Redirected(redirected) => handoff::write_redirected(redirected),
         Event::ContentStored { hash, at, body } => {
@@ -997,11 +998,12 @@ fn write_hold(hold: Hold) -> u32 {
         Hold::Suspended => 2,
         Hold::InputRequired => 3,
         Hold::Handoff => 4,
+        Hold::Paused => 5,
     }
 }
 
 fn read_hold(number: u32) -> Option<Hold> {
-    [Hold::Parked, Hold::Suspended, Hold::InputRequired, Hold::Handoff]
+    [Hold::Parked, Hold::Suspended, Hold::InputRequired, Hold::Handoff, Hold::Paused]
         .into_iter()
         .find(|hold| write_hold(*hold) == number)
 }
@@ -1244,7 +1246,9 @@ mod tests {
         }
         let attempt = Box::new(attempt());
         round_trip(&Event::AttemptFailed { subject: subject(), at, attempt, shown: true });
-        for hold in [Hold::Parked, Hold::Suspended, Hold::InputRequired, Hold::Handoff] {
+        for hold in
+            [Hold::Parked, Hold::Suspended, Hold::InputRequired, Hold::Handoff, Hold::Paused]
+        {
             let (queue, why) = (Recipient::Model(opus()), "asked back".to_owned());
             round_trip(&Event::Held { subject: subject(), at, queue, hold, why });
         }

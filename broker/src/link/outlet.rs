@@ -106,6 +106,12 @@ impl Outlet for LinkOutlet {
                     info!("many models are to be probed at once: one is asked later");
                 }
             }
+            Effect::Warm { links, model, tokens } => {
+                for link in links {
+                    let warm = Down::Warm { model: model.clone(), tokens };
+                    self.links.send(link, Out::Frame(Box::new(warm)));
+                }
+            }
             Effect::Offer { links, offer } => {
                 for link in links {
                     self.links.send(link, Out::Frame(Box::new(Down::Offer((*offer).clone()))));

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use broker_proto::SessionId;
+use broker_proto::{BridgeStatus, SessionId};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -16,9 +16,12 @@ use tracing::{info, warn};
 use super::{Error, ForReceiver, Packages};
 use crate::{
     core::{
-        Query, Reply,
-        handoff::Settings,
-        package::{Owed, Query as PackageQuery, Reply as PackageReply},
+        Command, Query, Reply,
+        handoff::{
+            Settings,
+            bridge::{Command as BridgeCommand, Query as BridgeQuery},
+        },
+        package::Owed,
         usage::{self, Near, Subject},
     },
     engine,
@@ -139,15 +142,27 @@ impl Ahead {
         };
         let mut outcome = Outcome::Made;
         for owed in owed {
-            let session = owed.session.to_string();
             // The others' packages are made all the same.
-            let made = match self.one(owed).await {
+            let made = match self.one(owed.clone()).await {
                 Ok(made) => made,
-                Err(error) => failed(&session, &error),
+                Err(error) => {
+                    self.tell(owed, &error).await;
+                    Outcome::Owed
+                }
             };
             outcome = outcome.and(made);
         }
         outcome
+    }
+
+    /// A bridge that is behind says why.
+    async fn tell(&self, owed: Owed, error: &Error) {
+        failed(owed.session.as_str(), error);
+        let Some(to) = owed.to else { return };
+        let (session, problem) = (owed.session, error.to_string());
+        let said = BridgeCommand::NotSynced { session, to, problem };
+        // It is found out with the next one, at the latest.
+        let _ = self.packages.intake.engine.command(Command::Bridge(Box::new(said))).await;
     }
 
     async fn one(&self, owed: Owed) -> Result<Outcome, Error> {
@@ -163,9 +178,21 @@ impl Ahead {
         Ok(Outcome::Made)
     }
 
+    /// Every limit that is near, and every session with a bridge.
     async fn near_limits(&self) -> Result<Vec<Near>, Error> {
-        match self.packages.intake.engine.query(Query::OfUsage(usage::Query::Near)).await? {
-            Reply::OfUsage(usage::Reply::Near(near)) => Ok(near),
+        let engine = &self.packages.intake.engine;
+        let mut near = match engine.query(Query::OfUsage(usage::Query::Near)).await? {
+            Reply::OfUsage(usage::Reply::Near(near)) => near,
+            _ => return Err(Error::Engine(engine::Error::Unknown)),
+        };
+        match engine.query(Query::Bridges(BridgeQuery { session: None })).await? {
+            Reply::Bridges(bridges) => {
+                let of = |it: BridgeStatus| Subject::Session(it.bridge.session.to_string());
+                near.extend(
+                    bridges.into_iter().map(|it| Near { subject: of(it), reason: String::new() }),
+                );
+                Ok(near)
+            }
             _ => Err(Error::Engine(engine::Error::Unknown)),
         }
     }
@@ -173,10 +200,7 @@ impl Ahead {
     /// What the sessions are owed that this concerns.
     async fn owed(&self, subject: &Subject) -> Result<Vec<Owed>, Error> {
         let ids = self.sessions(subject).await?;
-        match self.packages.ask(PackageQuery::Owed(ids)).await? {
-            PackageReply::Owed(owed) => Ok(owed),
-            _ => Err(Error::Engine(engine::Error::Unknown)),
-        }
+        self.packages.owed(ids).await
     }
 
     async fn sessions(&self, subject: &Subject) -> Result<Vec<SessionId>, Error> {

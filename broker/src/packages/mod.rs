@@ -6,6 +6,7 @@
 mod ahead;
 mod error;
 mod made;
+mod paused;
 mod prepared;
 mod queued;
 mod restored;

@@ -11,7 +11,7 @@ use crate::{
     context::package::{HOPS_MAX, Refused},
     core::{
         Query, Reply,
-        package::{MadeOf, Query as PackageQuery, Reply as PackageReply},
+        package::{MadeOf, Owed, Query as PackageQuery, Reply as PackageReply},
         usage,
     },
     engine,
@@ -102,7 +102,7 @@ impl Packages {
         let of = ahead.map(made_of);
         // Apart from this future, which holds what it is made of.
         let info = Box::pin(self.make(sender, package, level, hops, of)).await?;
-        Ok(Prepared { info, summary, kept })
+        Ok(Prepared { info, summary, kept, version })
     }
 
     /// A package that is there already, as one of this session for this model.
@@ -134,7 +134,18 @@ impl Packages {
             must_keep_missing: talk.must_keep_missing,
             ..HandoffKept::default()
         };
-        Ok(Prepared { info, summary: String::new(), kept })
+        Ok(Prepared { info, summary: String::new(), kept, version: 0 })
+    }
+
+    /// The packages that these sessions are owed.
+    ///
+    /// # Errors
+    /// [`Error::Engine`].
+    pub(crate) async fn owed(&self, sessions: Vec<SessionId>) -> Result<Vec<Owed>, Error> {
+        match self.ask(PackageQuery::Owed(sessions)).await? {
+            PackageReply::Owed(owed) => Ok(owed),
+            _ => Err(Error::Engine(engine::Error::Unknown)),
+        }
     }
 
     /// How often the work of this session was packed and taken before, and once more.
@@ -185,6 +196,8 @@ pub struct Prepared {
     /// What became of the summary that was asked for.
     pub summary: String,
     pub kept: HandoffKept,
+    /// Of the session that it was made of; 0 where it was there already.
+    pub version: u64,
 }
 
 fn kept(rendering: &Rendering) -> HandoffKept {

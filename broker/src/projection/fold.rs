@@ -266,6 +266,11 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
             let queue = Recipient::Model(redirected.to.clone());
             moved(changes, step, redirected.subject, MessageState::Queued, None, Some(&queue));
         }
+        Event::Bridge(changed) => {
+            let (bridge, is_open) = (&changed.bridge, changed.is_open);
+            let record = is_open.then(|| step.record.clone());
+            changes.facts.insert(format!("bridge/{}/{}", bridge.session, bridge.to), record);
+        }
         Event::Handoff(event) => {
             let is_over = matches!(*event, core::handoff::Event::Advised { advised: None, .. });
             if is_over {
@@ -492,6 +497,7 @@ fn time_of(event: &Event) -> WallTime {
         | Event::ContentForgotten { at, .. } => *at,
         Event::Package(event) => event.at(),
         Event::Handoff(event) => event.at(),
+        Event::Bridge(changed) => changed.at,
         Event::SliceMoved(moved) => moved.at,
         Event::Redirected(redirected) => redirected.at,
         Event::Usage(event) => event.at(),

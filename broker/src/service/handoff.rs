@@ -8,7 +8,10 @@ use tonic::{Request, Response, Status};
 use broker_proto::{
     ContentHash, HandoffFilter, HandoffId, NewPackage, PackageFilter, PackageId, PreparePackage,
     TrustedKey,
-    convert::{InvalidField, handoff_id, handoff_line, optional_session_id, package_id},
+    convert::{
+        InvalidField, handoff_id, handoff_line, model_name, optional_model_name,
+        optional_session_id, package_id, session_id,
+    },
     pb,
 };
 
@@ -16,7 +19,7 @@ use super::{Caller, session::on_conflict, status};
 use crate::{
     context::package::document,
     core::handoff::By,
-    handoffs::Handoffs,
+    handoffs::{Bridges, Handoffs},
     packages::{File, Loaded, Packages, Prepared, Restore, Template},
 };
 
@@ -28,6 +31,7 @@ const CHUNK: usize = 256 * 1024;
 pub struct HandoffService {
     pub packages: Packages,
     pub handoffs: Handoffs,
+    pub bridges: Bridges,
 }
 
 /// Who answers for a receiver.
@@ -218,6 +222,51 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
         let session = Some(session).filter(|name| !name.is_empty());
         let status = self.handoffs.status(session).await.map_err(status::handoffs)?;
         Ok(Response::new(status.into()))
+    }
+
+    async fn open_bridge(
+        &self,
+        request: Request<pb::OpenBridgeRequest>,
+    ) -> Result<Response<pb::OpenBridgeResponse>, Status> {
+        let request = request.into_inner();
+        let session = session_id(&request.session_id, "session_id")?;
+        let (from, to) = (model_name(&request.from, "from")?, model_name(&request.to, "to")?);
+        let opened = self.bridges.open(session, from, to).await.map_err(status::packages)?;
+        Ok(Response::new(pb::OpenBridgeResponse { bridge: Some(opened.into()) }))
+    }
+
+    async fn sync_bridge(
+        &self,
+        request: Request<pb::SyncBridgeRequest>,
+    ) -> Result<Response<pb::SyncBridgeResponse>, Status> {
+        let request = request.into_inner();
+        let session = session_id(&request.session_id, "session_id")?;
+        let to = optional_model_name(&request.to, "to")?;
+        let bridges = self.bridges.sync(session, to).await.map_err(status::packages)?;
+        let bridges = bridges.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::SyncBridgeResponse { bridges }))
+    }
+
+    async fn list_bridges(
+        &self,
+        request: Request<pb::ListBridgesRequest>,
+    ) -> Result<Response<pb::ListBridgesResponse>, Status> {
+        let session = optional_session_id(&request.into_inner().session_id, "session_id")?;
+        let bridges = self.bridges.list(session).await.map_err(status::packages)?;
+        let bridges = bridges.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::ListBridgesResponse { bridges }))
+    }
+
+    async fn close_bridge(
+        &self,
+        request: Request<pb::CloseBridgeRequest>,
+    ) -> Result<Response<pb::CloseBridgeResponse>, Status> {
+        let request = request.into_inner();
+        let session = session_id(&request.session_id, "session_id")?;
+        let to = optional_model_name(&request.to, "to")?;
+        let bridges = self.bridges.close(session, to).await.map_err(status::packages)?;
+        let bridges = bridges.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::CloseBridgeResponse { bridges }))
     }
 
     async fn prepare_package(

@@ -81,6 +81,8 @@ reasons! {
     TOO_MANY_UPLOADS = ResourceExhausted, true;
     TOO_MANY_ROLES = ResourceExhausted, false;
     TOO_MANY_SESSIONS = ResourceExhausted, false;
+    SESSION_PAUSED = FailedPrecondition, false;
+    SESSION_RUNNING = FailedPrecondition, false;
     NOT_READING = ResourceExhausted, true;
     TOKEN_REJECTED = Unauthenticated, false;
     NOT_ALLOWED = PermissionDenied, false;
@@ -112,6 +114,8 @@ reasons! {
     PACKAGE_DAMAGED = FailedPrecondition, false;
     PACKAGE_CONTENTS = FailedPrecondition, false;
     UNKNOWN_HANDOFF = NotFound, false;
+    UNKNOWN_BRIDGE = NotFound, false;
+    BRIDGE_REFUSED = FailedPrecondition, false;
     HANDOFF_STATE = FailedPrecondition, false;
     HANDOFF_UNDER_WAY = FailedPrecondition, true;
     HANDOFF_REFUSED = FailedPrecondition, false;

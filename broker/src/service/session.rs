@@ -4,18 +4,20 @@ use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    Entry, MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk,
+    AgentName, Entry, MessageId, ModelName, NewSessionEntry, OnConflict, Part, PartRef, RenderAsk,
     SessionDetail, SessionHistory, SessionId, SessionPoint, SharedValue, TaskEdit,
     convert::{
-        InvalidField, Stored as _, entry_hash, optional_session_id, session_id, session_point,
-        session_title,
+        InvalidField, Stored as _, entry_hash, handoff_line, optional_session_id, package_id,
+        session_id, session_point, session_title,
     },
     pb,
 };
 
-use super::status;
+use super::{Caller, status};
 use crate::{
     core::session::{Expected, Session, task},
+    handoffs::Handoffs,
+    packages::Packages,
     session::{Import, NewSession, Restore, Sessions, Written},
 };
 
@@ -31,6 +33,8 @@ const EDITS: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct SessionService {
     pub sessions: Sessions,
+    pub packages: Packages,
+    pub handoffs: Handoffs,
 }
 
 fn id(text: &str) -> Result<SessionId, InvalidField> {
@@ -87,6 +91,47 @@ impl SessionService {
 impl pb::session_service_server::SessionService for SessionService {
     type ReadHistoryStream = BoxStream<'static, Result<pb::ReadHistoryResponse, Status>>;
     type RenderSessionStream = BoxStream<'static, Result<pb::RenderSessionResponse, Status>>;
+
+    async fn pause_session(
+        &self,
+        request: Request<pb::PauseSessionRequest>,
+    ) -> Result<Response<pb::PauseSessionResponse>, Status> {
+        let caller = Caller::of(&request).sender()?.to_string();
+        let request = request.into_inner();
+        let (id, reason) = (id(&request.session_id)?, handoff_line(request.reason, "reason")?);
+        let info = self.packages.pause(&caller, &id, reason).await.map_err(status::packages)?;
+        Ok(Response::new(pb::PauseSessionResponse { session: Some(info.into()) }))
+    }
+
+    async fn resume_session(
+        &self,
+        request: Request<pb::ResumeSessionRequest>,
+    ) -> Result<Response<pb::ResumeSessionResponse>, Status> {
+        let request = request.into_inner();
+        let session = optional_session_id(&request.session_id, "session_id")?;
+        let package = Some(request.package_id).filter(|id| !id.is_empty());
+        let package = package.map(|id| package_id(&id)).transpose()?;
+        let resumed = self.packages.resume((session, package), request.force).await;
+        Ok(Response::new(resumed.map_err(status::packages)?.into()))
+    }
+
+    async fn transfer_session(
+        &self,
+        request: Request<pb::TransferSessionRequest>,
+    ) -> Result<Response<pb::TransferSessionResponse>, Status> {
+        let request = request.into_inner();
+        let (id, reason) = (id(&request.session_id)?, handoff_line(request.reason, "reason")?);
+        let agent = AgentName::parse(&request.agent)
+            .map_err(|invalid| InvalidField::new("agent", invalid.to_string()))?;
+        let handoff = self.handoffs.transfer(id, agent, reason).await;
+        let handoff = handoff.map_err(status::handoffs)?;
+        Ok(Response::new(pb::TransferSessionResponse {
+            handoff_id: handoff.id.to_string(),
+            model: handoff.to.to_string(),
+            agent: handoff.agent.map(|agent| agent.to_string()).unwrap_or_default(),
+            at: Some(handoff.begun_at.into()),
+        }))
+    }
 
     async fn start_session(
         &self,

@@ -62,6 +62,10 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
         Refusal::LinkClosed(_) => reason::LINK_CLOSED.status(text),
         Refusal::Package(refusal) => package_refusal(refusal, text),
         Refusal::Handoff(refusal) => handoff_refusal(refusal, text),
+        Refusal::Bridge(handoff::bridge::Refusal::Unknown { .. }) => {
+            reason::UNKNOWN_BRIDGE.status(text)
+        }
+        Refusal::Bridge(_) => reason::BRIDGE_REFUSED.status(text),
     }
 }
 
@@ -73,6 +77,7 @@ fn handoff_refusal(refusal: &handoff::Refusal, text: String) -> Status {
         Refused::UnderWay { .. } => reason::HANDOFF_UNDER_WAY.status(text),
         Refused::NoTurns(_)
         | Refused::Owner { .. }
+        | Refused::HasIt { .. }
         | Refused::Unfit { .. }
         | Refused::NoOrigin(_)
         | Refused::OwnerChanged(_) => reason::HANDOFF_REFUSED.status(text),
@@ -159,6 +164,8 @@ fn session_refusal(refusal: &core::session::Refusal) -> Status {
         Refused::Exists(_) => reason::SESSION_EXISTS.status(text),
         Refused::Moved(_) => reason::SESSION_CONFLICT.status(text),
         Refused::TooMany => reason::TOO_MANY_SESSIONS.status(text),
+        Refused::Paused(_) => reason::SESSION_PAUSED.status(text),
+        Refused::Running(_) => reason::SESSION_RUNNING.status(text),
     }
 }
 

@@ -219,6 +219,7 @@ impl Life {
                     Hold::InputRequired => "waiting",
                     Hold::Parked => "parked",
                     Hold::Handoff => "waits_for_handoff",
+                    Hold::Paused => "session_paused",
                 };
                 let state = task::of_message(MessageState::Waiting, Some(*hold));
                 (*at, change, why.clone(), state)
@@ -284,6 +285,7 @@ impl Life {
             | Event::ContentForgotten { .. }
             | Event::Session(_)
             | Event::Handoff(_)
+            | Event::Bridge(_)
             | Event::SliceMoved(_)
             | Event::Package(_) => return None,
         };

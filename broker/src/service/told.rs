@@ -20,7 +20,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 38] = [
+pub(super) const KINDS: [&str; 39] = [
     "accepted",
     "routed",
     "held",
@@ -58,6 +58,7 @@ pub(super) const KINDS: [&str; 38] = [
     "handoff",
     "handoff_policy_set",
     "handoff_advised",
+    "bridge",
     "redirected",
 ];
 
@@ -223,7 +224,20 @@ pub(super) fn told(event: &Event) -> Option<Told> {
                 .model(Some(to))
         }
         Event::Handoff(event) => handoff(event),
+        Event::Bridge(changed) => bridge(changed),
     })
+}
+
+fn bridge(changed: &handoff::bridge::Changed) -> Told {
+    let (bridge, why) = (&changed.bridge, &changed.why);
+    let ends = format!("{} to {}", bridge.from, bridge.to);
+    let detail = match (changed.is_open, why.as_str()) {
+        (true, _) => format!("opened: {ends}"),
+        (false, "") => format!("closed: {ends}"),
+        (false, why) => format!("closed: {ends}: {why}"),
+    };
+    let told = Told::new("bridge", changed.at, detail).model(Some(&bridge.to));
+    Told { session: Some(bridge.session.to_string()), ..told }
 }
 
 /// Of a handoff where it stands, and why; its contents are its package's.

@@ -17,6 +17,7 @@ mod ping;
 mod pulse;
 mod streamed;
 mod task;
+mod warm;
 mod work;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ use tokio_util::task::TaskTracker;
 pub use job::{Job, Report, SettleError};
 pub use ping::PingHook;
 pub use pulse::Watched;
+pub use warm::WarmHook;
 
 use crate::{Endpoint, Error};
 
@@ -60,6 +62,8 @@ pub struct AgentOptions {
     pub takes_sessions: bool,
     /// Is shown every ping from another model; the link answers by itself.
     pub on_ping: Option<PingHook>,
+    /// Is told which model a session may come to soon.
+    pub on_warm: Option<WarmHook>,
     /// The first wait before connecting again, after one attempt at once.
     pub reconnect_min: Duration,
     /// The longest wait before connecting again.
@@ -86,6 +90,7 @@ impl AgentOptions {
             byte_credit: 8 * 1024 * 1024,
             takes_sessions: true,
             on_ping: None,
+            on_warm: None,
             reconnect_min: Duration::from_millis(200),
             reconnect_max: Duration::from_secs(10),
         }

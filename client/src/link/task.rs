@@ -273,6 +273,11 @@ impl LinkTask {
                     self.offers.take(offer, &self.tracker);
                 }
             }
+            Down::Warm { model, tokens } => {
+                if let Some(hook) = &self.options.on_warm {
+                    hook.call(&model, tokens);
+                }
+            }
             Down::Drain { reason, reconnect_after, is_over, .. } => {
                 tracing::info!(agent = %self.options.name, reason, is_over, "the broker drains");
                 self.is_stopping = !is_over;

@@ -88,6 +88,36 @@ pub(super) fn model(text: &str, field: &'static str) -> Result<ModelName, Invali
     ModelName::parse(text).map_err(|invalid| InvalidField::new(field, invalid.to_string()))
 }
 
+/// A moment, or none.
+///
+/// # Errors
+/// [`InvalidField`] when it is out of range.
+pub fn moment(
+    wire: Option<prost_types::Timestamp>,
+    field: &'static str,
+) -> Result<Option<WallTime>, InvalidField> {
+    time(wire, field)
+}
+
+/// A model's name.
+///
+/// # Errors
+/// [`InvalidField`] when it is none.
+pub fn model_name(text: &str, field: &'static str) -> Result<ModelName, InvalidField> {
+    model(&text.to_lowercase(), field)
+}
+
+/// A model's name, or none.
+///
+/// # Errors
+/// [`InvalidField`] when it is neither.
+pub fn optional_model_name(
+    text: &str,
+    field: &'static str,
+) -> Result<Option<ModelName>, InvalidField> {
+    optional(text, |text| model_name(text, field))
+}
+
 pub(super) fn agent(text: &str, field: &'static str) -> Result<AgentName, InvalidField> {
     AgentName::parse(text).map_err(|invalid| InvalidField::new(field, invalid.to_string()))
 }

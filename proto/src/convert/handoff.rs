@@ -42,7 +42,7 @@ fn optional_package(text: &str) -> Result<Option<PackageId>, InvalidField> {
     if text.is_empty() { Ok(None) } else { package_id(text).map(Some) }
 }
 
-fn word<T>(
+pub(super) fn word<T>(
     text: &str,
     field: &'static str,
     read: impl Fn(&str) -> Option<T>,

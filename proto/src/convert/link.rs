@@ -414,6 +414,9 @@ impl TryFrom<pb::ConnectResponse> for Down {
                 },
             },
             Wire::HandoffOffer(offer) => Self::Offer(offer.try_into()?),
+            Wire::Warm(warm) => {
+                Self::Warm { model: model(&warm.model, "warm.model")?, tokens: warm.tokens }
+            }
             Wire::Ping(ping) => Self::Ping { nonce: ping.nonce },
             Wire::AskPing(ping) => Self::AskPing {
                 nonce: ping.nonce,
@@ -468,6 +471,9 @@ impl From<Down> for pb::ConnectResponse {
                 })
             }
             Down::Offer(offer) => Wire::HandoffOffer(offer.into()),
+            Down::Warm { model, tokens } => {
+                Wire::Warm(pb::Warm { model: model.to_string(), tokens })
+            }
             Down::Ping { nonce } => Wire::Ping(pb::Ping { nonce }),
             Down::AskPing { nonce, to, text } => {
                 Wire::AskPing(pb::AskPing { nonce, to: to.to_string(), text: text.0 })

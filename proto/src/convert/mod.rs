@@ -2,6 +2,7 @@
 //!
 //! A field that cannot be read becomes an [`InvalidField`] that names it, and that becomes `INVALID_ARGUMENT`.
 
+mod bridge;
 mod common;
 mod consult;
 mod event;
@@ -24,7 +25,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-pub use common::{decode_part, encode_part};
+pub use common::{decode_part, encode_part, model_name, moment, optional_model_name};
 pub use handoff::{handoff_id, handoff_line};
 pub use package::package_id;
 pub use session::{entry_hash, optional_session_id, session_id, session_point, session_title};

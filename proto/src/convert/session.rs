@@ -8,7 +8,8 @@ use super::{
 use crate::{
     EntryHash, EntryKind, HandedOver, NewSessionEntry, OnConflict, PendingSubagent, SessionDetail,
     SessionDiff, SessionEntry, SessionHead, SessionId, SessionInfo, SessionItem, SessionOutcome,
-    SessionOwner, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskEdit, TaskList, pb,
+    SessionOwner, SessionPause, SessionPoint, SessionResumed, SessionTask, SessionVersion,
+    SharedValue, TaskEdit, TaskList, pb,
 };
 
 /// Bytes of a title, of a key and of a source.
@@ -277,6 +278,47 @@ impl From<SessionOwner> for pb::SessionOwner {
     }
 }
 
+impl TryFrom<pb::SessionPause> for SessionPause {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::SessionPause) -> Result<Self, InvalidField> {
+        let at = required(time(wire.at, "session.pause.at")?, "session.pause.at")?;
+        Ok(Self { at, reason: wire.reason, package: super::package_id(&wire.package_id)? })
+    }
+}
+
+impl From<SessionPause> for pb::SessionPause {
+    fn from(pause: SessionPause) -> Self {
+        let SessionPause { at, reason, package } = pause;
+        Self { at: Some(at.into()), reason, package_id: package.to_string() }
+    }
+}
+
+impl TryFrom<pb::ResumeSessionResponse> for SessionResumed {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::ResumeSessionResponse) -> Result<Self, InvalidField> {
+        let package = Some(wire.package_id).filter(|id| !id.is_empty());
+        Ok(Self {
+            session: required(wire.session, "session")?.try_into()?,
+            package: package.map(|id| super::package_id(&id)).transpose()?,
+            resume_point: wire.resume_point,
+            instructions: wire.instructions,
+        })
+    }
+}
+
+impl From<SessionResumed> for pb::ResumeSessionResponse {
+    fn from(resumed: SessionResumed) -> Self {
+        Self {
+            session: Some(resumed.session.into()),
+            package_id: text_of(resumed.package),
+            resume_point: resumed.resume_point,
+            instructions: resumed.instructions,
+        }
+    }
+}
+
 impl TryFrom<pb::SessionInfo> for SessionInfo {
     type Error = InvalidField;
 
@@ -298,6 +340,7 @@ impl TryFrom<pb::SessionInfo> for SessionInfo {
             forked_from: from.map(|from| (from, wire.forked_entries)),
             models: models.collect::<Result<_, _>>()?,
             handed_over: wire.handed_over.map(HandedOver::try_from).transpose()?,
+            pause: wire.pause.map(SessionPause::try_from).transpose()?,
         })
     }
 }
@@ -319,6 +362,7 @@ impl From<SessionInfo> for pb::SessionInfo {
             forked_entries: forked_entries.unwrap_or_default(),
             models: info.models.iter().map(ToString::to_string).collect(),
             handed_over: info.handed_over.map(Into::into),
+            pause: info.pause.map(Into::into),
         }
     }
 }

@@ -276,6 +276,11 @@ pub enum Down {
         result: Result<Receipt, RefusedFrame>,
     },
     Offer(HandoffOffer),
+    /// A session of about so many tokens may come to this model soon.
+    Warm {
+        model: ModelName,
+        tokens: u64,
+    },
     Ping {
         nonce: u64,
     },

@@ -4,6 +4,7 @@
 
 mod answer;
 mod ask;
+mod bridge;
 mod content;
 mod event;
 mod failure;
@@ -29,6 +30,7 @@ pub use answer::{
     AnswerFrame, AnswerSummary, Attempt, Opening, PassedOver, Routed, StopReason, Terminal,
 };
 pub use ask::{AskOptions, Candidate, RouteExplanation};
+pub use bridge::{Bridge, BridgeHealth, BridgeStatus};
 pub use content::{ContentHash, Entry, Generation, Part, PartRef, Payload, Role, Tool, ToolChoice};
 pub use event::{EventFilter, EventInfo, EventStart};
 pub use failure::{Failure, FailureClass, FailureScope};
@@ -67,8 +69,8 @@ pub use rendering::{RenderAsk, Rendering, SessionHistory};
 pub use session::{
     APPEND_LABEL, EntryHash, EntryKind, HISTORY_LABEL, HandedOver, HistoryRange, InvalidPoint,
     NewSessionEntry, OnConflict, PendingSubagent, SessionDetail, SessionDiff, SessionEntry,
-    SessionHead, SessionInfo, SessionItem, SessionOutcome, SessionOwner, SessionPoint, SessionTask,
-    SessionVersion, SharedValue, TaskEdit, TaskList,
+    SessionHead, SessionInfo, SessionItem, SessionOutcome, SessionOwner, SessionPause,
+    SessionPoint, SessionResumed, SessionTask, SessionVersion, SharedValue, TaskEdit, TaskList,
 };
 pub use status::{Severity, StatusKind, StatusNotice};
 pub use task::{

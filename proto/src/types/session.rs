@@ -236,6 +236,27 @@ impl SessionTask {
     }
 }
 
+/// A session in which nothing happens until it is resumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionPause {
+    pub at: WallTime,
+    /// As somebody said it; empty when nobody did.
+    pub reason: String,
+    /// What it goes on with.
+    pub package: PackageId,
+}
+
+/// What a session goes on with when it is resumed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionResumed {
+    pub session: SessionInfo,
+    /// `None` when it went on without one.
+    pub package: Option<PackageId>,
+    /// Where the work goes on; empty when nobody said.
+    pub resume_point: String,
+    pub instructions: String,
+}
+
 /// One change of a task.
 #[derive(Clone, PartialEq)]
 pub enum TaskEdit {
@@ -298,6 +319,8 @@ pub struct SessionInfo {
     pub models: Vec<ModelName>,
     /// What its owner took over; `None` while its first owner has it.
     pub handed_over: Option<HandedOver>,
+    /// Set while it is paused.
+    pub pause: Option<SessionPause>,
 }
 
 impl SessionInfo {

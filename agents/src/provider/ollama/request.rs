@@ -31,10 +31,13 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Room for the prompt, a tenth more because it is an estimate, and for the answer; never more than the model has.
     pub(super) fn of(prompt: &Prompt, model: &Model) -> Self {
+        Self::for_tokens(prompt.estimated_tokens, prompt.max_output_tokens, model)
+    }
+
+    pub(super) fn for_tokens(tokens: u64, most_output: Option<u32>, model: &Model) -> Self {
         let usual = u32::try_from(model.max_output_tokens.min(USUAL_OUTPUT)).unwrap_or(u32::MAX);
-        let num_predict = prompt.max_output_tokens.unwrap_or(usual);
-        let wanted =
-            prompt.estimated_tokens + prompt.estimated_tokens / 10 + u64::from(num_predict);
+        let num_predict = most_output.unwrap_or(usual);
+        let wanted = tokens.saturating_add(tokens / 10).saturating_add(u64::from(num_predict));
         let rounded = wanted.max(SMALLEST_WINDOW).checked_next_power_of_two().unwrap_or(u64::MAX);
         Self { num_ctx: rounded.min(model.context_window), num_predict }
     }
@@ -78,6 +81,17 @@ pub(super) fn body(prompt: &Prompt, model: &Model, sizes: Sizes) -> Value {
         }
     }
     body
+}
+
+/// The body that loads a model and asks nothing: no messages, and the window that a prompt would be given.
+pub(super) fn empty(model: &Model, sizes: Sizes) -> Value {
+    json!({
+        "model": model.id,
+        "messages": [],
+        "stream": false,
+        "options": {"num_ctx": sizes.num_ctx},
+        "keep_alive": format!("{}s", model.keep_alive.as_secs()),
+    })
 }
 
 /// A message, and what the crate's type for it leaves out.

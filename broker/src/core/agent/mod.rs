@@ -154,6 +154,13 @@ impl State {
             .map(|(id, _)| id)
     }
 
+    /// Whether this link takes one more message of this size.
+    #[must_use]
+    pub fn has_room(&self, link: LinkId, size_bytes: u64) -> bool {
+        let link = self.links.get(&link);
+        link.is_some_and(|link| link.credit_messages > 0 && link.credit_bytes >= size_bytes)
+    }
+
     /// The most bytes that one message of a queue may have now; `None` when no link takes one.
     #[must_use]
     pub fn room(&self, queue: &Recipient) -> Option<u64> {
@@ -278,6 +285,8 @@ impl State {
             | Note::Sweep { .. }
             | Note::TreeLives { .. }
             | Note::LookAtUsage { .. }
+            | Note::NotSynced { .. }
+            | Note::Warmed { .. }
             | Note::LookHome { .. } => {}
         }
     }

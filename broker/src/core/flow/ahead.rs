@@ -41,11 +41,14 @@ impl Run<'_> {
         if let Some(why) = self.is_near_a_limit(session) {
             all.push(owed(self.likely_next(session), format!("usage_limit: {why}")));
         }
+        let bridges = self.state.bridge.of(id);
+        all.extend(bridges.map(|it| owed(Some(it.to.clone()), format!("bridge: to {}", it.to))));
+        all.dedup_by(|later, earlier| later.to == earlier.to);
         all.retain(|owed| owed.to.as_ref().is_none_or(|to| !self.has_package_for(session, to)));
         all
     }
 
-    fn has_package_for(&self, session: &Session, to: &ModelName) -> bool {
+    pub(super) fn has_package_for(&self, session: &Session, to: &ModelName) -> bool {
         let (level, now) = (self.state.policy.handoff.preserve, self.now.wall);
         self.state.package.is_current(&session.info, to, level, now)
     }
@@ -73,17 +76,22 @@ impl Run<'_> {
 
     /// Whom the arbiter would ask first if the limit were reached now.
     fn likely_next(&self, session: &Session) -> Option<ModelName> {
-        let ask = AskHandoff {
-            session: session.info.id.clone(),
-            to: None,
-            agent: None,
-            reason: String::new(),
-            level: None,
-            package: None,
-            is_forced: false,
-            at_once: false,
-        };
+        let ask = asking(session, None);
         let asked = self.receivers(&ask, &session.info.owner.model, TriggerKind::UsageLimit);
         asked.ok().map(|(to, _)| to)
+    }
+}
+
+/// Whether a session could be handed to this model, or to whom.
+pub(super) fn asking(session: &Session, to: Option<ModelName>) -> AskHandoff {
+    AskHandoff {
+        session: session.info.id.clone(),
+        to,
+        agent: None,
+        reason: String::new(),
+        level: None,
+        package: None,
+        is_forced: false,
+        at_once: false,
     }
 }

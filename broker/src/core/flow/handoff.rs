@@ -109,6 +109,10 @@ impl Run<'_> {
             let (id, state) = (open.id, open.state);
             return Err(Refused::UnderWay { id, session: ask.session, state }.into());
         }
+        // It goes where somebody wants it to go, and nowhere by itself.
+        if info.pause.is_some() && trigger.kind != TriggerKind::UserRequest {
+            return Err(session::Refusal::Paused(ask.session).into());
+        }
         if info.head.entries == 0 {
             return Err(Refused::NoTurns(ask.session).into());
         }
@@ -589,13 +593,17 @@ impl Run<'_> {
             return;
         }
         let Some(package) = handoff.package else { return };
+        let session_id = handoff.session.clone();
         let leased: Vec<Seq> =
             self.slice(&handoff).filter(|it| it.lease().is_some()).map(|it| it.seq).collect();
         for seq in &leased {
             self.lose_lease(*seq, "its session was handed off", false);
         }
         let moves = |message: &&Message| match message.place {
-            Place::Ready | Place::Waiting(_) | Place::Closing | Place::Held(Hold::Handoff) => true,
+            Place::Ready
+            | Place::Waiting(_)
+            | Place::Closing
+            | Place::Held(Hold::Handoff | Hold::Paused) => true,
             Place::New | Place::Leased(_) | Place::Held(_) => false,
         };
         let subjects: Vec<Subject> =
@@ -620,6 +628,7 @@ impl Run<'_> {
             epoch: handoff.from.epoch + 1,
         };
         let own = session::Command::Own { id: handoff.session.clone(), owner, handed_over };
+        self.close_bridges(&handoff.session, &format!("its session moved to {to}"));
         // It is there, as was just seen.
         let _ = self.session(own);
         let mut kept = handoff.kept.clone();
@@ -648,6 +657,8 @@ impl Run<'_> {
             }
         }
         self.dispatch(&Recipient::Model(to));
+        // What its pause kept, and was asked of others.
+        self.go_on(&session_id);
     }
 
     /// A new owner that has not answered yet: one whose agents are gone hands on.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::{AgentName, Recipient, Routed, Sender};
+use broker_proto::{AgentName, Recipient, Routed, Sender, SessionId};
 
 use super::Run;
 use crate::core::{
@@ -61,7 +61,11 @@ impl Run<'_> {
         };
         let room = self.state.agent.room(queue)?;
         let fits = |seq| self.state.queue.get(seq).is_some_and(|m| m.body.size_bytes <= room);
-        let may_go = |seq| self.is_deliverable(seq, queue) && fits(seq);
+        let is_its = |seq| {
+            let size = self.delivered_bytes(seq);
+            self.owned_by(seq, queue).is_none_or(|link| self.state.agent.has_room(link, size))
+        };
+        let may_go = |seq| self.is_deliverable(seq, queue) && fits(seq) && is_its(seq);
         let next = match gate {
             // However many wait before it: they wait for what it finds out.
             Gate::Probing(prober) if may_go(prober) => prober,
@@ -69,7 +73,19 @@ impl Run<'_> {
                 .find(|seq| self.may_pass(gate, *seq) && may_go(*seq))?,
         };
         let size = self.delivered_bytes(next);
-        self.state.agent.taker(queue, size).map(|link| (next, link))
+        let taker = self.owned_by(next, queue).or_else(|| self.state.agent.taker(queue, size));
+        taker.map(|link| (next, link))
+    }
+
+    /// The link of the agent that has this turn's session, while it is there: a turn goes where its session is.
+    fn owned_by(&self, seq: Seq, queue: &Recipient) -> Option<LinkId> {
+        let Recipient::Model(model) = queue else { return None };
+        let session = self.state.queue.get(seq)?.consultation.as_ref()?.session.as_deref()?;
+        let owner = &self.state.session.get(&SessionId::parse(session).ok()?)?.info.owner;
+        let agent = owner.agent.as_ref().filter(|_| owner.model == *model)?;
+        self.state.agent.links_serving(queue).find(|link| {
+            self.state.agent.link(*link).is_some_and(|it| it.agent == *agent && it.pull.is_none())
+        })
     }
 
     /// Ready in this queue, and not at or after its deadline, whether a tick has come since or not (I-22).

@@ -5,6 +5,7 @@
 
 mod advice;
 mod ahead;
+mod bridge;
 mod dead;
 mod fan_out;
 mod handoff;
@@ -13,6 +14,7 @@ mod inspect;
 mod lease;
 mod link;
 mod package;
+mod pause;
 mod query;
 mod route;
 mod send;
@@ -115,6 +117,7 @@ impl<'a> Run<'a> {
             Command::SetToken { agent, hash } => self.set_token(agent, hash),
             Command::Package(command) => self.package(command),
             Command::Handoff(command) => self.handoff(*command),
+            Command::Bridge(command) => self.bridge(*command),
             Command::Usage(command) => self.of_usage(*command),
             Command::Recovered => {
                 self.recovered();

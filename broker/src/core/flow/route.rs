@@ -63,6 +63,9 @@ pub(super) struct Ending<'a> {
 impl Run<'_> {
     /// Places a consultation at the first candidate from `from` on that may be called, or ends it.
     pub(super) fn route(&mut self, seq: Seq, from: u32, why: &str) {
+        if self.is_held_by_pause(seq) {
+            return;
+        }
         let Some(message) = self.state.queue.get(seq) else { return };
         let Some(consultation) = &message.consultation else { return };
         let Some(asked) = self.model(&consultation.asked) else {

@@ -29,6 +29,7 @@ impl Run<'_> {
             return Ok(Reply::Receipt(Receipt { is_duplicate: true, ..receipt }));
         }
         self.check_recipient(&new)?;
+        self.check_not_paused(&new)?;
         let deadline = self.deadline(&new)?;
         self.check_bounds(&new)?;
         if let Recipient::AgentsOf(model) = &new.to {

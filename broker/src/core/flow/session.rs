@@ -11,6 +11,15 @@ impl Run<'_> {
             _ => None,
         };
         let is_handed_over = matches!(command, session::Command::Own { .. });
+        let (mut stopped, mut resumed) = (None, None);
+        match &command {
+            session::Command::Pause { id, .. } => {
+                self.may_pause(id)?;
+                stopped = Some(id.clone());
+            }
+            session::Command::Resume { id } => resumed = Some(id.clone()),
+            _ => {}
+        }
         let (events, reply) = self.state.session.decide(command, self.now.wall)?;
         // Nothing new: what it would have stored apart was stored then.
         if !events.is_empty() {
@@ -21,7 +30,15 @@ impl Run<'_> {
         for event in events {
             self.event(Event::Session(Box::new(event)));
         }
+        if let Some(id) = stopped {
+            self.stop_work(&id);
+        }
+        if let Some(id) = resumed {
+            self.go_on(&id);
+        }
         if let Some(id) = deleted {
+            self.go_on(&id);
+            self.close_bridges(&id, "its session was deleted");
             self.release_slice(&id);
         }
         if let Some(session) = reply.session() {

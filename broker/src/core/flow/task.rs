@@ -66,7 +66,7 @@ impl Run<'_> {
                 self.event(event);
                 self.take_up(seq, "answered");
             }
-            TaskStep::Suspend => self.suspend(seq),
+            TaskStep::Suspend => self.suspend(seq, Hold::Suspended, "the task was suspended"),
             TaskStep::Resume if self.state.task.open(seq).is_some() => {
                 self.hold(seq, Hold::InputRequired, "resumed; its question is still open");
             }
@@ -143,23 +143,22 @@ impl Run<'_> {
     }
 
     /// Takes a task out of its queue; a running attempt is ended, and wears nothing out.
-    fn suspend(&mut self, seq: Seq) {
-        const WHY: &str = "the task was suspended";
+    pub(super) fn suspend(&mut self, seq: Seq, hold: Hold, why: &str) {
         let Some(message) = self.state.queue.get(seq) else { return };
         let (id, epoch, sender) = (message.id, message.epoch, Sender::clone(&message.sender));
         let worker = message.lease().map(|lease| (lease.agent.clone(), lease.instance.clone()));
         let model = message.model().cloned();
         let is_streamed = message.consultation.is_some();
-        let failure = Failure::new(FailureClass::Cancelled, "broker", WHY);
+        let failure = Failure::new(FailureClass::Cancelled, "broker", why);
         let attempt = worker
             .as_ref()
             .and_then(|_| self.attempt(seq, Some(failure), &Figures::default()).map(Box::new));
-        self.hold(seq, Hold::Suspended, "suspended");
+        self.hold(seq, hold, why);
         if let Some(model) = model {
             self.end_probe(&model, seq);
         }
         let Some((agent, instance)) = worker else { return };
-        self.effect(Effect::Revoke { agent, instance, seq, epoch, id, reason: WHY.into() });
+        self.effect(Effect::Revoke { agent, instance, seq, epoch, id, reason: why.into() });
         if is_streamed {
             self.note(&Note::LostAttempt { seq, attempt, counts: false });
             self.effect(Effect::Seal { seq, id, sender, epoch });
@@ -169,7 +168,7 @@ impl Run<'_> {
     /// The stream of a suspended attempt is closed: what it had shown is kept.
     pub(super) fn stopped(&mut self, seq: Seq, epoch: u32, partial: Option<Body>) -> bool {
         let Some(message) = self.state.queue.get(seq) else { return false };
-        let is_suspended = matches!(message.place, Place::Held(Hold::Suspended));
+        let is_suspended = matches!(message.place, Place::Held(Hold::Suspended | Hold::Paused));
         let Some((_, attempt)) = message.lost_attempt().cloned().filter(|_| is_suspended) else {
             return false;
         };

@@ -7,6 +7,7 @@
 //! Invariant: until `ACTIVE` the old owner is the owner; the change is one commit (I-38).
 
 pub mod arbiter;
+pub mod bridge;
 pub mod policy;
 mod settings;
 pub mod trigger;
@@ -146,6 +147,8 @@ pub enum Refusal {
     NoTurns(SessionId),
     #[error("session `{session}` belongs to {owner} already")]
     Owner { session: SessionId, owner: ModelName },
+    #[error("session `{session}` is with agent {agent} already")]
+    HasIt { session: SessionId, agent: AgentName },
     #[error("handoff {id} is not offered to {who}")]
     NotYours { id: HandoffId, who: String },
     #[error(

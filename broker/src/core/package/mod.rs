@@ -3,14 +3,20 @@
 //! Invariant: a nonce that came in from elsewhere is never taken a second time while its package has not expired, also
 //! when the package was deleted meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use broker_proto::{
     HandoffKept, ModelName, PackageId, PackageInfo, PackageKey, Preservation, SessionId,
     SessionInfo, TrustedKey, WallTime,
 };
 
-use super::queue::{Body, BodyKey};
+use super::{
+    BootTime,
+    queue::{Body, BodyKey},
+};
 
 /// A package as it is kept. Whether it has expired and who its signer is are said when it is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -206,9 +212,28 @@ pub struct State {
     /// Of what came from elsewhere and was deleted, until it has expired.
     spent: BTreeMap<[u8; 16], WallTime>,
     keys: BTreeMap<String, (PackageKey, WallTime)>,
+    /// Models whose agents were told to load them, and for prompts of how many tokens; volatile.
+    warmed: BTreeMap<ModelName, (u64, BootTime)>,
 }
 
+/// Ollama keeps a model for five minutes unless it is told otherwise.
+const WARM: Duration = Duration::from_secs(4 * 60);
+
 impl State {
+    /// Whether a model is to be loaded for a prompt of so many tokens: it was not told so lately. Another window is
+    /// another load, and windows are powers of two.
+    #[must_use]
+    pub fn is_cold(&self, model: &ModelName, tokens: u64, now: BootTime) -> bool {
+        self.warmed.get(model).is_none_or(|(known, at)| {
+            known.next_power_of_two() != tokens.next_power_of_two()
+                || now.0.saturating_sub(at.0) >= WARM
+        })
+    }
+
+    pub(super) fn note_warmed(&mut self, model: &ModelName, tokens: u64, at: BootTime) {
+        self.warmed.insert(model.clone(), (tokens, at));
+    }
+
     /// What is known of a nonce.
     #[must_use]
     pub fn seen(&self, nonce: &[u8; 16]) -> Seen {

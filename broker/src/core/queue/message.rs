@@ -106,6 +106,8 @@ pub enum Hold {
     InputRequired,
     /// Its session is on its way to another owner, who will get it.
     Handoff,
+    /// Its session is paused.
+    Paused,
 }
 
 #[derive(Debug)]

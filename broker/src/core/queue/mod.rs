@@ -352,7 +352,7 @@ impl State {
                 let queue = shared(&mut self.recipients, queue);
                 self.place(subject.seq, |message| {
                     // Whoever works on what is suspended is told that its lease is lost (I-14).
-                    if message.lease().is_some() && *hold != Hold::Suspended {
+                    if message.lease().is_some() && !matches!(hold, Hold::Suspended | Hold::Paused) {
                         message.tried().settled = Some(message.epoch);
                     }
                     message.tried().ready_at = *at;
@@ -450,6 +450,7 @@ impl State {
             | Event::Session(_)
             | Event::Package(_)
             | Event::Handoff(_)
+            | Event::Bridge(_)
             | Event::Usage(_)
             // Their steps are applied, one by one.
             | Event::SliceMoved(_)
@@ -521,6 +522,8 @@ impl State {
             | Note::TreeLives { .. }
             | Note::LookAtUsage { .. }
             | Note::LookHome { .. }
+            | Note::NotSynced { .. }
+            | Note::Warmed { .. }
             | Note::ToldAbsent { .. } => {}
         }
     }
@@ -570,7 +573,7 @@ impl State {
                 consultation.redirect(&redirected.to, &redirected.why);
             }
             match std::mem::replace(&mut message.place, Place::Closing) {
-                Place::Ready | Place::Waiting(_) | Place::Held(Hold::Handoff) => {
+                Place::Ready | Place::Waiting(_) | Place::Held(Hold::Handoff | Hold::Paused) => {
                     message.queue = queue;
                     Place::Ready
                 }

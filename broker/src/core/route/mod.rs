@@ -123,6 +123,8 @@ impl State {
             | Note::TreeLives { .. }
             | Note::LookAtUsage { .. }
             | Note::LookHome { .. }
+            | Note::NotSynced { .. }
+            | Note::Warmed { .. }
             | Note::Orphaned { .. }
             | Note::Unserved { .. }
             | Note::TooSmall { .. }

@@ -16,11 +16,13 @@ pub enum Change {
     TaskEdited,
     SharedChanged,
     OwnerChanged,
+    Paused,
+    Resumed,
     Deleted,
 }
 
 impl Change {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Started,
         Self::Forked,
         Self::Imported,
@@ -29,6 +31,8 @@ impl Change {
         Self::TaskEdited,
         Self::SharedChanged,
         Self::OwnerChanged,
+        Self::Paused,
+        Self::Resumed,
         Self::Deleted,
     ];
 
@@ -44,6 +48,8 @@ impl Change {
             Self::TaskEdited => "task_edited",
             Self::SharedChanged => "shared_changed",
             Self::OwnerChanged => "owner_changed",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
             Self::Deleted => "deleted",
         }
     }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broker_proto::{
     ContentHash, EntryHash, HandedOver, MessageId, ModelName, SessionHead, SessionId, SessionInfo,
-    SessionOwner, WallTime,
+    SessionOwner, SessionPause, WallTime,
 };
 
 pub use event::{Change, Entries, EntryRow, Event};
@@ -102,6 +102,15 @@ pub enum Command {
         owner: SessionOwner,
         handed_over: HandedOver,
     },
+    /// Nothing of it is worked on from now on; the package is of this version.
+    Pause {
+        id: SessionId,
+        version: u64,
+        pause: SessionPause,
+    },
+    Resume {
+        id: SessionId,
+    },
     Delete {
         id: SessionId,
     },
@@ -116,6 +125,8 @@ impl Command {
             Self::SetTask { .. }
             | Self::SetShared { .. }
             | Self::Own { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
             | Self::Delete { .. } => Vec::new(),
         }
     }
@@ -189,6 +200,10 @@ pub enum Refusal {
     Exists(SessionId),
     #[error("session `{}` went on meanwhile: it is at version {} with {}", .0.info.id, .0.info.version, count(.0.info.head.entries))]
     Moved(Box<Session>),
+    #[error("session `{0}` is paused: resume it first (`brokerctl session resume {0}`)")]
+    Paused(SessionId),
+    #[error("session `{0}` is running: only a paused one is resumed")]
+    Running(SessionId),
     #[error("{MOST_SESSIONS} sessions are kept at most: delete some")]
     TooMany,
 }
@@ -248,7 +263,28 @@ impl State {
                     session.info.owner.model, owner.model, handed_over.handoff
                 );
                 (session.info.owner, session.info.handed_over) = (owner, Some(handed_over));
+                // It goes on with its new owner.
+                session.info.pause = None;
                 Ok(changed(session, Change::OwnerChanged, detail, now))
+            }
+            Command::Pause { id, version, pause } => {
+                let mut session = self.known(&id)?.clone();
+                if session.info.pause.is_some() {
+                    return Err(Refusal::Paused(id));
+                }
+                if session.info.version != version {
+                    return Err(Refusal::Moved(Box::new(session)));
+                }
+                let detail = pause.reason.clone();
+                session.info.pause = Some(pause);
+                Ok(changed(session, Change::Paused, detail, now))
+            }
+            Command::Resume { id } => {
+                let mut session = self.known(&id)?.clone();
+                if session.info.pause.take().is_none() {
+                    return Err(Refusal::Running(id));
+                }
+                Ok(changed(session, Change::Resumed, String::new(), now))
             }
             Command::Delete { id } => {
                 self.known(&id)?;
@@ -290,6 +326,7 @@ impl State {
             forked_from,
             models: models.unwrap_or_default(),
             handed_over: None,
+            pause: None,
         };
         let (task, shared) = (at.task, at.shared);
         let mut session = Session { info, task, shared, answered: Vec::new() };
@@ -304,6 +341,9 @@ impl State {
         let session = self.known(&id)?;
         if answer_of.is_some_and(|of| session.answered.contains(&of)) {
             return Ok(before(session, entries.entries.len()));
+        }
+        if session.info.pause.is_some() {
+            return Err(Refusal::Paused(id));
         }
         let is_moved = expected.head.is_some_and(|head| head != session.info.head.hash)
             || expected.version.is_some_and(|version| version != session.info.version)

@@ -30,7 +30,7 @@ pub fn of_message(state: MessageState, hold: Option<Hold>) -> TaskState {
     match (hold, state) {
         (Some(Hold::InputRequired), _) => TaskState::InputRequired,
         // A parked one waits for a person too.
-        (Some(Hold::Suspended | Hold::Parked), _) => TaskState::Suspended,
+        (Some(Hold::Suspended | Hold::Parked | Hold::Paused), _) => TaskState::Suspended,
         (Some(Hold::Handoff), _) => TaskState::Submitted,
         (None, MessageState::Leased) => TaskState::Working,
         (None, state) => of_end(state, None),

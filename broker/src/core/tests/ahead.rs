@@ -1,14 +1,14 @@
 //! What is made before somebody asks: packages for whoever is likely to go on.
 
 use broker_proto::{
-    AskHandoff, ContentHash, Handoff, HandoffKept, HandoffState, PackageId, Preservation,
-    SessionId, UsageRecord,
+    AcceptHandoff, AskHandoff, BridgeHealth, BridgeStatus, ContentHash, Handoff, HandoffKept,
+    HandoffState, PackageId, Preservation, SessionId, UsageRecord,
 };
 
 use super::world::*;
 use crate::core::{
-    Command, Effect, Event, Query, Reply,
-    handoff::{Command as HandoffCommand, Reply as HandoffReply},
+    Command, Effect, Event, Query, Refusal, Reply, State,
+    handoff::{By, Command as HandoffCommand, Reply as HandoffReply, bridge},
     package::{self, MadeOf, Owed, sample::info},
     queue::{Body, BodyKey},
     session::{self, Change, Expected, NewEntries, NewEntry, Point, Start, Write},
@@ -213,4 +213,117 @@ fn the_next_package_replaces_the_last_one_unless_a_handoff_goes_on_with_it() {
     say(&mut world, 4);
     made(&mut world, 4, "sonnet", kept());
     assert!(!gone(&world, second), "its handoff is under way");
+}
+
+fn bridge(world: &mut World, command: bridge::Command) -> Result<Vec<BridgeStatus>, Refusal> {
+    match world.decide(Command::Bridge(Box::new(command)))? {
+        Reply::Bridges(bridges) => Ok(bridges),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn open(world: &mut World, from: &str, to: &str) -> Result<Vec<BridgeStatus>, Refusal> {
+    let (session, from, to) = (id(), model(from), model(to));
+    bridge(world, bridge::Command::Open { session, from, to })
+}
+
+fn status(world: &World) -> Vec<BridgeStatus> {
+    let mut state = State::new(world.state.policy.clone());
+    world.journal.iter().for_each(|event| crate::core::apply(&mut state, event));
+    let query = bridge::Query { session: Some(id()) };
+    let told = crate::core::decide(&mut state, Command::Query(Query::Bridges(query)), world.now());
+    match told.unwrap().reply {
+        Reply::Bridges(bridges) => bridges,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_open_bridge_is_kept_current_turn_by_turn_and_says_how_far_behind_it_is() {
+    let mut world = world();
+    asked(&mut world);
+    let opened = open(&mut world, "opus", "local").unwrap();
+    assert_eq!((opened[0].lag_turns, opened[0].synced), (2, None));
+    assert_eq!(asked(&mut world), 1);
+    let package = made(&mut world, 1, "local", kept());
+    assert_eq!(owed(&mut world), []);
+
+    say(&mut world, 3);
+
+    assert_eq!((asked(&mut world), owed(&mut world)[0].to.clone()), (1, Some(model("local"))));
+    // Agents are not in the journal: nobody serves it there.
+    let behind = &status(&world)[0];
+    assert_eq!((behind.lag_turns, behind.lag_tokens), (1, 30));
+    assert_eq!(behind.synced.map(|synced| synced.0), Some(package));
+    let session = Some(id());
+    let list = Command::Query(Query::Bridges(bridge::Query { session }));
+    let health = |world: &mut World, list: &Command| match world.run(list.clone()) {
+        Reply::Bridges(bridges) => (bridges[0].health, bridges[0].problem.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(health(&mut world, &list).0, BridgeHealth::Behind);
+    let failed =
+        bridge::Command::NotSynced { session: id(), to: model("local"), problem: "no room".into() };
+    bridge(&mut world, failed).unwrap();
+    assert_eq!(health(&mut world, &list), (BridgeHealth::Failing, "no room".into()));
+    let all = HandoffKept { entries: 3, tokens_before: 90, ..kept() };
+    made(&mut world, 2, "local", all);
+    assert_eq!(health(&mut world, &list), (BridgeHealth::Current, String::new()));
+    assert_eq!(open(&mut world, "opus", "local").unwrap().len(), 1, "opened twice is opened once");
+}
+
+#[test]
+fn a_bridge_leads_from_the_owner_and_is_closed_when_the_session_moves_or_goes() {
+    let mut world = world();
+    let refused = open(&mut world, "sonnet", "local").unwrap_err();
+    assert!(matches!(refused, Refusal::Bridge(bridge::Refusal::NotOwner { .. })), "{refused}");
+    assert!(open(&mut world, "opus", "opus").is_err());
+    assert!(open(&mut world, "opus", "nobody").is_err());
+    let close = bridge::Command::Close { session: id(), to: None };
+    let refused = bridge(&mut world, close.clone()).unwrap_err();
+    assert!(matches!(refused, Refusal::Bridge(bridge::Refusal::Unknown { .. })), "{refused}");
+
+    open(&mut world, "opus", "local").unwrap();
+    assert_eq!(bridge(&mut world, close).unwrap().len(), 1);
+    assert_eq!(status(&world), []);
+
+    open(&mut world, "opus", "local").unwrap();
+    made(&mut world, 1, "sonnet", kept());
+    let handoff = begin(&mut world);
+    let manifest = handoff.manifest.unwrap();
+    let accept = AcceptHandoff { id: handoff.id, manifest, confirmed: vec![] };
+    let by = By::Agent(agent("sonnet"));
+    world.run(Command::Handoff(Box::new(HandoffCommand::Accept { accept, by })));
+    assert_eq!(world.state.session.get(&id()).unwrap().info.owner.model, model("sonnet"));
+    assert_eq!(status(&world), []);
+
+    open(&mut world, "sonnet", "local").unwrap();
+    world.run(Command::Session(Box::new(session::Command::Delete { id: id() })));
+    assert_eq!(status(&world), []);
+}
+
+#[test]
+fn a_local_model_is_loaded_when_its_package_is_there_and_not_with_every_turn() {
+    let mut world = world();
+    let warmed = |world: &mut World| {
+        let effects = std::mem::take(&mut world.effects);
+        let warm = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Warm { model, tokens, links } => Some((model, tokens, links.len())),
+            _ => None,
+        });
+        warm.collect::<Vec<_>>()
+    };
+    made(&mut world, 1, "sonnet", kept());
+    assert_eq!(warmed(&mut world), [], "its provider loads nothing");
+    made(&mut world, 2, "local", kept());
+    assert_eq!(warmed(&mut world), [(model("local"), 20, 1)]);
+
+    say(&mut world, 3);
+    made(&mut world, 3, "local", HandoffKept { tokens: 30, ..kept() });
+    assert_eq!(warmed(&mut world), [], "it is loaded, with a window that holds it");
+    made(&mut world, 4, "local", HandoffKept { tokens: 9_000, ..kept() });
+    assert_eq!(warmed(&mut world).len(), 1, "that needs another window");
+    world.advance(secs(240));
+    made(&mut world, 5, "local", HandoffKept { tokens: 9_000, ..kept() });
+    assert_eq!(warmed(&mut world).len(), 1, "it may have been unloaded");
 }

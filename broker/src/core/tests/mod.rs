@@ -19,6 +19,7 @@ mod lease;
 mod letters;
 mod link;
 mod order;
+mod pause;
 mod producer;
 mod publish;
 mod pull;

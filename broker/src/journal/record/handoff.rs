@@ -6,20 +6,26 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use broker_proto::{
-    Handoff, ModelName, SessionId, Trigger, TriggerKind, Urgency, WallTime, convert::Stored as _,
+    Bridge, Handoff, ModelName, SessionId, Trigger, TriggerKind, Urgency, WallTime,
+    convert::Stored as _,
 };
 
 use super::{SubjectRecord, read_subject, write_subject};
-use crate::core::{Event, Redirected, SliceMoved, handoff};
+use crate::core::{
+    Event, Redirected, SliceMoved,
+    handoff::{self, bridge::Changed},
+};
 
 pub(super) const CHANGED: u16 = 100;
 pub(super) const SLICE_MOVED: u16 = 101;
 pub(super) const REDIRECTED: u16 = 102;
 pub(super) const POLICY_SET: u16 = 103;
 pub(super) const ADVISED: u16 = 104;
+pub(super) const BRIDGE_CHANGED: u16 = 110;
 
 /// Every kind that is about handoffs.
-pub(super) const KINDS: [u16; 5] = [CHANGED, SLICE_MOVED, REDIRECTED, POLICY_SET, ADVISED];
+pub(super) const KINDS: [u16; 6] =
+    [CHANGED, SLICE_MOVED, REDIRECTED, POLICY_SET, ADVISED, BRIDGE_CHANGED];
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ChangedRecord {
@@ -78,6 +84,24 @@ struct RedirectedRecord {
     why: String,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct BridgeRecord {
+    #[prost(string, tag = "1")]
+    session: String,
+    #[prost(string, tag = "2")]
+    from: String,
+    #[prost(string, tag = "3")]
+    to: String,
+    #[prost(uint64, tag = "4")]
+    opened_at: u64,
+    #[prost(uint64, tag = "5")]
+    at: u64,
+    #[prost(bool, tag = "6")]
+    is_open: bool,
+    #[prost(string, tag = "7")]
+    why: String,
+}
+
 pub(super) fn write(event: &handoff::Event) -> (u16, Vec<u8>) {
     match event {
         handoff::Event::Changed { at, handoff } => {
@@ -104,6 +128,31 @@ pub(super) fn write(event: &handoff::Event) -> (u16, Vec<u8>) {
             (ADVISED, record.encode_to_vec())
         }
     }
+}
+
+pub(super) fn write_bridge(changed: &Changed) -> (u16, Vec<u8>) {
+    let Changed { at, bridge, is_open, why } = changed;
+    let record = BridgeRecord {
+        session: bridge.session.to_string(),
+        from: bridge.from.to_string(),
+        to: bridge.to.to_string(),
+        opened_at: bridge.opened_at.0,
+        at: at.0,
+        is_open: *is_open,
+        why: why.clone(),
+    };
+    (BRIDGE_CHANGED, record.encode_to_vec())
+}
+
+fn read_bridge(record: BridgeRecord) -> Option<Event> {
+    let bridge = Bridge {
+        session: SessionId::parse(&record.session).ok()?,
+        from: ModelName::parse(&record.from).ok()?,
+        to: ModelName::parse(&record.to).ok()?,
+        opened_at: WallTime(record.opened_at),
+    };
+    let BridgeRecord { at, is_open, why, .. } = record;
+    Some(Event::Bridge(Box::new(Changed { at: WallTime(at), bridge, is_open, why })))
 }
 
 pub(super) fn write_slice(moved: &SliceMoved) -> (u16, Vec<u8>) {
@@ -152,6 +201,7 @@ pub(super) fn read(kind: u16, body: Bytes) -> Option<Event> {
             let (at, session) = (WallTime(record.at), SessionId::parse(&record.session).ok()?);
             Event::Handoff(Box::new(handoff::Event::Advised { at, session, advised }))
         }
+        BRIDGE_CHANGED => read_bridge(BridgeRecord::decode(body).ok()?)?,
         SLICE_MOVED => {
             let record = SliceMovedRecord::decode(body).ok()?;
             let subjects =
@@ -171,4 +221,25 @@ pub(super) fn read(kind: u16, body: Bytes) -> Option<Event> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_reads_back_as_it_was_written() {
+        for is_open in [true, false] {
+            let bridge = Bridge {
+                session: SessionId::parse("s1").unwrap(),
+                from: ModelName::parse("opus").unwrap(),
+                to: ModelName::parse("local").unwrap(),
+                opened_at: WallTime(5),
+            };
+            let changed = Changed { at: WallTime(9), bridge, is_open, why: "moved".into() };
+            let (kind, body) = write_bridge(&changed);
+            assert!(KINDS.contains(&kind));
+            assert_eq!(read(kind, body.into()), Some(Event::Bridge(Box::new(changed))));
+        }
+    }
 }

@@ -190,6 +190,11 @@ mod tests {
             forked_from: SessionId::parse("r").ok().map(|from| (from, 2)),
             models: vec![opus],
             handed_over: None,
+            pause: task.is_some().then(|| broker_proto::SessionPause {
+                at: WallTime(1_900),
+                reason: "lunch".into(),
+                package: broker_proto::PackageId::from_u128(9),
+            }),
         };
         let answered = vec![MessageId::from_u128(7), MessageId::from_u128(8)];
         Session { info, task, shared: None, answered }

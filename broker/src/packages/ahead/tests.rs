@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     app::rehearsal::{Shell, model, soon},
     context::package::Signer,
-    core::{Command, session::Expected},
+    core::session::Expected,
     journal::{Why, faulty::Fault},
     session::{NewSession, Sessions},
 };

@@ -220,7 +220,11 @@ impl Kept {
         let (seq, is_open) = (self.seq.0, self.asked.is_open);
         must!(hold != Hold::InputRequired || is_open, "task", "{seq} waits, and asked nothing");
         // Whoever works on what is suspended is told that its lease is lost (I-14).
-        let over = if hold == Hold::Suspended { Over::Taken } else { Over::Settled };
+        let over = if matches!(hold, Hold::Suspended | Hold::Paused) {
+            Over::Taken
+        } else {
+            Over::Settled
+        };
         self.lease_is(over);
         self.asked.was_suspended |= hold == Hold::Suspended;
         self.was_passed |= self.epoch == 0;

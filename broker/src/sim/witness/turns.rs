@@ -109,7 +109,8 @@ impl Witness {
     fn holds_back(&self, kept: &Kept) -> Option<Seq> {
         let line = kept.strict_line()?;
         let waits = |other: &Kept| match other.place {
-            Place::Waiting | Place::Held(Hold::Suspended | Hold::InputRequired | Hold::Handoff) => {
+            Place::Waiting
+            | Place::Held(Hold::Suspended | Hold::InputRequired | Hold::Handoff | Hold::Paused) => {
                 true
             }
             // As good as a dead letter, which holds nobody back either.

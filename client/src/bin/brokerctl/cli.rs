@@ -1,5 +1,6 @@
 //! What is typed.
 
+mod bridge;
 mod handoff;
 mod package;
 mod session;
@@ -23,6 +24,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{commands::consult::input, output::Format};
 
 pub(crate) use self::{
+    bridge::{BridgeCommand, EndsArgs},
     handoff::{
         CheckArgs, CompleteArgs, ConfigArgs, ExecuteArgs, GenerateArgs, HandoffCommand,
         HandoffStatusArgs, HistoryArgs, ModelsArgs, OfferArgs, SayArgs, ShowArgs, ValidateArgs,
@@ -125,6 +127,8 @@ pub(crate) enum Misused {
     AgentName(String),
     #[error("name the model: --model MODEL, or a session whose owner is asked: --session ID")]
     NoModel,
+    #[error("name who is to be ready: --to MODEL")]
+    NoReceiver,
     #[error("--context shared is a session's: name it with --session ID or BROKER_SESSION")]
     SharedOfNone,
     #[error("`{0}` is no time: 2026-11-20T08:00:00Z is, and 2h ago is written 2h")]

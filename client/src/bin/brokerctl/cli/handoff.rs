@@ -15,6 +15,7 @@ pub(crate) use self::moves::{
 };
 use super::{
     Written, WrittenParser,
+    bridge::BridgeCommand,
     package::{PackagesArgs, PrepareArgs, RestoreArgs, SaveArgs, TrustCommand, package},
 };
 
@@ -163,6 +164,12 @@ pub(crate) enum HandoffCommand {
         #[arg(long, value_name = "FILE")]
         template: Option<PathBuf>,
     },
+    /// Keep the package for another model current turn by turn, so that a handoff costs one delivery
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl handoff bridge open --session s1 --from opus --to local\n  brokerctl handoff bridge status"
+    )]
+    Bridge(BridgeCommand),
     /// Whose packages are taken
     #[command(
         subcommand,

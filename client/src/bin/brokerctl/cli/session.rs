@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use broker_proto::types::{OnConflict, Preservation, SessionId, SessionPoint, TaskList};
+use broker_proto::types::{OnConflict, PackageId, Preservation, SessionId, SessionPoint, TaskList};
 use clap::{Args, Subcommand, ValueEnum};
 
 /// One command about sessions.
@@ -178,6 +178,50 @@ pub(crate) enum SessionCommand {
         /// Where it goes [default: stdout]
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+    },
+    /// Stop a session between two steps, with a package to go on with
+    ///
+    /// What runs for it is suspended with what it has so far; what waits is kept until its deadline; new turns are refused
+    /// (SESSION_PAUSED). A delegation to an agent or a role, and not to a model, runs on.
+    #[command(
+        after_help = "Examples:\n  brokerctl session pause refactoring --reason 'the build is red'\n\nExit codes: 0 paused, 1 it is not running, 3 no such session."
+    )]
+    Pause {
+        #[command(flatten)]
+        which: Which,
+        /// Why, for whoever goes on
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Let a paused session go on, once its package is verified; prints where it goes on
+    #[command(
+        after_help = "Examples:\n  brokerctl session resume refactoring\n  brokerctl session resume --package 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n\nExit codes: 0 running, 1 it is not paused, 3 no such session, 6 its package has expired, is gone, or is not what was signed: --force goes on without it, as the session itself is still here."
+    )]
+    Resume {
+        #[command(flatten)]
+        which: Which,
+        /// The package that it was paused with, in place of the session's id; a session that is here no more begins anew
+        #[arg(long, value_name = "ID", value_parser = super::package::package)]
+        package: Option<PackageId>,
+        /// Go on although the package has expired or is gone
+        #[arg(long)]
+        force: bool,
+    },
+    /// Hand a session to another agent's process, where it goes on
+    ///
+    /// It keeps its model where the agent serves that; no other agent may take it.
+    #[command(
+        after_help = "Examples:\n  brokerctl session transfer refactoring --to opus-2\n\nExit codes: 0 offered, 1 the agent is not connected, or has it, 3 no such session or agent."
+    )]
+    Transfer {
+        #[command(flatten)]
+        which: Which,
+        /// The agent, as `brokerctl agents` names it
+        #[arg(long, value_name = "AGENT")]
+        to: String,
+        /// Why, for whoever goes on
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
     },
     /// Delete a session for good; its forks stay
     #[command(after_help = "Examples:\n  brokerctl session delete refactoring --yes")]

@@ -1,6 +1,7 @@
 //! `handoff`: giving work away with what it needs to go on. One file per verb.
 
 mod answer;
+mod bridge;
 mod check;
 mod config;
 mod execute;
@@ -49,6 +50,7 @@ pub(crate) async fn run(global: &Global, command: HandoffCommand) -> anyhow::Res
         HandoffCommand::Report { id, template } => {
             report::run(global, id, template.as_deref()).await
         }
+        HandoffCommand::Bridge(command) => bridge::run(global, command).await,
         HandoffCommand::Trust(command) => trust::run(global, command).await,
         HandoffCommand::Generate(args) => generate::run(global, &args),
         HandoffCommand::Validate(args) => validate::run(global, &args),

@@ -17,6 +17,12 @@ pub(crate) fn info(info: &SessionInfo) -> Value {
     json!({
         "id": info.id.as_str(),
         "title": info.title,
+        "state": if info.pause.is_some() { "paused" } else { "running" },
+        "pause": info.pause.as_ref().map(|pause| json!({
+            "at": output::rfc3339(pause.at),
+            "reason": pause.reason,
+            "package": pause.package.to_string(),
+        })),
         "owner": {
             "model": info.owner.model.as_str(),
             "agent": info.owner.agent.as_ref().map(ToString::to_string),

@@ -2,6 +2,7 @@
 
 mod context;
 pub(crate) mod json;
+mod pause;
 pub(crate) mod render;
 mod show;
 mod task;
@@ -11,7 +12,7 @@ use std::io::{self, IsTerminal as _};
 
 use broker_client::{Client, NewSession, RestoreSession, SessionFilter};
 use broker_proto::types::{
-    Entry, EntryKind, ModelName, NewSessionEntry, Part, Role, SessionId, SessionInfo,
+    AgentName, Entry, EntryKind, ModelName, NewSessionEntry, Part, Role, SessionId, SessionInfo,
     SessionOutcome, SessionPoint,
 };
 
@@ -91,6 +92,25 @@ pub(crate) async fn run(global: &Global, args: SessionArgs) -> anyhow::Result<Ex
             let client = connect(global).await?;
             let id = chosen(global, &client, named(which)?).await?;
             transcript::export(&client, &id, &at.at, format, file.as_deref()).await
+        }
+        SessionCommand::Pause { which, reason } => {
+            let client = connect(global).await?;
+            let id = chosen(global, &client, named(which)?).await?;
+            pause::pause(global, &client, &id, &reason).await
+        }
+        SessionCommand::Resume { which, package, force } => {
+            let client = connect(global).await?;
+            let id = match (named(which)?, package) {
+                (None, Some(_)) => None,
+                (named, _) => Some(current::session(global, &client, named).await?),
+            };
+            pause::resume(global, &client, (id, package), force).await
+        }
+        SessionCommand::Transfer { which, to, reason } => {
+            let to = AgentName::parse(&to).map_err(|_| Misused::AgentName(to))?;
+            let client = connect(global).await?;
+            let id = chosen(global, &client, named(which)?).await?;
+            pause::transfer(global, &client, &id, &to, &reason).await
         }
         SessionCommand::Delete { id, yes } => {
             let id = one(id, session)?.ok_or(Misused::NoSession)?;

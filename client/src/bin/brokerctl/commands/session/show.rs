@@ -86,6 +86,11 @@ fn figures(
     let agent = info.owner.agent.as_ref().map(|agent| format!(", agent {agent}"));
     let owner =
         format!("{}{} (epoch {})", info.owner.model, agent.unwrap_or_default(), info.owner.epoch);
+    if let Some(pause) = &info.pause {
+        let at = output::clock(pause.at, consult::now());
+        let why = if pause.reason.is_empty() { "" } else { ": " };
+        rows.push(["state".to_owned(), format!("paused, {at}{why}{}", pause.reason)]);
+    }
     let size = format!("{}, about {} tokens", super::count(info.head.entries), info.tokens);
     rows.extend([
         ["owner".to_owned(), owner],
