@@ -115,8 +115,12 @@ impl World {
 
     fn ask(&mut self, asked: u8, options: u8) {
         let asked = ["opus", "sonnet", "gpt-4o"][usize::from(asked)];
-        let message =
+        let mut message =
             Message::consultation(MessageId::from_u128(0), model(asked), Payload::default());
+        // Half of them are turns of a session, whoever owns it.
+        let talks = self.witness.talks.alive();
+        let talk = pick(options.into(), talks.len()).filter(|_| options & 128 == 0);
+        message.session = talk.map(|at| talks[at].to_string());
         let options = AskOptions {
             no_fallback: options & 3 == 0,
             allow_restart: options & 4 == 0,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     app::rehearsal::agent,
-    core::{Command, Query, Reply, TaskStep, agent::LinkId, queue::Seq, session},
+    core::{Command, Query, Reply, TaskStep, agent::LinkId, handoff, queue::Seq, session},
     engine::{self, EngineHandle},
     intake,
 };
@@ -35,6 +35,7 @@ pub(super) enum Way {
     Credit { link: LinkId, messages: u32 },
     Asker { seq: Seq, is_back: bool },
     Talk { append: Option<usize>, command: session::Command },
+    Move(handoff::Command),
 }
 
 /// What a call came back with.
@@ -123,6 +124,7 @@ impl World {
                 let answer = of_engine(engine.command(command).await).map(|_| ());
                 Heard::Talked { append, answer }
             }),
+            Way::Move(command) => other(engine, Command::Handoff(Box::new(command))),
             Way::Pause(command) => other(engine, command),
             Way::Count(of) => Box::pin(async move {
                 Heard::Counted(match of_engine(engine.query(Query::Counters(of)).await) {

@@ -102,7 +102,7 @@ fn setting(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// I-1, I-2, I-3, I-5 to I-14, I-16, I-18 to I-23, I-25 to I-29, I-31, I-33, I-35;
+/// I-1, I-2, I-3, I-5 to I-14, I-16, I-18 to I-23, I-25 to I-29, I-31, I-33, I-35, I-38;
 /// no budget lets out more than it has, and sessions are whole.
 #[test]
 fn no_promise_is_broken_whatever_happens() {

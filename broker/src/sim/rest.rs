@@ -57,7 +57,8 @@ impl World {
                 is_new = true;
             }
             let is_quiet = self.calls.is_empty() && !self.owner().script.is_waiting();
-            if is_quiet && open.is_empty() && self.witness.living().next().is_none() {
+            let is_still = self.witness.moves.pending().is_none();
+            if is_quiet && is_still && open.is_empty() && self.witness.living().next().is_none() {
                 break;
             }
         }
@@ -73,18 +74,21 @@ impl World {
             .witness
             .talks
             .sessions()
-            .map(|(id, now)| (id.clone(), now.map(|(version, point)| (version, point.head))))
+            .map(|(id, now)| {
+                let owner = self.witness.moves.owner(id).cloned();
+                let now = now.zip(owner);
+                (id.clone(), now.map(|((version, point), owner)| (version, point.head, owner)))
+            })
             .collect();
         for (id, want) in all {
             let query = Query::Session(session::Query::Get(id.clone()));
             let said = match self.asked_engine(query) {
-                Some(Reply::Session(session::Reply::Found(found))) => {
-                    found.map(|session| (session.info.version, session.info.head))
-                }
+                Some(Reply::Session(session::Reply::Found(found))) => found
+                    .map(|session| (session.info.version, session.info.head, session.info.owner)),
                 _ => None,
             };
             must!(said == want, "session", "{id} is at {want:?}, the broker says {said:?}");
-            let Some((_, head)) = want else { continue };
+            let Some((_, head, _)) = want else { continue };
             let (projection, batch) = (self.owner().projection.clone(), self.owner().handle.head());
             let rows = at_once(projection.session_chain(head.hash, batch))?;
             let chain = self.witness.talks.chain(head.hash);

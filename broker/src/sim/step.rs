@@ -218,6 +218,11 @@ pub(super) enum Talk {
         at: u16,
     },
     Delete,
+    /// It is to go to a model; or its newest handoff goes on, by whoever speaks for its receiver.
+    Move {
+        to: u8,
+        how: u8,
+    },
 }
 
 /// What becomes of dead letters.
@@ -411,12 +416,13 @@ fn step(kind: usize, mood: &Mood, random: &mut Random) -> Step {
 }
 
 fn talk(random: &mut Random) -> Talk {
-    match random.byte(16) {
+    match random.byte(24) {
         0 | 1 => Talk::Begin,
         2 => Talk::Delete,
         3 | 4 => Talk::Back { to: random.short(6), is_blind: random.is(50) },
         5 | 6 => Talk::Fork { at: random.short(6) },
         7..=9 => Talk::Again,
+        10..=17 => Talk::Move { to: random.byte(3), how: random.byte(16) },
         _ => {
             let back = [None, Some(0), Some(0), Some(random.short(4))];
             Talk::Append { many: 1 + random.byte(4), back: back[usize::from(random.byte(4))] }

@@ -1,6 +1,9 @@
-//! What is done to sessions: they begin, grow, go back, are forked and deleted; and some of it is sent again.
+//! What is done to sessions: they begin, grow, go back, are forked, handed off and deleted; and some of it is sent again.
 
-use broker_proto::{ContentHash, EntryHash, SessionId};
+use broker_proto::{
+    AcceptHandoff, AskHandoff, ContentHash, EntryHash, HandoffKept, HandoffState, PackageId,
+    SessionId,
+};
 
 use super::{
     calls::Way,
@@ -9,7 +12,10 @@ use super::{
 };
 use crate::{
     app::rehearsal::model,
-    core::session::{Change, Command, Expected, NewEntries, NewEntry, Point, Start, Write},
+    core::{
+        handoff::{Built, By, Command as Moving},
+        session::{Change, Command, Expected, NewEntries, NewEntry, Point, Start, Write},
+    },
 };
 
 /// Sessions that are there at a time.
@@ -67,9 +73,53 @@ impl World {
             }
             Talk::Fork { at } => (None, Command::Start(self.begun(Some(id), point(at)))),
             Talk::Delete => (None, Command::Delete { id }),
+            Talk::Move { to, how } => {
+                let command = self.moved(id, to, how);
+                self.ways.push(Way::Move(command));
+                return;
+            }
             Talk::Begin | Talk::Again => return,
         };
         self.ways.push(Way::Talk { append, command });
+    }
+
+    /// What comes next of a session's newest handoff; now and then of an older one, or what nobody may.
+    fn moved(&self, session: SessionId, to: u8, how: u8) -> Moving {
+        let all = self.witness.moves.of(&session);
+        let at = if how == 15 { 0 } else { all.len().saturating_sub(1) };
+        let state = all.get(at).map(|handoff| handoff.state);
+        let (Some(handoff), Some(state)) = (all.get(at), state.filter(|_| how > 1)) else {
+            return Moving::Begin(Box::new(AskHandoff {
+                session,
+                to: Some(model(["opus", "sonnet", "gpt-4o"][usize::from(to) % 3])),
+                agent: None,
+                reason: String::new(),
+                level: None,
+                package: None,
+                is_forced: how.is_multiple_of(2),
+                at_once: to == 0,
+            }));
+        };
+        let (id, manifest) = (handoff.id, [if how == 2 { 9 } else { 7 }; 32]);
+        let (by, reason) = (By::Person, String::new());
+        match state {
+            HandoffState::Building if how == 3 => {
+                Moving::NotBuilt { id, to: handoff.to.clone(), reason }
+            }
+            HandoffState::Building => {
+                let package = PackageId::from_u128(id.number());
+                let kept = HandoffKept { tokens: 1, ..HandoffKept::default() };
+                Moving::Built(Box::new(Built { id, package, manifest: [7; 32], kept }))
+            }
+            HandoffState::Offered if how == 4 => Moving::Decline { id, by, reason },
+            HandoffState::Accepted if how == 5 => Moving::Decline { id, by, reason },
+            HandoffState::Active if how < 9 => Moving::Complete { id, by, outcome: reason },
+            HandoffState::Active | HandoffState::Completed => Moving::GiveBack { id, reason },
+            _ => {
+                let accept = AcceptHandoff { id, manifest, confirmed: Vec::new() };
+                Moving::Accept { accept, by }
+            }
+        }
     }
 
     fn begun(&mut self, from: Option<SessionId>, at: Point) -> Box<Start> {

@@ -395,7 +395,7 @@ impl Run<'_> {
     }
 
     /// Nothing follows; what waited for it goes on with whoever owns the session.
-    fn end_handoff(&mut self, handoff: Handoff, state: HandoffState, outcome: String) {
+    pub(super) fn end_handoff(&mut self, handoff: Handoff, state: HandoffState, outcome: String) {
         let (session, ended_at) = (handoff.session.clone(), Some(self.now.wall));
         let was_pending = handoff.state.is_pending();
         self.handoff_changed(Handoff { state, ended_at, until: None, outcome, ..handoff });

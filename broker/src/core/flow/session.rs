@@ -1,5 +1,7 @@
 //! Sessions, and the parts that their entries store apart.
 
+use broker_proto::HandoffState;
+
 use super::Run;
 use crate::core::{Append, Event, Refusal, Reply, session};
 
@@ -21,6 +23,10 @@ impl Run<'_> {
             _ => {}
         }
         let (events, reply) = self.state.session.decide(command, self.now.wall)?;
+        if let Some(open) = deleted.as_ref().and_then(|id| self.state.handoff.open(id)).cloned() {
+            // Else a restart would find it on its way, and nothing to hand off.
+            self.end_handoff(open, HandoffState::Failed, "its session was deleted".to_owned());
+        }
         // Nothing new: what it would have stored apart was stored then.
         if !events.is_empty() {
             for (hash, body) in contents {

@@ -376,3 +376,23 @@ fn what_is_given_back_goes_home_and_both_are_told() {
     });
     assert!(returned);
 }
+
+#[test]
+fn a_handoff_ends_with_the_session_it_is_of() {
+    let mut world = world();
+    let id = offered(&mut world, "sonnet");
+    let delete = session::Command::Delete { id: self::id() };
+    world.run(Command::Session(Box::new(delete)));
+
+    let last = world.journal.iter().rev().find_map(|event| {
+        let Event::Handoff(event) = event else { return None };
+        if let crate::core::handoff::Event::Changed { handoff, .. } = event.as_ref() {
+            return Some(handoff.clone());
+        }
+        None
+    });
+    let last = last.unwrap();
+    assert_eq!((last.id, last.state), (id, HandoffState::Failed));
+    assert_eq!(last.outcome, "its session was deleted");
+    assert!(accept(&mut world, id, "sonnet").is_err());
+}

@@ -5,6 +5,7 @@
 mod answers;
 mod clock;
 mod kept;
+mod moves;
 mod purse;
 mod talks;
 mod turns;
@@ -18,11 +19,12 @@ use broker_proto::{MessageId, MessageState, Receipt, Recipient, WallTime};
 
 use super::{broker::Machine, step::Act};
 use crate::{
-    core::{Accepted, Event, Policy, agent::LinkId, queue::Seq},
+    core::{Accepted, Event, Policy, agent::LinkId, handoff, queue::Seq},
     journal::{Frame, record},
 };
 use clock::Clocks;
 use kept::{Kept, brief};
+use moves::Moves;
 use purse::Purse;
 use talks::Talks;
 use turns::Turns;
@@ -108,6 +110,7 @@ pub(super) struct Witness {
     turns: Turns,
     purse: Purse,
     pub(super) talks: Talks,
+    pub(super) moves: Moves,
     /// Messages that call a provider when they are leased.
     callers: BTreeSet<Seq>,
     kept: BTreeMap<Seq, Kept>,
@@ -137,6 +140,7 @@ impl Witness {
             policy,
             purse,
             talks: Talks::default(),
+            moves: Moves::default(),
             callers: BTreeSet::new(),
             clocks: Clocks::new(machine),
             turns: Turns::new(is_roomy),
@@ -213,6 +217,7 @@ impl Witness {
             });
             checked?;
         }
+        self.moves.frame_ends()?;
         self.reservations_are_leases()
     }
 
@@ -234,7 +239,15 @@ impl Witness {
                 return self.accepted(accepted, find);
             }
             Event::Usage(event) => return self.purse.event(event),
-            Event::Session(event) => return self.talks.event(event),
+            Event::Session(event) => {
+                self.moves.session(event)?;
+                return self.talks.event(event);
+            }
+            Event::Handoff(event) => {
+                if let handoff::Event::Changed { handoff, .. } = event.as_ref() {
+                    return self.moves.handoff(handoff);
+                }
+            }
             Event::QueuePaused { queue, is_paused: true, .. } => {
                 self.paused.insert(queue.clone());
             }
@@ -311,7 +324,7 @@ impl Witness {
         for (seq, kept) in &self.kept {
             must!(kept.end.is_some(), "I-6", "{seq:?} {:?} never ends", kept.key);
         }
-        Ok(())
+        self.moves.at_rest()
     }
 
     /// What an OK stands for: the message that was stored under the id in the receipt.

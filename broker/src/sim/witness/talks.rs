@@ -132,6 +132,9 @@ impl Talks {
                 let was_there = points.iter().any(|point| point.head == head);
                 must!(was_there, "session", "{id} goes back to where it never was");
             }
+            (Change::OwnerChanged, None) => {
+                must!(head == was, "session", "{id} changes its owner, and ends with {head:?}");
+            }
             (Change::Started, None) => {
                 must!(head == SessionHead::EMPTY, "session", "{id} begins with {head:?}");
             }
