@@ -93,6 +93,12 @@ pub enum Store<'a> {
     Memory,
 }
 
+/// What the rules take from a configuration.
+#[must_use]
+pub fn policy_of(config: &Config) -> crate::core::Policy {
+    policy::policy(config)
+}
+
 /// Serves on `listener` until `stop` fires, then stops in order.
 ///
 /// # Errors

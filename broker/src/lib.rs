@@ -20,4 +20,4 @@ pub mod session;
 mod sim;
 mod sweep;
 
-pub use app::{Checked, Error, Store, check, listen, run};
+pub use app::{Checked, Error, Store, check, listen, policy_of, run};

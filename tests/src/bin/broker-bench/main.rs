@@ -9,6 +9,7 @@ mod context;
 mod contract;
 mod disk;
 mod echo;
+mod exhaustion;
 mod fused;
 mod house;
 mod jetstream;
@@ -53,7 +54,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Only scenarios whose name contains one of these, separated by commas: latency, load, rate, stream, sends,
-    /// work, fan, backlog, idle, turn, render, package, ledger, soak.
+    /// work, fan, backlog, idle, turn, render, package, ledger, exhaustion, soak.
     #[arg(long, value_name = "NAMES")]
     filter: Option<String>,
     /// Keep the data folder on this disk, which is the one whose sync is measured. [default: the system's temporary folder]
@@ -83,6 +84,7 @@ pub(crate) struct Settings {
     dir: Option<PathBuf>,
     layout: Option<Layout>,
     soak: Option<Duration>,
+    is_quick: bool,
 }
 
 impl Settings {
@@ -149,8 +151,12 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
     if cfg!(debug_assertions) {
         progress("a debug build: its figures say little; use target/release/broker-bench");
     }
-    let settings =
-        Settings { dir: arguments.dir.clone(), layout: arguments.runtime, soak: arguments.soak };
+    let settings = Settings {
+        dir: arguments.dir.clone(),
+        layout: arguments.runtime,
+        soak: arguments.soak,
+        is_quick: arguments.quick,
+    };
     let mut figures = Vec::new();
     let (asking, alone): (Vec<&str>, Vec<&str>) =
         chosen.into_iter().partition(|name| scenario::asks(name));

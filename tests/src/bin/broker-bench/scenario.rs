@@ -13,6 +13,7 @@ use crate::{
     context, contract,
     disk::Log,
     echo::Caller,
+    exhaustion,
     house::{CROWD, Cpu, House, Pace},
     ledger,
     report::{Figure, Goal},
@@ -20,9 +21,22 @@ use crate::{
 };
 
 /// Their names, in the order they run: consultations, then the delivery contract and a session's context.
-pub(crate) const SCENARIOS: [&str; 14] = [
-    "latency", "load", "rate", "stream", "sends", "work", "fan", "backlog", "idle", "turn",
-    "render", "package", "ledger", "soak",
+pub(crate) const SCENARIOS: [&str; 15] = [
+    "latency",
+    "load",
+    "rate",
+    "stream",
+    "sends",
+    "work",
+    "fan",
+    "backlog",
+    "idle",
+    "turn",
+    "render",
+    "package",
+    "ledger",
+    "exhaustion",
+    "soak",
 ];
 
 /// What the broker may add to the first token, in milliseconds.
@@ -88,6 +102,7 @@ pub(crate) async fn run_alone(
         "render" => context::rendering(),
         "package" => context::package(),
         "ledger" => ledger::ledger(settings).await,
+        "exhaustion" => exhaustion::exhaustion(settings.is_quick),
         "soak" => contract::soak(settings, plan).await,
         _ => bail!("no such scenario"),
     }
