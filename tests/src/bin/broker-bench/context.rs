@@ -28,7 +28,7 @@ use crate::{
 const TOKENS: usize = 200_000;
 const BYTES_PER_TOKEN: usize = 4;
 /// Bytes of one turn: some hundred words.
-const TURN: usize = 600;
+pub(crate) const TURN: usize = 600;
 /// Turns that are appended one by one at each length of a session.
 const APPENDED: u64 = 200;
 /// How often what takes milliseconds is done again.
@@ -40,13 +40,13 @@ const RENDERED: f64 = 5e6;
 const LEXICON: u64 = 8_192;
 
 /// Words without a pattern, few of them often and many seldom: the same for the same seed.
-struct Prose {
+pub(crate) struct Prose {
     state: u64,
     lexicon: Vec<String>,
 }
 
 impl Prose {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut prose = Self { state: seed | 1, lexicon: Vec::new() };
         prose.lexicon = (0..LEXICON).map(|_| prose.coined()).collect();
         prose
@@ -99,7 +99,8 @@ fn turns(bytes: usize) -> Vec<Turn> {
         .collect()
 }
 
-fn entry(prose: &mut Prose) -> NewSessionEntry {
+/// One turn of a session.
+pub(crate) fn entry(prose: &mut Prose) -> NewSessionEntry {
     let parts = vec![Part::text(prose.text(TURN))];
     let entry = Entry { role: Role::User, name: String::new(), parts };
     NewSessionEntry { kind: EntryKind::Turn, entry, model: None, created_at: None }

@@ -11,6 +11,7 @@ mod disk;
 mod echo;
 mod exhaustion;
 mod fused;
+mod handoff;
 mod house;
 mod jetstream;
 mod ledger;
@@ -54,7 +55,8 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Only scenarios whose name contains one of these, separated by commas: latency, load, rate, stream, sends,
-    /// work, fan, backlog, idle, turn, render, package, ledger, exhaustion, soak.
+    /// work, fan, backlog, idle, turn, render, package, ledger, handoff, handoffs,
+    /// exhaustion, soak.
     #[arg(long, value_name = "NAMES")]
     filter: Option<String>,
     /// Keep the data folder on this disk, which is the one whose sync is measured. [default: the system's temporary folder]

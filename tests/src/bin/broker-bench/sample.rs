@@ -13,6 +13,8 @@ use crate::ask::{Ask, Heard};
 
 /// Fewer samples say nothing about the middle.
 const ENOUGH_FOR_P50: u64 = 30;
+/// Fewer say nothing about the slowest twentieth.
+const ENOUGH_FOR_P95: u64 = 100;
 /// Fewer say nothing about the slowest hundredth.
 const ENOUGH_FOR_P99: u64 = 500;
 
@@ -42,6 +44,11 @@ impl Times {
     pub(crate) fn p50(&self) -> anyhow::Result<f64> {
         ensure!(self.len() >= ENOUGH_FOR_P50, "only {} samples", self.len());
         Ok(millis(self.0.value_at_quantile(0.5)))
+    }
+
+    /// Milliseconds; `None` where there are too few samples for it.
+    pub(crate) fn p95(&self) -> Option<f64> {
+        (self.len() >= ENOUGH_FOR_P95).then(|| millis(self.0.value_at_quantile(0.95)))
     }
 
     /// Milliseconds; `None` where there are too few samples for it.

@@ -13,7 +13,7 @@ use crate::{
     context, contract,
     disk::Log,
     echo::Caller,
-    exhaustion,
+    exhaustion, handoff,
     house::{CROWD, Cpu, House, Pace},
     ledger,
     report::{Figure, Goal},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Their names, in the order they run: consultations, then the delivery contract and a session's context.
-pub(crate) const SCENARIOS: [&str; 15] = [
+pub(crate) const SCENARIOS: [&str; 17] = [
     "latency",
     "load",
     "rate",
@@ -35,6 +35,8 @@ pub(crate) const SCENARIOS: [&str; 15] = [
     "render",
     "package",
     "ledger",
+    "handoff",
+    "handoffs",
     "exhaustion",
     "soak",
 ];
@@ -102,6 +104,8 @@ pub(crate) async fn run_alone(
         "render" => context::rendering(),
         "package" => context::package(),
         "ledger" => ledger::ledger(settings).await,
+        "handoff" => handoff::handoff(settings).await,
+        "handoffs" => handoff::handoffs(settings).await,
         "exhaustion" => exhaustion::exhaustion(settings.is_quick),
         "soak" => contract::soak(settings, plan).await,
         _ => bail!("no such scenario"),

@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, bail};
 use broker_client::Endpoint;
 use broker_proto::{
-    AgentName, Down, FrameCounter, Hello, Message, MessageId, MessageType, Part, Payload,
-    Recipient, SettleOutcome, Settlement, Up, Usage, WallTime, pb,
+    AgentName, Down, FrameCounter, Hello, Message, MessageId, MessageType, ModelName, Part,
+    Payload, Recipient, SettleOutcome, Settlement, Up, Usage, WallTime, pb,
 };
 use futures::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -80,6 +80,15 @@ pub(crate) struct Link {
 impl Link {
     /// Makes a token for `name`, and greets with it over `channel`.
     pub(crate) async fn greet(channel: &Channel, name: &AgentName) -> anyhow::Result<Self> {
+        Self::greet_for(channel, name, Vec::new()).await
+    }
+
+    /// The same as an agent of these models.
+    pub(crate) async fn greet_for(
+        channel: &Channel,
+        name: &AgentName,
+        models: Vec<ModelName>,
+    ) -> anyhow::Result<Self> {
         let mut registry = pb::registry_service_client::RegistryServiceClient::new(channel.clone());
         let request = pb::CreateTokenRequest { name: name.to_string() };
         let token = registry.create_token(request).await?.into_inner().token;
@@ -89,8 +98,8 @@ impl Link {
             token,
             instance: "bench".into(),
             is_exclusive: false,
-            models: Vec::new(),
-            capacity: 1,
+            models,
+            capacity: 64,
             roles: Vec::new(),
             resume: Vec::new(),
             resume_token: None,
@@ -227,6 +236,36 @@ impl Link {
         }
     }
 
+    /// Says what is ordered and tells what comes, each with its moment, until nobody orders any more.
+    pub(crate) async fn carry(
+        mut self,
+        mut orders: mpsc::Receiver<Up>,
+        news: mpsc::UnboundedSender<(Instant, Down)>,
+    ) -> anyhow::Result<()> {
+        self.say(Up::Credit { messages: 64, size_bytes: 256 << 20 }).await?;
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(up) => self.say(up).await?,
+                    None => return Ok(()),
+                },
+                frame = self.down.message() => {
+                    let frame = frame?;
+                    let (at, down) = (Instant::now(), self.read(frame)?);
+                    if let Down::Deliver(delivery) = &down {
+                        let size_bytes = delivery.size_bytes;
+                        self.say(Up::Credit { messages: 1, size_bytes }).await?;
+                    }
+                    // Nobody listens at the end.
+                    let _ = news.send((at, down));
+                }
+                () = tokio::time::sleep(BEAT) => {
+                    self.say(Up::Heartbeat { leases: Vec::new() }).await?;
+                }
+            }
+        }
+    }
+
     /// Stays, and keeps its lease of life, until `stop` fires.
     pub(crate) async fn idle(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         self.say(Up::Credit { messages: 1, size_bytes: 8 << 20 }).await?;
@@ -242,9 +281,14 @@ impl Link {
 }
 
 fn settlement(lease: String) -> Settlement {
+    answer(lease, Vec::new())
+}
+
+/// Settles as done with these parts.
+pub(crate) fn answer(lease: String, parts: Vec<Part>) -> Settlement {
     Settlement {
         lease,
-        outcome: SettleOutcome::Done { parts: Vec::new(), stop_reason: None },
+        outcome: SettleOutcome::Done { parts, stop_reason: None },
         usage: Usage::default(),
         limits: Vec::new(),
         first_token: None,

@@ -190,7 +190,7 @@ impl World {
     fn saw(&mut self, event: &Event) {
         match event {
             Event::Handoff(changed) => {
-                let HandoffEvent::Changed { handoff, .. } = &**changed;
+                let HandoffEvent::Changed { handoff, .. } = &**changed else { return };
                 if handoff.from.model.as_str() == OWNER && !self.outcome.began {
                     self.outcome.began = true;
                     self.outcome.began_before = !self.is_hit;
