@@ -36,6 +36,7 @@ use crate::{
     packages::{Ahead, Packages},
     projection::{self, Projection},
     reply::{AskerLeft, Slots},
+    rings::Wakes,
     service::{
         self, AgentLinkService, ConsultService, ContentService, DeadlineLayer, EventService,
         HandoffService, IdentityLayer, MessageService, RegistryService, SessionService, ShedLayer,
@@ -52,6 +53,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// Handoffs that wait for somebody to begin with their packages.
 const HANDOFFS_BEGUN: usize = 1024;
+
+/// Members of rings that wait to be woken.
+const WAKES: usize = 256;
 
 /// Limits that come near and are waiting for their packages.
 const LIMITS_NEAR: usize = 256;
@@ -186,9 +190,11 @@ async fn serve(
     let (near, limits_near) = mpsc::channel(LIMITS_NEAR);
     let (builds, wanted) = mpsc::channel(HANDOFFS_BEGUN);
     let (probes, probed) = mpsc::channel(HANDOFFS_BEGUN);
+    let (wakes, calls) = mpsc::channel(WAKES);
     let leases = parts.leases.clone();
+    let (of_links, of_slots) = (links.clone(), slots.clone());
     let outlet =
-        Box::new(LinkOutlet::new(links.clone(), slots.clone(), leases, near, builds, probes));
+        Box::new(LinkOutlet::new(of_links, of_slots, leases, near, builds, probes, wakes));
     let projection = parts.projection.clone();
     let (engine, task) =
         engine::engine(state, writer, projection.clone(), Arc::clone(&clock), outlet);
@@ -270,6 +276,8 @@ async fn serve(
     parts.tasks.spawn(builder.run(stop_engine.clone()));
     let prober = Prober { intake: intake.clone(), wanted: probed };
     parts.tasks.spawn(prober.run(stop_engine.clone()));
+    let wakes = Wakes::new(config, calls, engine.clone(), parts.tasks.clone());
+    parts.tasks.spawn(wakes.run(stop_engine.clone()));
     let serving = services(listener, config, parts, packages, link_services, slots, uploads);
     let patience = async {
         parts.stop.cancelled().await;

@@ -14,6 +14,7 @@ pub mod packages;
 mod planted;
 pub mod projection;
 pub mod reply;
+pub mod rings;
 pub mod service;
 pub mod session;
 #[cfg(test)]

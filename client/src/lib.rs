@@ -33,10 +33,10 @@ use std::{pin::Pin, time::Duration};
 
 use broker_proto::{
     AgentInfo, AgentName, AskOptions, ClockInfo, Delivery, Drain, Draining, EventFilter, EventInfo,
-    EventStart, Extension, Failure, Message, MessageChange, MessageInfo, MessageName, MessageState,
-    ModelInfo, ModelName, Part, Payload, PeerPing, PingTrip, Pong, Pull, RateLimit, Receipt,
-    RouteExplanation, SettleOutcome, SettledFrame, Settlement, TokenInfo, TraceStep, Usage,
-    convert::InvalidField, pb,
+    EventStart, Extension, Failure, ForceRotation, Message, MessageChange, MessageInfo,
+    MessageName, MessageState, ModelInfo, ModelName, Part, Payload, PeerPing, PingTrip, Pong, Pull,
+    RateLimit, Receipt, RoleName, Rotation, RouteExplanation, SetRotation, SettleOutcome,
+    SettledFrame, Settlement, TokenInfo, TraceStep, Usage, convert::InvalidField, pb,
 };
 use futures::{Stream, StreamExt};
 use secrecy::{ExposeSecret, SecretString};
@@ -521,6 +521,36 @@ impl Client {
     pub async fn drain(&self, drain: Drain) -> Result<Draining, Error> {
         let request = self.unary_request(pb::DrainRequest::from(drain))?;
         Ok(self.reply(self.registry().drain(request).await)?.into())
+    }
+
+    /// A ring, or every one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such ring.
+    pub async fn rotations(&self, role: Option<&RoleName>) -> Result<Vec<Rotation>, Error> {
+        let role = role.map(ToString::to_string).unwrap_or_default();
+        let request = self.unary_request(pb::GetRotationRequest { role })?;
+        each(self.reply(self.registry().get_rotation(request).await)?.rotations)
+    }
+
+    /// Says who is in a ring and how it goes round, or puts it off.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when a ring cannot be like that.
+    pub async fn set_rotation(&self, set: SetRotation) -> Result<Rotation, Error> {
+        let request = self.unary_request(pb::SetRotationRequest::from(set))?;
+        let reply = self.reply(self.registry().set_rotation(request).await)?;
+        Ok(required(reply.rotation, "rotation")?.try_into()?)
+    }
+
+    /// The owner of a ring hands on now; the answer says how far that came at once.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when nobody can take it, or it is being handed on.
+    pub async fn force_rotation(&self, force: ForceRotation) -> Result<Rotation, Error> {
+        let request = self.unary_request(pb::ForceRotationRequest::from(force))?;
+        let reply = self.reply(self.registry().force_rotation(request).await)?;
+        Ok(required(reply.rotation, "rotation")?.try_into()?)
     }
 
     /// Takes deliveries without a link; [`Client::with_token`] says for which agent. Parts that came by hash are inline.

@@ -7,7 +7,7 @@ pub(crate) type Contradiction = ([&'static str; 2], bool, &'static str);
 
 /// Every pair that must agree.
 pub(crate) fn contradictions(config: &Config) -> Vec<Contradiction> {
-    let Config { broker, links, routing, thresholds, limits, sessions, up, .. } = config;
+    let Config { broker, links, routing, thresholds, limits, sessions, rotation, up, .. } = config;
     vec![
         (
             ["sessions.summary_deadline", "limits.unary_deadline"],
@@ -88,6 +88,16 @@ pub(crate) fn contradictions(config: &Config) -> Vec<Contradiction> {
             ["thresholds.error_min", "thresholds.error_calls"],
             thresholds.error_min <= thresholds.error_calls,
             "`error_min` must be at most `error_calls`",
+        ),
+        (
+            ["rotation.accept_deadline", "rotation.pause"],
+            rotation.accept_deadline <= rotation.pause,
+            "`accept_deadline` must be at most `pause`: who handed on would be asked again before the next one answers",
+        ),
+        (
+            ["rotation.wake_deadline", "rotation.accept_deadline"],
+            rotation.wake_deadline <= rotation.accept_deadline,
+            "`wake_deadline` must be at most `accept_deadline`",
         ),
         (
             ["up.restart_min", "up.restart_max"],

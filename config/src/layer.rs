@@ -16,6 +16,7 @@ use crate::models::Models;
 use crate::nearest::{nearest, quoted, shown};
 use crate::rule::Given;
 use crate::section::Section;
+use crate::wake::read_wakes;
 
 /// The configuration while layers are being laid.
 pub(crate) struct Draft {
@@ -52,10 +53,12 @@ impl Draft {
             packages: Default::default(),
             sessions: Default::default(),
             handoff: Default::default(),
+            rotation: Default::default(),
             up: Default::default(),
             simulator: Default::default(),
             models: Models::none(),
             budgets: Vec::new(),
+            wakes: Vec::new(),
         };
         Self {
             settings,
@@ -83,6 +86,10 @@ impl Draft {
             }
             if *key.get_ref() == "budgets" {
                 self.settings.budgets = read_budgets(source, value)?;
+                continue;
+            }
+            if *key.get_ref() == "wakes" {
+                self.settings.wakes = read_wakes(source, value)?;
                 continue;
             }
             self.lay_table(source, key.get_ref(), place, value)?;
@@ -141,7 +148,7 @@ impl Draft {
             Some(section) if !value.is_table() => vec![format!("[{section}] {key}")],
             _ => nearest(
                 key,
-                sections.iter().map(|section| section.name()).chain(["models", "budgets"]),
+                sections.iter().map(|section| section.name()).chain(["models", "budgets", "wakes"]),
             ),
         };
         Problem::UnknownKey {

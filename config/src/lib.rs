@@ -22,12 +22,14 @@ mod models;
 mod nearest;
 mod packages;
 mod paths;
+mod rotation;
 mod routing;
 mod rule;
 mod section;
 mod sessions;
 mod size;
 mod up;
+mod wake;
 
 #[cfg(test)]
 mod tests;
@@ -43,10 +45,12 @@ pub use models::{Models, Unknown};
 pub use nearest::nearest;
 pub use packages::Packages;
 pub use paths::{Endpoint, PathError, Paths};
+pub use rotation::Rotation;
 pub use routing::{Routing, Thresholds};
 pub use sessions::Sessions;
 pub use size::{format_size, parse_size};
 pub use up::{Simulator, Up};
+pub use wake::Wake;
 
 use crate::section::Section;
 
@@ -80,6 +84,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// `[handoff]`: sessions that move to another model.
     pub handoff: Handoff,
+    /// `[rotation]`: rings of agents of one role.
+    pub rotation: Rotation,
     /// `[up]`: how `brokerctl up` keeps its children running.
     pub up: Up,
     /// `[simulator]`: the pace of `provider-sim`.
@@ -88,6 +94,8 @@ pub struct Config {
     pub models: Models,
     /// `[[budgets]]`: what may be used within a window.
     pub budgets: Vec<Budget>,
+    /// `[[wakes]]`: how the members of rings are woken from here.
+    pub wakes: Vec<Wake>,
 }
 
 impl Config {
@@ -117,10 +125,13 @@ impl Config {
         for budget in &self.budgets {
             budget.write_toml(&mut text);
         }
+        for wake in &self.wakes {
+            wake.write_toml(&mut text);
+        }
         text
     }
 
-    fn sections(&self) -> [&dyn Section; 11] {
+    fn sections(&self) -> [&dyn Section; 12] {
         [
             &self.broker,
             &self.links,
@@ -131,12 +142,13 @@ impl Config {
             &self.packages,
             &self.sessions,
             &self.handoff,
+            &self.rotation,
             &self.up,
             &self.simulator,
         ]
     }
 
-    fn sections_mut(&mut self) -> [&mut dyn Section; 11] {
+    fn sections_mut(&mut self) -> [&mut dyn Section; 12] {
         [
             &mut self.broker,
             &mut self.links,
@@ -147,6 +159,7 @@ impl Config {
             &mut self.packages,
             &mut self.sessions,
             &mut self.handoff,
+            &mut self.rotation,
             &mut self.up,
             &mut self.simulator,
         ]

@@ -43,6 +43,7 @@ fn broker_toml_equals_the_compiled_defaults() {
     assert_eq!(config.packages, Packages::default());
     assert_eq!(config.sessions, Sessions::default());
     assert_eq!(config.handoff, Handoff::default());
+    assert_eq!(config.rotation, Rotation::default());
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use broker_config::{Budget, BudgetScope, BudgetUnit, BudgetWindow, Config, Model, Preserve};
-use broker_proto::{ModelName, Preservation};
+use broker_proto::{AgentName, ModelName, Preservation};
 
 use crate::core::{
     handoff,
     policy::{self, Policy},
+    ring,
     usage::{BudgetKey, Nanos, ScopeKind, Span, Unit},
 };
 
@@ -72,6 +73,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         },
         budgets: config.budgets.iter().map(budget).collect(),
         handoff: handoff(config),
+        rotation: rotation(config),
     }
 }
 
@@ -101,6 +103,15 @@ fn handoff(config: &Config) -> handoff::Settings {
         room: settings.room,
         checkpoint_every: Some(settings.checkpoint_every).filter(|every| !every.is_zero()),
         limits: BTreeMap::new(),
+    }
+}
+
+fn rotation(config: &Config) -> ring::Settings {
+    ring::Settings {
+        pause: config.rotation.pause,
+        accept_deadline: config.rotation.accept_deadline,
+        silence: config.rotation.silence,
+        woken: config.wakes.iter().filter_map(|it| AgentName::parse(&it.agent).ok()).collect(),
     }
 }
 

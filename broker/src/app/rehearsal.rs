@@ -144,8 +144,10 @@ impl Shell {
         let (near, _) = mpsc::channel(1);
         let (builds, _) = mpsc::channel(1);
         let (probes, _) = mpsc::channel(1);
+        let (wakes, _) = mpsc::channel(1);
         let (of_links, of_slots) = (links.clone(), slots.clone());
-        let outlet = LinkOutlet::new(of_links, of_slots, leases.clone(), near, builds, probes);
+        let outlet =
+            LinkOutlet::new(of_links, of_slots, leases.clone(), near, builds, probes, wakes);
         let outlet = Box::new(outlet);
         let as_clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&clock);
         let (engine, task) =

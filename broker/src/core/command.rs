@@ -270,6 +270,7 @@ pub enum Command {
     Package(super::package::Command),
     Handoff(Box<super::handoff::Command>),
     Bridge(Box<super::handoff::bridge::Command>),
+    Ring(Box<super::ring::Command>),
     Usage(Box<usage::Command>),
     /// The state was just loaded: leases and waits run again from now.
     Recovered,
@@ -330,6 +331,7 @@ pub enum Query {
     Package(super::package::Query),
     Handoff(super::handoff::Query),
     Bridges(super::handoff::bridge::Query),
+    Ring(super::ring::Query),
 }
 
 /// Where a message stands that is not finished.
@@ -373,6 +375,7 @@ pub enum Reply {
     Package(super::package::Reply),
     Handoff(super::handoff::Reply),
     Bridges(super::handoff::bridge::Reply),
+    Ring(super::ring::Reply),
 }
 
 /// Who holds a lease.
@@ -492,6 +495,8 @@ pub enum Effect {
         links: Vec<LinkId>,
         offer: Box<broker_proto::HandoffOffer>,
     },
+    /// Wakes the member of a ring that is to take over; comes back as [`super::ring::Command::NotWoken`] if it cannot.
+    Wake(Box<super::ring::Call>),
     /// A model's state changed, for its agents and the log.
     ModelChanged {
         model: ModelName,

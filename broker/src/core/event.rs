@@ -335,6 +335,7 @@ pub enum Event {
     Package(Box<super::package::Event>),
     Handoff(Box<super::handoff::Event>),
     Bridge(Box<super::handoff::bridge::Changed>),
+    Ring(Box<super::ring::Event>),
     SliceMoved(Box<SliceMoved>),
     Redirected(Box<Redirected>),
     Usage(usage::Event),
@@ -374,6 +375,7 @@ impl Event {
             | Self::Package(_)
             | Self::Handoff(_)
             | Self::Bridge(_)
+            | Self::Ring(_)
             // Each message's step has its own.
             | Self::SliceMoved(_)
             | Self::Usage(_) => None,
@@ -410,6 +412,7 @@ impl Event {
             | Self::ContentForgotten { .. }
             | Self::Handoff(_)
             | Self::Bridge(_)
+            | Self::Ring(_)
             | Self::SliceMoved(_)
             | Self::Redirected(_)
             | Self::Usage(_) => Vec::new(),
@@ -535,6 +538,11 @@ pub enum Note {
     TreeLives {
         root: Seq,
         at: WallTime,
+    },
+    /// How a call or a delivery of a ring's member ended.
+    Heard {
+        agent: AgentName,
+        heard: usage::Heard,
     },
     /// The broker runs since `at`; these models have no agent yet.
     Started {

@@ -19,6 +19,7 @@ pub mod planted;
 pub mod policy;
 pub mod queue;
 mod refusal;
+pub mod ring;
 pub mod route;
 pub mod session;
 pub mod task;
@@ -54,6 +55,7 @@ pub struct State {
     pub package: package::State,
     pub handoff: handoff::State,
     pub bridge: handoff::bridge::State,
+    pub ring: ring::State,
 }
 
 /// What one command led to: in this order journalled, carried out, answered.
@@ -82,6 +84,7 @@ impl State {
             package: package::State::default(),
             handoff,
             bridge: handoff::bridge::State::default(),
+            ring: ring::State::default(),
         }
     }
 
@@ -107,6 +110,7 @@ impl State {
         self.route.note(note);
         self.agent.note(note);
         self.tree.note(note);
+        self.ring.note(note);
         match note {
             Note::LookAtUsage { subject, at } => self.usage.look_at(subject, *at),
             Note::NotSynced { session, to, problem } => {
@@ -164,6 +168,9 @@ pub fn apply(state: &mut State, event: &Event) {
                 handoff::Event::Advised { .. } => {}
             }
         }
+        if let Event::Ring(event) = event {
+            state.ring.apply(event);
+        }
     });
 }
 
@@ -177,6 +184,7 @@ pub fn next_deadline(state: &State, now: Now) -> Option<BootTime> {
         state.tree.next_deadline(now),
         state.usage.next_deadline(now),
         state.handoff.next_deadline(now),
+        state.ring.next_deadline(state.policy.rotation.silence, now),
     ]
     .into_iter()
     .flatten()

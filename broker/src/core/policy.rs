@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use broker_proto::ModelName;
 
-use super::{handoff, usage::Budgets};
+use super::{handoff, ring, usage::Budgets};
 
 /// Settings of the rules. Times, counts and bytes as the configuration's manual describes them.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,7 @@ pub struct Policy {
     pub thresholds: Thresholds,
     pub budgets: Budgets,
     pub handoff: handoff::Settings,
+    pub rotation: ring::Settings,
 }
 
 /// What one request may lead to (I-36).

@@ -85,6 +85,8 @@ pub enum Refusal {
     Handoff(#[from] super::handoff::Refusal),
     #[error(transparent)]
     Bridge(#[from] super::handoff::bridge::Refusal),
+    #[error(transparent)]
+    Ring(#[from] super::ring::Refusal),
 }
 
 fn wrong_type(kind: MessageType, to: &Recipient) -> String {

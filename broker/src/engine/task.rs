@@ -564,6 +564,7 @@ fn name(event: &Event) -> &'static str {
         Event::Package(_) => "package",
         Event::Handoff(_) => "handoff",
         Event::Bridge(_) => "bridge",
+        Event::Ring(_) => "ring",
         Event::SliceMoved(_) => "slice_moved",
         Event::Redirected(_) => "redirected",
     }

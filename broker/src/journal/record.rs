@@ -5,6 +5,7 @@
 
 mod handoff;
 mod package;
+mod ring;
 mod session;
 mod usage;
 
@@ -688,6 +689,7 @@ pub fn encode(event: &Event) -> Record {
         Event::Package(event) => package::write(event),
         Event::Handoff(event) => handoff::write(event),
         Event::Bridge(changed) => handoff::write_bridge(changed),
+        Event::Ring(event) => ring::write(event),
         Event::SliceMoved(moved) => handoff::write_slice(moved),
         Event::Redirected(redirected) => handoff::write_redirected(redirected),
         Event::ContentStored { hash, at, body } => {
@@ -723,7 +725,7 @@ pub fn decode(record: &Record) -> Result<Option<Event>, RecordError> {
     if record.kind == super::CLAIMED {
         return Ok(None);
     }
-    let kinds = [kind::ALL, &package::KINDS, &handoff::KINDS, usage::ALL];
+    let kinds = [kind::ALL, &package::KINDS, &handoff::KINDS, &ring::KINDS, usage::ALL];
     let is_known = kinds.iter().any(|kinds| kinds.contains(&record.kind));
     if record.version != VERSION || !is_known {
         return Err(RecordError::TooNew { kind: record.kind, version: record.version });
@@ -950,6 +952,7 @@ fn read(record: &Record) -> Option<Event> {
             Event::ContentForgotten { hash, at: WallTime(record.at) }
         }
         kind if handoff::KINDS.contains(&kind) => handoff::read(kind, body)?,
+        ring::CHANGED => ring::read(body)?,
         kind => Event::Package(Box::new(package::read(kind, &body)?)),
     })
 }

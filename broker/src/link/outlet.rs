@@ -10,6 +10,7 @@ use crate::{
     core::{
         Command, Effect,
         queue::{Body, BodyKey},
+        ring::Call,
         usage::Near,
     },
     engine::{Content, Outlet, Returned},
@@ -29,6 +30,8 @@ pub struct LinkOutlet {
     /// For whoever makes the packages of handoffs.
     builds: mpsc::Sender<Box<Handoff>>,
     probes: mpsc::Sender<ModelName>,
+    /// For whoever wakes the members of rings.
+    wakes: mpsc::Sender<Box<Call>>,
 }
 
 impl LinkOutlet {
@@ -40,8 +43,9 @@ impl LinkOutlet {
         near: mpsc::Sender<Near>,
         builds: mpsc::Sender<Box<Handoff>>,
         probes: mpsc::Sender<ModelName>,
+        wakes: mpsc::Sender<Box<Call>>,
     ) -> Self {
-        Self { links, slots, leases, near, builds, probes }
+        Self { links, slots, leases, near, builds, probes, wakes }
     }
 }
 
@@ -115,6 +119,14 @@ impl Outlet for LinkOutlet {
             Effect::Offer { links, offer } => {
                 for link in links {
                     self.links.send(link, Out::Frame(Box::new(Down::Offer((*offer).clone()))));
+                }
+            }
+            Effect::Wake(call) => {
+                info!(role = %call.role, to = %call.to, "a member of a ring is woken");
+                if self.wakes.try_send(call).is_err() {
+                    warn!(
+                        "too many members are woken at once: one is passed over when its time is over"
+                    );
                 }
             }
             Effect::Supersede { link } => self.links.close(link, reason::superseded()),

@@ -279,6 +279,7 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
                 fact(changes, handoff::fact(&event), step.record);
             }
         }
+        Event::Ring(event) => fact(changes, format!("ring/{}", event.ring.role), step.record),
     }
 }
 
@@ -498,6 +499,7 @@ fn time_of(event: &Event) -> WallTime {
         Event::Package(event) => event.at(),
         Event::Handoff(event) => event.at(),
         Event::Bridge(changed) => changed.at,
+        Event::Ring(event) => event.at,
         Event::SliceMoved(moved) => moved.at,
         Event::Redirected(redirected) => redirected.at,
         Event::Usage(event) => event.at(),

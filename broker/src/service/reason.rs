@@ -123,6 +123,10 @@ reasons! {
     HANDOFF_NOT_YOURS = PermissionDenied, false;
     HANDOFF_MANIFEST = FailedPrecondition, false;
     HANDOFF_LATE = FailedPrecondition, false;
+    UNKNOWN_RING = NotFound, false;
+    RING_INVALID = InvalidArgument, false;
+    RING_REFUSED = FailedPrecondition, false;
+    RING_UNDER_WAY = FailedPrecondition, true;
 }
 
 impl Reason {

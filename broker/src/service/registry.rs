@@ -8,12 +8,13 @@ use std::{
 use tonic::{Request, Response, Status};
 
 use broker_proto::{
-    AgentName, ClockInfo, ClockJump, Drain, ModelName, PeerPing, Pong, convert::InvalidField, pb,
+    AgentName, ClockInfo, ClockJump, Drain, ForceRotation, ModelName, PeerPing, Pong, RoleName,
+    Rotation, SetRotation, convert::InvalidField, pb,
 };
 
 use super::{reason, status};
 use crate::{
-    core::{Command, Query, Reply},
+    core::{Command, Query, Reply, ring},
     engine,
     intake::Intake,
     link::{self, AgentToken, Links},
@@ -53,6 +54,19 @@ impl RegistryService {
             Ok(Ok(_)) => Ok((agent, began.elapsed())),
             _ => Err(reason::NO_AGENT.status(format!("agent {agent} does not answer a ping"))),
         }
+    }
+}
+
+/// The ring that a command was about.
+fn rotation(reply: Reply) -> Result<pb::Rotation, Status> {
+    let ring = rotations(reply)?.pop();
+    ring.map(Into::into).ok_or_else(|| status::engine(engine::Error::Unknown))
+}
+
+fn rotations(reply: Reply) -> Result<Vec<Rotation>, Status> {
+    match reply {
+        Reply::Ring(ring::Reply::Rings(rings)) => Ok(rings),
+        _ => Err(status::engine(engine::Error::Unknown)),
     }
 }
 
@@ -180,5 +194,38 @@ impl pb::registry_service_server::RegistryService for RegistryService {
         let drain = Drain::try_from(request.into_inner())?;
         let draining = self.drain.run(drain, LONGEST_WAIT).await.map_err(status::engine)?;
         Ok(Response::new(draining.into()))
+    }
+
+    async fn get_rotation(
+        &self,
+        request: Request<pb::GetRotationRequest>,
+    ) -> Result<Response<pb::GetRotationResponse>, Status> {
+        let role = Option::<RoleName>::try_from(request.into_inner())?;
+        let reply = self.ask(Query::Ring(ring::Query::Get(role.clone()))).await?;
+        let rings = rotations(reply)?;
+        let unknown = role.filter(|_| rings.is_empty()).map(ring::Refusal::Unknown);
+        unknown.map_or(Ok(()), |refusal| Err(status::refusal(&refusal.into())))?;
+        let rotations = rings.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::GetRotationResponse { rotations }))
+    }
+
+    async fn set_rotation(
+        &self,
+        request: Request<pb::SetRotationRequest>,
+    ) -> Result<Response<pb::SetRotationResponse>, Status> {
+        let set = SetRotation::try_from(request.into_inner())?;
+        let command = Command::Ring(Box::new(ring::Command::Set(set)));
+        let reply = self.intake.engine.command(command).await.map_err(status::engine)?;
+        Ok(Response::new(pb::SetRotationResponse { rotation: Some(rotation(reply)?) }))
+    }
+
+    async fn force_rotation(
+        &self,
+        request: Request<pb::ForceRotationRequest>,
+    ) -> Result<Response<pb::ForceRotationResponse>, Status> {
+        let force = ForceRotation::try_from(request.into_inner())?;
+        let command = Command::Ring(Box::new(ring::Command::Force(force)));
+        let reply = self.intake.engine.command(command).await.map_err(status::engine)?;
+        Ok(Response::new(pb::ForceRotationResponse { rotation: Some(rotation(reply)?) }))
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         self,
         package::{PackError, Refused},
     },
-    core::{self, Refusal, handoff, package},
+    core::{self, Refusal, handoff, package, ring},
     engine, handoffs, intake,
     link::PingError,
     packages, projection, session,
@@ -66,6 +66,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Status {
             reason::UNKNOWN_BRIDGE.status(text)
         }
         Refusal::Bridge(_) => reason::BRIDGE_REFUSED.status(text),
+        Refusal::Ring(refusal) => ring_refusal(refusal, text),
     }
 }
 
@@ -89,6 +90,26 @@ fn handoff_refusal(refusal: &handoff::Refusal, text: String) -> Status {
         Refused::Manifest(_) => reason::HANDOFF_MANIFEST.status(text),
         Refused::Late(_) => reason::HANDOFF_LATE.status(text),
         Refused::Policy(_) => reason::INVALID_POLICY.status(text),
+    }
+}
+
+fn ring_refusal(refusal: &ring::Refusal, text: String) -> Status {
+    use ring::Refusal as Refused;
+    match refusal {
+        Refused::Unknown(_) => reason::UNKNOWN_RING.status(text),
+        Refused::UnknownAgent(_) => reason::UNKNOWN_AGENT.status(text),
+        Refused::NoMembers
+        | Refused::Twice(_)
+        | Refused::TooMany
+        | Refused::ShortPause { .. }
+        | Refused::LongPause
+        | Refused::NoMember { .. } => reason::RING_INVALID.status(text),
+        Refused::TooManyRings
+        | Refused::Off(_)
+        | Refused::Owner(_)
+        | Refused::Alone(_)
+        | Refused::Unfit { .. } => reason::RING_REFUSED.status(text),
+        Refused::UnderWay { .. } => reason::RING_UNDER_WAY.status(text),
     }
 }
 

@@ -286,6 +286,7 @@ impl Life {
             | Event::Session(_)
             | Event::Handoff(_)
             | Event::Bridge(_)
+            | Event::Ring(_)
             | Event::SliceMoved(_)
             | Event::Package(_) => return None,
         };

@@ -2,7 +2,7 @@
 
 use broker_proto::{AgentName, MessageState, ModelName, Recipient, WallTime};
 
-use crate::core::{Event, Redirected, Subject, handoff, package, session, usage};
+use crate::core::{Event, Redirected, Subject, handoff, package, ring, session, usage};
 
 /// One event in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 39] = [
+pub(super) const KINDS: [&str; 49] = [
     "accepted",
     "routed",
     "held",
@@ -60,6 +60,16 @@ pub(super) const KINDS: [&str; 39] = [
     "handoff_advised",
     "bridge",
     "redirected",
+    "rotation_set",
+    "rotation_detected",
+    "rotation_saved",
+    "handoff_initiated",
+    "rotation_seen",
+    "handoff_accepted",
+    "rotation_resumed",
+    "rotation_passed_over",
+    "rotation_stayed",
+    "rotation_stopped",
 ];
 
 impl Told {
@@ -225,6 +235,7 @@ pub(super) fn told(event: &Event) -> Option<Told> {
         }
         Event::Handoff(event) => handoff(event),
         Event::Bridge(changed) => bridge(changed),
+        Event::Ring(event) => ring(event),
     })
 }
 
@@ -273,6 +284,58 @@ fn handoff(event: &handoff::Event) -> Told {
     }
     let told = Told::new("handoff", *at, detail).model(Some(to)).agent(handoff.agent.as_ref());
     Told { session: Some(handoff.session.to_string()), ..told }
+}
+
+/// Of a ring what happened to it, with the fields that a heartbeat of seed 003 has.
+fn ring(event: &ring::Event) -> Told {
+    let ring::Event { at, ring, what } = event;
+    let role = &ring.role;
+    let name = |agent: Option<&AgentName>| agent.map_or("-", AgentName::as_str).to_owned();
+    let handover = ring.handover.as_ref();
+    let from = handover.and_then(|it| it.from.as_ref());
+    let to = handover.and_then(|it| it.to.as_ref());
+    let reason = handover.map_or("", |it| it.reason.as_str());
+    let trigger = handover.map_or("", |it| it.trigger.as_str());
+    let tasks = handover.map_or(0, |it| it.tasks);
+    let sessions = handover.map_or(0, |it| it.sessions);
+    let (of, to_name) = (name(from), name(to));
+    let (kind, agent, detail) = match what {
+        ring::What::Set => {
+            let members: Vec<&str> = ring.members.iter().map(|it| it.agent.as_str()).collect();
+            let state = if ring.is_on { "on" } else { "off" };
+            let pause = ring.pause.as_secs();
+            let detail = format!("{state}, {}, pause={pause}s", members.join(" "));
+            ("rotation_set", ring.owner.as_ref(), detail)
+        }
+        ring::What::Detected => {
+            ("rotation_detected", from, format!("from={of} trigger={trigger} reason={reason}"))
+        }
+        ring::What::Saved => {
+            ("rotation_saved", from, format!("from={of} tasks={tasks} sessions={sessions}"))
+        }
+        ring::What::Woken => {
+            ("handoff_initiated", from, format!("from={of} to={to_name} reason={reason}"))
+        }
+        ring::What::Seen => ("rotation_seen", to, format!("to={to_name} from={of}")),
+        ring::What::Accepted => {
+            ("handoff_accepted", to, format!("to={to_name} from={of} tasks_received={tasks}"))
+        }
+        ring::What::Resumed { packages } => {
+            let archived = packages.len();
+            ("rotation_resumed", ring.owner.as_ref(), format!("archived={archived}"))
+        }
+        ring::What::PassedOver { member, reason } => {
+            ("rotation_passed_over", Some(member), format!("{member} reason={reason}"))
+        }
+        ring::What::Stayed { reason } => {
+            ("rotation_stayed", ring.owner.as_ref(), format!("nobody took it: {reason}"))
+        }
+        ring::What::Stopped => {
+            let why = ring.stopped.as_ref().map_or("", |it| it.why.as_str());
+            ("rotation_stopped", None, why.to_owned())
+        }
+    };
+    Told::new(kind, *at, format!("{role}: {detail}")).agent(agent)
 }
 
 /// Of a package its id, its ends and its size; never what it is about.

@@ -14,6 +14,7 @@ mod package;
 mod queue;
 mod registry;
 mod rendering;
+mod rotation;
 mod session;
 mod status;
 mod stored;

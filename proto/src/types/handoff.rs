@@ -59,6 +59,7 @@ macro_rules! words {
         }
     };
 }
+pub(super) use words;
 
 words! {
     /// Where a handoff stands. The first six follow one another; the others are ends.

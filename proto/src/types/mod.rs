@@ -20,6 +20,7 @@ mod ping;
 mod queue;
 mod registry;
 mod rendering;
+mod rotation;
 mod session;
 mod status;
 mod task;
@@ -66,6 +67,10 @@ pub use registry::{
     AgentInfo, ClockInfo, ClockJump, Drain, DrainStep, Draining, ModelInfo, Pong, TokenInfo,
 };
 pub use rendering::{RenderAsk, Rendering, SessionHistory};
+pub use rotation::{
+    ForceRotation, Pick, Rotation, RotationHandover, RotationMember, RotationPhase, RotationState,
+    RotationTrigger, SetRotation,
+};
 pub use session::{
     APPEND_LABEL, EntryHash, EntryKind, HISTORY_LABEL, HandedOver, HistoryRange, InvalidPoint,
     NewSessionEntry, OnConflict, PendingSubagent, SessionDetail, SessionDiff, SessionEntry,

@@ -136,16 +136,22 @@ impl State {
         self.serving.get(queue).map_or(0, BTreeSet::len)
     }
 
-    /// The link that takes the next message of this size from a queue: the one with the most free credit; in a ring
-    /// the next one behind the last that took, so that all who have credit take in turn.
+    /// The link that takes the next message of this size from a queue: the one with the most free credit; in a role
+    /// the next one behind the last that took, so that all who have credit take in turn. `only`: none but this agent's.
     #[must_use]
-    pub fn taker(&self, queue: &Recipient, size_bytes: u64) -> Option<LinkId> {
+    pub fn taker(
+        &self,
+        queue: &Recipient,
+        size_bytes: u64,
+        only: Option<&AgentName>,
+    ) -> Option<LinkId> {
         let able = self
             .serving
             .get(queue)?
             .iter()
             .filter_map(|id| self.links.get(id).map(|link| (*id, link)))
-            .filter(|(_, link)| link.credit_messages > 0 && link.credit_bytes >= size_bytes);
+            .filter(|(_, link)| link.credit_messages > 0 && link.credit_bytes >= size_bytes)
+            .filter(|(_, link)| only.is_none_or(|only| link.agent == *only));
         if let Recipient::Role(_) = queue {
             let last = self.turns.get(queue).copied().unwrap_or(LinkId(0));
             return able.min_by_key(|(id, _)| (*id <= last, *id)).map(|(id, _)| id);
@@ -161,10 +167,11 @@ impl State {
         link.is_some_and(|link| link.credit_messages > 0 && link.credit_bytes >= size_bytes)
     }
 
-    /// The most bytes that one message of a queue may have now; `None` when no link takes one.
+    /// The most bytes that one message of a queue may have now; `None` when no link takes one. `only`: of this agent.
     #[must_use]
-    pub fn room(&self, queue: &Recipient) -> Option<u64> {
+    pub fn room(&self, queue: &Recipient, only: Option<&AgentName>) -> Option<u64> {
         let links = self.serving.get(queue)?.iter().filter_map(|id| self.links.get(id));
+        let links = links.filter(|link| only.is_none_or(|only| link.agent == *only));
         links.filter(|link| link.credit_messages > 0).map(|link| link.credit_bytes).max()
     }
 
@@ -287,7 +294,8 @@ impl State {
             | Note::LookAtUsage { .. }
             | Note::NotSynced { .. }
             | Note::Warmed { .. }
-            | Note::LookHome { .. } => {}
+            | Note::LookHome { .. }
+            | Note::Heard { .. } => {}
         }
     }
 }

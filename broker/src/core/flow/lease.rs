@@ -10,6 +10,7 @@ use crate::core::{
     agent::LinkId,
     planted,
     queue::{Message, Place, Seq},
+    ring,
     route::{self, Gate},
 };
 
@@ -59,7 +60,15 @@ impl Run<'_> {
             Recipient::Model(model) => self.state.route.gate(model, self.now),
             Recipient::Agent(_) | Recipient::Role(_) | Recipient::AgentsOf(_) => Gate::Open,
         };
-        let room = self.state.agent.room(queue)?;
+        let only = match queue {
+            Recipient::Role(role) => match self.state.ring.taker(role) {
+                ring::Taker::Anyone => None,
+                ring::Taker::Only(owner) => Some(owner),
+                ring::Taker::Nobody => return None,
+            },
+            Recipient::Model(_) | Recipient::Agent(_) | Recipient::AgentsOf(_) => None,
+        };
+        let room = self.state.agent.room(queue, only)?;
         let fits = |seq| self.state.queue.get(seq).is_some_and(|m| m.body.size_bytes <= room);
         let is_its = |seq| {
             let size = self.delivered_bytes(seq);
@@ -73,7 +82,7 @@ impl Run<'_> {
                 .find(|seq| self.may_pass(gate, *seq) && may_go(*seq))?,
         };
         let size = self.delivered_bytes(next);
-        let taker = self.owned_by(next, queue).or_else(|| self.state.agent.taker(queue, size));
+        let taker = self.owned_by(next, queue).or_else(|| self.state.agent.taker(queue, size, only));
         taker.map(|link| (next, link))
     }
 

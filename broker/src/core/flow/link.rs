@@ -247,6 +247,7 @@ impl Run<'_> {
         // What time has changed while no broker ran, and what a new configuration says.
         self.assess_all();
         self.resume_handoffs();
+        self.resume_rings();
     }
 
     fn is_stranded(&self, seq: Seq) -> bool {

@@ -16,6 +16,7 @@ mod link;
 mod package;
 mod pause;
 mod query;
+mod ring;
 mod route;
 mod send;
 mod session;
@@ -51,8 +52,12 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn command(&mut self, command: Command) -> Result<Reply, Refusal> {
+        let is_query = matches!(command, Command::Query(_));
         let reply = self.one(command)?;
         self.finish_accepted();
+        if !is_query {
+            self.look_at_rings();
+        }
         Ok(reply)
     }
 
@@ -118,6 +123,7 @@ impl<'a> Run<'a> {
             Command::Package(command) => self.package(command),
             Command::Handoff(command) => self.handoff(*command),
             Command::Bridge(command) => self.bridge(*command),
+            Command::Ring(command) => self.ring(*command),
             Command::Usage(command) => self.of_usage(*command),
             Command::Recovered => {
                 self.recovered();
@@ -136,6 +142,9 @@ impl<'a> Run<'a> {
     }
 
     fn event(&mut self, event: Event) {
+        if !self.state.ring.is_empty() {
+            self.hear(&event);
+        }
         apply(self.state, &event);
         let leased = self.state.usage.is_reserving().then(|| Self::ends_lease(&event)).flatten();
         self.events.push(event);

@@ -47,6 +47,7 @@ impl Run<'_> {
             Query::Package(query) => Reply::Package(self.ask_package(&query)),
             Query::Bridges(query) => Reply::Bridges(self.ask_bridges(&query)),
             Query::Handoff(query) => Reply::Handoff(self.ask_handoff(&query)),
+            Query::Ring(query) => Reply::Ring(self.ask_ring(&query)),
             Query::Drain(agent) => Reply::Drain(self.draining(agent.as_ref())),
             Query::Queues { after, limit } => Reply::Queues(self.queues(after.as_ref(), limit)),
             Query::Queue(queue) => Reply::Queues(self.queue(&queue)),

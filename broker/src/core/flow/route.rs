@@ -202,7 +202,7 @@ impl Run<'_> {
         let (ready, _, _) = self.state.queue.load(&queue);
         if ready == 0
             && !self.state.queue.is_paused(&queue)
-            && self.state.agent.taker(&queue, 0).is_some()
+            && self.state.agent.taker(&queue, 0, None).is_some()
         {
             Presence::Idle
         } else {

@@ -360,7 +360,7 @@ impl Run<'_> {
     }
 
     /// What a provider's refusal says of a model: used up until a time, or until a person pays.
-    fn refused(&self, model: &ModelName) -> Option<Cause> {
+    pub(super) fn refused(&self, model: &ModelName) -> Option<Cause> {
         let shut = self.state.route.shut(model)?;
         let is_long =
             shut.until.is_some_and(|until| until.since(self.now.wall) > MORE_THAN_A_DELAY);

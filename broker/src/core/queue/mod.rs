@@ -451,6 +451,7 @@ impl State {
             | Event::Package(_)
             | Event::Handoff(_)
             | Event::Bridge(_)
+            | Event::Ring(_)
             | Event::Usage(_)
             // Their steps are applied, one by one.
             | Event::SliceMoved(_)
@@ -524,6 +525,7 @@ impl State {
             | Note::LookHome { .. }
             | Note::NotSynced { .. }
             | Note::Warmed { .. }
+            | Note::Heard { .. }
             | Note::ToldAbsent { .. } => {}
         }
     }

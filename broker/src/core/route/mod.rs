@@ -125,6 +125,7 @@ impl State {
             | Note::LookHome { .. }
             | Note::NotSynced { .. }
             | Note::Warmed { .. }
+            | Note::Heard { .. }
             | Note::Orphaned { .. }
             | Note::Unserved { .. }
             | Note::TooSmall { .. }

@@ -208,7 +208,7 @@ pub enum Refusal {
     TooMany,
 }
 
-/// Every session. Looked up by id, never walked.
+/// Every session. Looked up by id; walked only when a ring passes on.
 #[derive(Debug, Default)]
 pub struct State {
     sessions: BTreeMap<SessionId, Session>,
@@ -218,6 +218,15 @@ impl State {
     #[must_use]
     pub fn get(&self, id: &SessionId) -> Option<&Session> {
         self.sessions.get(id)
+    }
+
+    /// The sessions whose owner is one of these agents, in the order of their ids.
+    pub fn owned_by<'a>(
+        &'a self,
+        is_one: impl Fn(&broker_proto::AgentName) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a Session> {
+        let is_its = move |it: &&Session| it.info.owner.agent.as_ref().is_some_and(&is_one);
+        self.sessions.values().filter(is_its)
     }
 
     pub(super) fn apply(&mut self, event: &Event) {

@@ -114,6 +114,7 @@ pub(in crate::core) fn policy() -> Policy {
         thresholds: Thresholds::default(),
         budgets: crate::core::usage::Budgets::new(),
         handoff: crate::core::handoff::Settings::default(),
+        rotation: crate::core::ring::Settings::default(),
     }
 }
 

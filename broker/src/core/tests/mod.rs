@@ -25,6 +25,7 @@ mod publish;
 mod pull;
 mod restart;
 mod rings;
+mod rotation;
 mod settle;
 mod shut;
 mod task;

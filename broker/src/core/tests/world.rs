@@ -503,6 +503,7 @@ impl World {
                 }
                 (Event::TreeChanged { root: a, .. }, Event::TreeChanged { root: b, .. }) => a == b,
                 (Event::Handoff(a), Event::Handoff(b)) => id_of(a) == id_of(b),
+                (Event::Ring(a), Event::Ring(b)) => a.ring.role == b.ring.role,
                 (Event::TokenChanged { agent: a, .. }, Event::TokenChanged { agent: b, .. }) => {
                     a == b
                 }

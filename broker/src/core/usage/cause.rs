@@ -2,7 +2,7 @@
 
 use broker_proto::WallTime;
 
-use super::{Action, BudgetKey, Level, Meter, Scope, State, Unit, Window, matters};
+use super::{Action, BudgetKey, Level, Meter, Scope, Signals, State, Unit, Window, matters};
 use crate::core::policy::Thresholds;
 
 /// What a level comes of.
@@ -69,14 +69,15 @@ pub fn highest(causes: Vec<Cause>, held: &Held) -> Option<Cause> {
     })
 }
 
-/// What a model's own signals say.
-pub(super) fn of_signals(
-    meter: &Meter,
+/// What signals say, those of a model or of one agent.
+#[must_use]
+pub fn of_signals(
+    signals: &Signals,
     thresholds: &Thresholds,
     held: &Held,
     now: WallTime,
 ) -> Vec<Cause> {
-    let readings = meter.signals.read(thresholds, now);
+    let readings = signals.read(thresholds, now);
     let signal = |kind, name: &str, used: u32, full: u32, one_more: u32, reason, until| {
         let (used, full, one_more) = (u64::from(used), u64::from(full), u64::from(one_more));
         let level = thresholds.held(held.of(name), used, full);
@@ -88,12 +89,12 @@ pub(super) fn of_signals(
     let span = thresholds.rate_limit_window.as_secs_f64();
     let (limits, full) = (readings.rate_limits, thresholds.rate_limits);
     let reason = format!("{limits} of {full} rate limits within {span} s");
-    let until = meter.signals.rate_limits_until(thresholds, now);
+    let until = signals.rate_limits_until(thresholds, now);
     let mut causes = vec![signal(Kind::RateLimits, "rate_limits", limits, full, 1, reason, until)];
     let (slow, full) = (readings.slow_streak, thresholds.slow_replies);
     let after = thresholds.slow_after.as_secs_f64();
     let reason = format!("{slow} of {full} replies in a row took over {after} s to begin");
-    let until = meter.signals.calls_until(now);
+    let until = signals.calls_until(now);
     causes.push(signal(Kind::SlowReplies, "slow_replies", slow, full, 1, reason, until));
     if readings.calls >= thresholds.error_min {
         let (errors, calls) = (readings.errors, readings.calls);

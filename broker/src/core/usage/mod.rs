@@ -26,7 +26,7 @@ use broker_proto::{ModelName, WallTime};
 use super::{BootTime, Now, Policy, policy::Thresholds, queue::Seq};
 
 pub use budget::{BudgetKey, Budgets, Reservations, Short, Wanted};
-pub use cause::{Cause, Held, Kind, highest};
+pub use cause::{Cause, Held, Kind, highest, of_signals};
 pub use command::{Command, Query, Record, Reply};
 pub use event::{Call, Change, Event, Near, Reservation, Said, Source, Subject, scopes};
 pub use forecast::{Burn, FirstSeen, Recent, burn_of, reached_at};
@@ -151,7 +151,7 @@ impl State {
         if let Some(meter) = self.meter(&Scope::Model(model.clone())) {
             causes.extend(cause::of_provider(meter, thresholds, &held, now));
             // A signal is no limit, of which a share could be kept.
-            causes.extend(cause::of_signals(meter, &rules.thresholds, &held, now));
+            causes.extend(cause::of_signals(&meter.signals, &rules.thresholds, &held, now));
         }
         causes
     }

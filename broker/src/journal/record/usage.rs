@@ -619,7 +619,7 @@ fn read_id(bytes: &[u8]) -> Option<Option<MessageId>> {
     Some(Some(MessageId::from_u128(u128::from_be_bytes(bytes))))
 }
 
-fn write_span(span: Duration) -> u64 {
+pub(super) fn write_span(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 

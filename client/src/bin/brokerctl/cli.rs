@@ -3,6 +3,7 @@
 mod bridge;
 mod handoff;
 mod package;
+mod rotation;
 mod session;
 mod usage;
 mod written;
@@ -31,6 +32,7 @@ pub(crate) use self::{
         WhichHandoff, with_limits,
     },
     package::{PackagesArgs, PlaceArgs, PrepareArgs, RestoreArgs, SaveArgs, Since, TrustCommand},
+    rotation::RotationCommand,
     session::{
         AppendArgs, ConflictArgs, ContextVerb, ExportFormat, RenderArgs, SessionArgs,
         SessionCommand, SpeakerRole, TaskVerb, Which, session_id,
@@ -364,6 +366,12 @@ pub(crate) enum Command {
         after_help = "Examples:\n  brokerctl handoff generate --level standard\n  brokerctl handoff validate context_payload.json"
     )]
     Handoff(HandoffCommand),
+    /// Rings of agents of one role, of which one works at a time: show, set, force
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  brokerctl rotation set --role builder --members pc1,pc2,pc3\n  brokerctl rotation show\n  brokerctl rotation force --role builder"
+    )]
+    Rotation(RotationCommand),
     /// What was used and is left: status, forecast, policy, ledger, reset, record
     #[command(
         subcommand,

@@ -16,6 +16,7 @@ mod payload;
 mod ping;
 mod queue;
 mod registry;
+mod rotation;
 pub(crate) mod session;
 mod task;
 mod token;
@@ -78,6 +79,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::DeadLetter(command) => dead_letter::run(global, command).await,
         Command::Session(args) => Box::pin(session::run(global, args)).await,
         Command::Handoff(command) => Box::pin(handoff::run(global, command)).await,
+        Command::Rotation(command) => rotation::run(global, command).await,
         Command::Usage(command) => Box::pin(usage::run(global, command)).await,
         Command::Token(command) => token::run(global, command).await,
         Command::Agent(command @ AgentCommand::Pull { .. }) => {
