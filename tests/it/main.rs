@@ -36,6 +36,7 @@ mod reflection;
 mod refusals;
 mod renderings;
 mod rings;
+mod rotation;
 mod secrets;
 mod sessions;
 mod streams;
