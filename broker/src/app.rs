@@ -193,8 +193,7 @@ async fn serve(
     let (wakes, calls) = mpsc::channel(WAKES);
     let leases = parts.leases.clone();
     let (of_links, of_slots) = (links.clone(), slots.clone());
-    let outlet =
-        Box::new(LinkOutlet::new(of_links, of_slots, leases, near, builds, probes, wakes));
+    let outlet = Box::new(LinkOutlet::new(of_links, of_slots, leases, near, builds, probes, wakes));
     let projection = parts.projection.clone();
     let (engine, task) =
         engine::engine(state, writer, projection.clone(), Arc::clone(&clock), outlet);
