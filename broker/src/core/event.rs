@@ -529,6 +529,11 @@ pub enum Note {
         subject: usage::Subject,
         at: Option<WallTime>,
     },
+    /// When a session's next checkpoint is due; `None`: none is.
+    LookAtCheckpoint {
+        session: SessionId,
+        at: Option<WallTime>,
+    },
     /// When to look whether a model can take back the sessions that it lent; `None`: not at all.
     LookHome {
         model: ModelName,

@@ -122,6 +122,9 @@ impl State {
         if let Note::LookHome { model, at } = note {
             self.handoff.look_home(model, *at);
         }
+        if let Note::LookAtCheckpoint { session, at } = note {
+            self.handoff.look_at_checkpoint(session, *at);
+        }
     }
 }
 

@@ -295,6 +295,7 @@ impl State {
             | Note::NotSynced { .. }
             | Note::Warmed { .. }
             | Note::LookHome { .. }
+            | Note::LookAtCheckpoint { .. }
             | Note::Heard { .. } => {}
         }
     }

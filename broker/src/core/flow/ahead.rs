@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use broker_proto::{AskHandoff, ModelName, SessionId, TriggerKind};
+use broker_proto::{AskHandoff, ModelName, SessionId, TriggerKind, WallTime};
 
 use super::Run;
 use crate::core::{
-    Effect,
+    Effect, Note,
     package::Owed,
     session::Session,
     usage::{Level, Near, Scope, Subject},
@@ -18,6 +18,9 @@ const SOON: Duration = Duration::from_secs(15 * 60);
 /// A forecast that is less sure than this says nothing.
 const SURE: f64 = 0.2;
 
+/// A checkpoint that is overdue is made once the commit that asks for it is behind it.
+const SETTLED: Duration = Duration::from_millis(1);
+
 impl Run<'_> {
     /// A session has changed: whoever is likely to go on with it needs it as it is now.
     pub(super) fn session_went_on(&mut self, id: &SessionId) {
@@ -25,6 +28,26 @@ impl Run<'_> {
             let subject = Subject::Session(id.to_string());
             self.effect(Effect::Prepare(Near { subject, reason: owed.reason }));
         }
+        let at = self.checkpoint_at(id).map(|at| at.max(self.now.wall.after(SETTLED)));
+        self.note(&Note::LookAtCheckpoint { session: id.clone(), at });
+    }
+
+    /// It may be time for a session's checkpoint.
+    pub(super) fn look_at_checkpoint(&mut self, id: &SessionId) {
+        self.note(&Note::LookAtCheckpoint { session: id.clone(), at: None });
+        if let Some(owed) = self.owed(id).into_iter().find(|owed| owed.to.is_some()) {
+            let subject = Subject::Session(id.to_string());
+            self.effect(Effect::Prepare(Near { subject, reason: owed.reason }));
+        }
+    }
+
+    /// When a session with new turns gets its next package by the clock; `None`: there is nothing new, or no such setting.
+    fn checkpoint_at(&self, id: &SessionId) -> Option<WallTime> {
+        let every = self.state.policy.handoff.checkpoint_every?;
+        let info = &self.state.session.get(id)?.info;
+        let last = self.state.package.last_made(id);
+        let is_new = last.is_none_or(|last| last < info.changed_at);
+        (is_new && info.head.entries > 0).then(|| last.unwrap_or(info.started_at).after(every))
     }
 
     /// What a session is owed. One that is gone, in which nothing was said, or whose package is being made for a handoff
@@ -44,6 +67,10 @@ impl Run<'_> {
         let bridges = self.state.bridge.of(id);
         all.extend(bridges.map(|it| owed(Some(it.to.clone()), format!("bridge: to {}", it.to))));
         all.dedup_by(|later, earlier| later.to == earlier.to);
+        if all.is_empty() && self.checkpoint_at(id).is_some_and(|at| at <= self.now.wall) {
+            let to = self.likely_next(session).unwrap_or(session.info.owner.model.clone());
+            all.push(owed(Some(to), "checkpoint: its time has come".to_owned()));
+        }
         all.retain(|owed| owed.to.as_ref().is_none_or(|to| !self.has_package_for(session, to)));
         all
     }

@@ -178,6 +178,8 @@ impl<'a> Run<'a> {
                 self.handoff_is_due(id);
             } else if let Some(model) = self.state.handoff.home_due(self.now).cloned() {
                 self.look_home(&model);
+            } else if let Some(session) = self.state.handoff.checkpoint_due(self.now).cloned() {
+                self.look_at_checkpoint(&session);
             } else if let Some(root) = self.state.tree.idle(self.now) {
                 self.look_at_tree(root);
             } else {

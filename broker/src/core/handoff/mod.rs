@@ -205,6 +205,8 @@ pub struct State {
     lent: BTreeMap<ModelName, BTreeSet<SessionId>>,
     /// When to look whether these models can take theirs back; volatile.
     homes: BTreeMap<ModelName, WallTime>,
+    /// When the next checkpoints of sessions are due; volatile.
+    checkpoints: BTreeMap<SessionId, WallTime>,
     /// Sessions that are better off elsewhere: where, and why.
     advised: BTreeMap<SessionId, Advised>,
     /// What the file says; what counts is `Policy::handoff`.
@@ -276,7 +278,8 @@ impl State {
 
     pub(super) fn next_deadline(&self, now: Now) -> Option<BootTime> {
         let states = self.all_open().filter_map(|handoff| handoff.until);
-        states.chain(self.homes.values().copied()).min().map(|at| now.boot_at(at))
+        let looks = self.homes.values().chain(self.checkpoints.values()).copied();
+        states.chain(looks).min().map(|at| now.boot_at(at))
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
@@ -372,6 +375,17 @@ impl State {
         self.homes.iter().find(|(_, at)| **at <= now.wall).map(|(model, _)| model)
     }
 
+    /// A session whose checkpoint is due.
+    #[must_use]
+    pub fn checkpoint_due(&self, now: Now) -> Option<&SessionId> {
+        self.checkpoints.iter().find(|(_, at)| **at <= now.wall).map(|(session, _)| session)
+    }
+
+    pub(super) fn look_at_checkpoint(&mut self, session: &SessionId, at: Option<WallTime>) {
+        self.checkpoints.remove(session);
+        self.checkpoints.extend(at.map(|at| (session.clone(), at)));
+    }
+
     /// Looks then, or before; `None`: not at all.
     pub(super) fn look_home(&mut self, model: &ModelName, at: Option<WallTime>) {
         match at {
@@ -388,6 +402,7 @@ impl State {
     /// A session is no more, and neither are its moves.
     pub(super) fn forget(&mut self, session: &SessionId) {
         self.advised.remove(session);
+        self.checkpoints.remove(session);
         let lender = self.lender(session);
         let Some(track) = self.tracks.remove(session) else { return };
         for id in track.away.into_iter().chain(track.last) {

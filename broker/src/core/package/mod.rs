@@ -309,6 +309,12 @@ impl State {
         })
     }
 
+    /// When the newest package of a session was made.
+    #[must_use]
+    pub fn last_made(&self, session: &SessionId) -> Option<WallTime> {
+        self.of(session).map(|(_, kept)| kept.made_at).max()
+    }
+
     /// One more than the most hops of a session's packages from elsewhere; 0 when there is none.
     #[must_use]
     pub fn hops(&self, session: &SessionId) -> u32 {

@@ -526,6 +526,7 @@ impl State {
             | Note::NotSynced { .. }
             | Note::Warmed { .. }
             | Note::Heard { .. }
+            | Note::LookAtCheckpoint { .. }
             | Note::ToldAbsent { .. } => {}
         }
     }

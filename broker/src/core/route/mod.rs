@@ -126,6 +126,7 @@ impl State {
             | Note::NotSynced { .. }
             | Note::Warmed { .. }
             | Note::Heard { .. }
+            | Note::LookAtCheckpoint { .. }
             | Note::Orphaned { .. }
             | Note::Unserved { .. }
             | Note::TooSmall { .. }

@@ -429,3 +429,28 @@ fn slow_replies_move_what_waits_and_leave_what_runs() {
     assert_eq!(last(&world).state, HandoffState::Active);
     assert_eq!((world.called(runs), world.called(waits)), ("opus".into(), "sonnet".into()));
 }
+
+#[test]
+fn a_session_with_new_turns_is_owed_a_package_at_each_interval() {
+    let mut world = World::new();
+    set(&mut world, &[("checkpoint_every", "30m")], &[]).unwrap();
+    begin(&mut world);
+    let owed = |world: &World| {
+        let is_owed = |effect: &&Effect| matches!(effect, Effect::Prepare(_));
+        world.effects.iter().filter(is_owed).count()
+    };
+    world.advance(secs(1_790));
+    assert_eq!(owed(&world), 0);
+    world.advance(secs(20));
+    assert_eq!(owed(&world), 1);
+    // Nobody asks a second time for the same turns by the clock.
+    world.advance(secs(7_200));
+    assert_eq!(owed(&world), 1);
+}
+
+#[test]
+fn without_an_interval_no_package_is_owed_by_the_clock() {
+    let mut world = world();
+    world.advance(secs(86_400));
+    assert!(world.effects.iter().all(|effect| !matches!(effect, Effect::Prepare(_))));
+}

@@ -21,7 +21,7 @@ pub(super) const SLICE_MOVED: u16 = 101;
 pub(super) const REDIRECTED: u16 = 102;
 pub(super) const POLICY_SET: u16 = 103;
 pub(super) const ADVISED: u16 = 104;
-pub(super) const BRIDGE_CHANGED: u16 = 110;
+pub(super) const BRIDGE_CHANGED: u16 = 105;
 
 /// Every kind that is about handoffs.
 pub(super) const KINDS: [u16; 6] =
