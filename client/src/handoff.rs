@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use broker_proto::{
-    AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffId, PackageId, PackageInfo, pb,
+    AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffId, HandoffReport, PackageId,
+    PackageInfo, pb,
 };
 
 use crate::{Client, Error, Page, each, required};
@@ -69,6 +70,16 @@ impl Client {
     pub async fn handoff(&self, id: HandoffId) -> Result<Handoff, Error> {
         let request = self.unary_request(pb::GetHandoffRequest { handoff_id: id.to_string() })?;
         handoff(self.reply(self.handoffs().get_handoff(request).await)?.handoff)
+    }
+
+    /// How a handoff went: what the receiver confirmed, and what its first reply shows of what must be kept.
+    ///
+    /// # Errors
+    /// As [`Client::handoff`].
+    pub async fn report_handoff(&self, id: HandoffId) -> Result<HandoffReport, Error> {
+        let request =
+            self.unary_request(pb::ReportHandoffRequest { handoff_id: id.to_string() })?;
+        Ok(self.reply(self.handoffs().report_handoff(request).await)?.try_into()?)
     }
 
     /// One page of handoffs, newest first. A page has at most 1,000; 0 means 100.

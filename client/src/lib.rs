@@ -13,6 +13,7 @@ mod endpoint;
 mod error;
 mod follow;
 mod handoff;
+pub mod layer;
 pub mod link;
 pub mod orchestrator;
 mod package;

@@ -210,3 +210,38 @@ async fn a_question_without_a_model_goes_to_the_new_owner() {
     let (again, ()) = tokio::join!(broker.run(&consult), sonnet.answer("7411."));
     assert!(!again.exits(0).stderr.contains(told), "it is told once");
 }
+
+#[tokio::test]
+async fn the_report_says_what_was_confirmed_and_what_the_first_reply_asks_for_again() {
+    let broker = TestBroker::start().await;
+    begin(&broker, "s").await;
+    let fact = ["session", "task", "add", "critical-fact", "The port is 7411", "--session", "s"];
+    broker.run(&fact).await.exits(0);
+    let link = deaf(&broker, "sonnet-1", "sonnet").await;
+    let offered = handoff(&broker, &["offer", "--session", "s", "--to", "sonnet"]).await.exits(0);
+    let id = offered.stdout.trim().to_owned();
+    until(&broker, &id, "OFFERED").await;
+    let report = json_of(&broker, &["show", &id, "--report"]).await;
+    assert_eq!((&report["reply"], &report["confirmed"]), (&Value::Null, &json!([])));
+    assert!(report["unconfirmed"].as_array().unwrap().len() > 3, "{report}");
+    handoff(&broker, &["accept", &id]).await.exits(0);
+    drop(link);
+    let mut sonnet = broker.agent("sonnet-2", &["sonnet"]).await;
+    let consult = ["consult", "--session", "s", "--question", "Go on."];
+    let reply = "The port is 8080. Which port do you mean?";
+    let (asked, ()) = tokio::join!(broker.run(&consult), sonnet.answer(reply));
+    asked.exits(0);
+
+    let report = json_of(&broker, &["show", &id, "--report"]).await;
+
+    assert_eq!((&report["reply"], &report["unconfirmed"]), (&json!(3), &json!([])));
+    let item = "Critical facts: The port is 7411";
+    let again = json!([{"item": item, "sentence": "Which port do you mean?"}]);
+    assert_eq!(report["asked_again"], again);
+    assert_eq!(report["contradicted"], json!([{"item": item, "sentence": "The port is 8080."}]));
+    let people = handoff(&broker, &["show", &id, "--report"]).await.exits(0).stdout;
+    assert!(
+        people.contains("> The port is 8080.") && people.contains("guessed by words"),
+        "{people}"
+    );
+}

@@ -4,6 +4,7 @@
 mod bodies;
 pub mod bound;
 pub mod choose;
+pub mod echo;
 pub mod extract;
 pub mod history;
 mod indexes;

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod error;
+mod handed;
 mod made;
 mod paused;
 mod prepared;

@@ -170,6 +170,16 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
         Ok(Response::new(pb::GetHandoffResponse { handoff: Some(handoff.into()) }))
     }
 
+    async fn report_handoff(
+        &self,
+        request: Request<pb::ReportHandoffRequest>,
+    ) -> Result<Response<pb::ReportHandoffResponse>, Status> {
+        let id = handoff_id(&request.into_inner().handoff_id)?;
+        let handoff = self.handoffs.get(id).await.map_err(status::handoffs)?;
+        let report = self.packages.report_handoff(handoff).await.map_err(status::packages)?;
+        Ok(Response::new(report.into()))
+    }
+
     async fn list_handoffs(
         &self,
         request: Request<pb::ListHandoffsRequest>,

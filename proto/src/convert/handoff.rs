@@ -6,10 +6,10 @@ use super::{
     optional_session_id, package_id, required, session_id,
 };
 use crate::{
-    AcceptHandoff, Advice, AskHandoff, HandedOver, Handoff, HandoffCheck, HandoffFilter, HandoffId,
-    HandoffKept, HandoffOffer, HandoffOutlook, HandoffPolicyChange, HandoffState, HandoffStatus,
-    ModelName, Pace, PackageId, Preservation, TriedReceiver, Trigger, TriggerKind, Urgency,
-    WallTime, pb,
+    AcceptHandoff, Advice, AskHandoff, Echo, HandedOver, Handoff, HandoffCheck, HandoffFilter,
+    HandoffId, HandoffKept, HandoffOffer, HandoffOutlook, HandoffPolicyChange, HandoffReport,
+    HandoffState, HandoffStatus, ModelName, Pace, PackageId, Preservation, TriedReceiver, Trigger,
+    TriggerKind, Urgency, WallTime, pb,
 };
 
 /// Bytes of a reason: one line in a list.
@@ -337,6 +337,50 @@ impl From<HandoffStatus> for pb::GetHandoffStatusResponse {
     fn from(status: HandoffStatus) -> Self {
         let each = |all: Vec<HandoffOutlook>| all.into_iter().map(Into::into).collect();
         Self { models: each(status.models), sessions: each(status.sessions) }
+    }
+}
+
+impl From<pb::HandoffEcho> for Echo {
+    fn from(pb::HandoffEcho { item, sentence }: pb::HandoffEcho) -> Self {
+        Self { item, sentence }
+    }
+}
+
+impl From<Echo> for pb::HandoffEcho {
+    fn from(Echo { item, sentence }: Echo) -> Self {
+        Self { item, sentence }
+    }
+}
+
+impl TryFrom<pb::ReportHandoffResponse> for HandoffReport {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::ReportHandoffResponse) -> Result<Self, InvalidField> {
+        Ok(Self {
+            handoff: required(wire.handoff, "handoff")?.try_into()?,
+            markdown: wire.markdown,
+            parts: wire.parts,
+            items: wire.items,
+            reply: wire.reply,
+            contradicted: wire.contradicted.into_iter().map(Into::into).collect(),
+            asked_again: wire.asked_again.into_iter().map(Into::into).collect(),
+            problem: wire.problem,
+        })
+    }
+}
+
+impl From<HandoffReport> for pb::ReportHandoffResponse {
+    fn from(report: HandoffReport) -> Self {
+        Self {
+            handoff: Some(report.handoff.into()),
+            markdown: report.markdown,
+            parts: report.parts,
+            items: report.items,
+            reply: report.reply,
+            contradicted: report.contradicted.into_iter().map(Into::into).collect(),
+            asked_again: report.asked_again.into_iter().map(Into::into).collect(),
+            problem: report.problem,
+        }
     }
 }
 

@@ -361,6 +361,40 @@ pub struct AcceptHandoff {
     pub confirmed: Vec<String>,
 }
 
+/// An item that must be kept, and what a reply says of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Echo {
+    /// As `Decisions: the text`.
+    pub item: String,
+    pub sentence: String,
+}
+
+/// Content never reaches a log.
+impl fmt::Debug for Echo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Echo({} bytes)", self.sentence.len())
+    }
+}
+
+/// How a handoff went: what the receiver confirmed, and what its first reply shows of what must be kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HandoffReport {
+    pub handoff: Handoff,
+    /// For people.
+    pub markdown: String,
+    /// The parts of its package; `handoff.confirmed` are those that the receiver says it verified.
+    pub parts: Vec<String>,
+    /// Items that must be kept.
+    pub items: u64,
+    /// The entry that is the new owner's first reply.
+    pub reply: Option<u64>,
+    /// Guessed by words, as is the next.
+    pub contradicted: Vec<Echo>,
+    pub asked_again: Vec<Echo>,
+    /// Why something could not be looked at; empty when all was.
+    pub problem: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

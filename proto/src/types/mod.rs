@@ -37,9 +37,9 @@ pub use event::{EventFilter, EventInfo, EventStart};
 pub use failure::{Failure, FailureClass, FailureScope};
 pub use frames::{FrameCounter, FrameGap, Stamp};
 pub use handoff::{
-    AcceptHandoff, Advice, AskHandoff, Handoff, HandoffCheck, HandoffFilter, HandoffId,
-    HandoffKept, HandoffOutlook, HandoffPolicyChange, HandoffState, HandoffStatus, Pace,
-    TriedReceiver, Trigger, TriggerKind, Urgency,
+    AcceptHandoff, Advice, AskHandoff, Echo, Handoff, HandoffCheck, HandoffFilter, HandoffId,
+    HandoffKept, HandoffOutlook, HandoffPolicyChange, HandoffReport, HandoffState, HandoffStatus,
+    Pace, TriedReceiver, Trigger, TriggerKind, Urgency,
 };
 pub use hex::Hex;
 pub use key::{InvalidKey, PackageKey};

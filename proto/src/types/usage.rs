@@ -163,7 +163,7 @@ pub struct ScopeUsage {
 }
 
 /// What a session has used and holds.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SessionUsage {
     pub session: String,
     /// Whose window it is in.

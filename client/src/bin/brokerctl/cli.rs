@@ -28,8 +28,8 @@ pub(crate) use self::{
     bridge::{BridgeCommand, EndsArgs},
     handoff::{
         CheckArgs, CompleteArgs, ConfigArgs, ExecuteArgs, GenerateArgs, HandoffCommand,
-        HandoffStatusArgs, HistoryArgs, ModelsArgs, OfferArgs, SayArgs, ShowArgs, ValidateArgs,
-        WhichHandoff, with_limits,
+        HandoffStatusArgs, HistoryArgs, ModelsArgs, OfSession, OfferArgs, SayArgs, ShowArgs,
+        ValidateArgs, WhichHandoff, with_limits,
     },
     package::{PackagesArgs, PlaceArgs, PrepareArgs, RestoreArgs, SaveArgs, Since, TrustCommand},
     rotation::RotationCommand,
@@ -188,6 +188,10 @@ pub(crate) enum Misused {
         "there is no handoff and no package {0}: `handoff history` and `handoff list` show them"
     )]
     NeitherOf(HandoffId),
+    #[error("a chat is text: a program asks with `consult --session ID --output json`")]
+    ChatIsText,
+    #[error("there is no handoff {0}: of a package `handoff report` prints the report")]
+    NotHandoff(HandoffId),
     #[error("there is no shared value `{0}`")]
     NoSharedValue(String),
     #[error("nobody can be asked here whether to purge them all: say --yes")]
@@ -264,6 +268,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  brokerctl consult --model opus --question \"Why is the sky blue?\"\n  git diff | brokerctl consult --model sonnet --system review.md -\n  brokerctl consult --model opus --question \"What is left to do?\" --context session.jsonl --output json"
     )]
     Consult(ConsultArgs),
+    /// Talk with a session's owner, line by line
+    ///
+    /// Answers stream as they come. The prompt shows who is asked, the tokens left in its window and the level; `/help`
+    /// lists the verbs: /handoff, /consult, /status, /fork, /undo, /save, /model, /quit. Says when the model changed and
+    /// why. With --handoff-enabled the session is handed over before the next question once its switch threshold is
+    /// reached. Ctrl-C cancels an answer, Ctrl-D leaves. Without a terminal it reads lines from stdin.
+    #[command(
+        after_help = "Examples:\n  brokerctl chat\n  brokerctl chat --handoff-enabled --session refactoring --model sonnet\n  printf 'What is left?\\n/save talk.jsonl\\n' | brokerctl chat --session s1"
+    )]
+    Chat(ChatArgs),
     /// Leave a question with the broker and print its id
     ///
     /// Takes what consult takes and returns at once; the work goes on without you. `brokerctl poll ID` asks what became
@@ -636,6 +650,19 @@ pub(crate) enum TaskCommand {
         #[arg(value_name = "ID", value_parser = message_name)]
         id: MessageName,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// The session that is talked in; it begins where there is none of this id [default: $BROKER_SESSION, else the one last used from this folder, else a new one]
+    #[arg(long, value_name = "ID", value_parser = session_id)]
+    pub(crate) session: Option<SessionId>,
+    /// The model that is asked in place of the session's owner; the owner of a session that begins
+    #[arg(long, short, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Hand the session over before the next question once its switch threshold is reached
+    #[arg(long)]
+    pub(crate) handoff_enabled: bool,
 }
 
 #[derive(Debug, Args)]

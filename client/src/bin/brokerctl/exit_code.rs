@@ -134,7 +134,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(
         crate::cli::Misused::NoSharedValue(_)
         | crate::cli::Misused::NoHandoff(_)
-        | crate::cli::Misused::NeitherOf(_),
+        | crate::cli::Misused::NeitherOf(_)
+        | crate::cli::Misused::NotHandoff(_),
     ) = cause.downcast_ref()
     {
         return Some(Exit::NotFound);

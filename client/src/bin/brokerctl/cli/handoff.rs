@@ -11,7 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 pub(crate) use self::advice::{CheckArgs, ConfigArgs, HandoffStatusArgs, ModelsArgs, with_limits};
 pub(crate) use self::moves::{
-    CompleteArgs, ExecuteArgs, HistoryArgs, OfferArgs, SayArgs, ShowArgs, WhichHandoff,
+    CompleteArgs, ExecuteArgs, HistoryArgs, OfSession, OfferArgs, SayArgs, ShowArgs, WhichHandoff,
 };
 use super::{
     Written, WrittenParser,
@@ -109,7 +109,7 @@ pub(crate) enum HandoffCommand {
     /// Of a handoff also what was attempted, kept and lost; of a package its parts, without their contents, and whether it
     /// can be taken.
     #[command(
-        after_help = "Examples:\n  brokerctl handoff show 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n  brokerctl handoff show --session s1 --output json\n\nExit codes: 0 done, 3 there is none of this id."
+        after_help = "Examples:\n  brokerctl handoff show 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n  brokerctl handoff show --session s1 --output json\n  brokerctl handoff show 01JD3Q8ZK5T0V9Y2X4W6R8P1NB --report\n\nExit codes: 0 done, 3 there is none of this id."
     )]
     Show(ShowArgs),
     /// Forget a package

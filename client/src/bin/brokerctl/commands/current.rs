@@ -104,16 +104,21 @@ fn write(file: &Path, id: &SessionId) -> io::Result<()> {
 
 /// `$XDG_STATE_HOME/brokerctl/sessions/...`, else below `$HOME/.local/state`.
 fn path(global: &Global) -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    let broker = global.endpoint().ok()?;
+    let socket = std::path::absolute(broker.socket()).ok()?;
+    let name = format!("{}\n{}", here.display(), socket.display());
+    let name = broker_proto::ContentHash::of(name.as_bytes()).to_string();
+    Some(state_folder()?.join("sessions").join(name.get(..32)?))
+}
+
+/// Where what this user did is kept: `$XDG_STATE_HOME/brokerctl`, else below `$HOME/.local/state`.
+pub(crate) fn state_folder() -> Option<PathBuf> {
     let folder = |name: &str| {
         let path = PathBuf::from(std::env::var_os(name)?);
         path.is_absolute().then_some(path)
     };
     let state = folder("XDG_STATE_HOME")
         .or_else(|| folder("HOME").map(|home| home.join(".local/state")))?;
-    let here = std::env::current_dir().ok()?;
-    let broker = global.endpoint().ok()?;
-    let socket = std::path::absolute(broker.socket()).ok()?;
-    let name = format!("{}\n{}", here.display(), socket.display());
-    let name = broker_proto::ContentHash::of(name.as_bytes()).to_string();
-    Some(state.join("brokerctl/sessions").join(name.get(..32)?))
+    Some(state.join("brokerctl"))
 }

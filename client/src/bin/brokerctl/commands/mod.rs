@@ -1,6 +1,7 @@
 //! One file per noun; each command is a thin face over the broker's services.
 
 mod agent;
+mod chat;
 mod clock;
 pub(crate) mod consult;
 pub(crate) mod current;
@@ -63,6 +64,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Up(args) => Box::pin(up::run(global, &args)).await,
         Command::Demo(args) => Box::pin(demo::run(&args)).await,
         Command::Consult(args) => Box::pin(consult::consult(global, args)).await,
+        Command::Chat(args) => Box::pin(chat::run(global, args)).await,
         Command::Submit(args) => consult::submit(global, args).await,
         Command::Poll(args) => until_interrupted(consult::poll(global, &args)).await,
         Command::Attach(args) => Box::pin(consult::attach(global, &args)).await,

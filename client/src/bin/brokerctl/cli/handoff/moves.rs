@@ -114,6 +114,9 @@ pub(crate) struct ShowArgs {
     pub(crate) id: Option<HandoffId>,
     #[command(flatten)]
     pub(crate) of: OfSession,
+    /// How the handoff went: the parts that the receiver confirmed, what its first reply contradicts or asks for again
+    #[arg(long)]
+    pub(crate) report: bool,
 }
 
 fn handoff(text: &str) -> Result<HandoffId, String> {

@@ -22,9 +22,14 @@ mod validate;
 
 use self::execute::Manner;
 use crate::{
-    cli::{Global, HandoffCommand},
+    cli::{ExecuteArgs, Global, HandoffCommand},
     exit_code::Exit,
 };
+
+/// Hands a session over and waits for it, as `handoff execute` does.
+pub(crate) async fn execute(global: &Global, args: ExecuteArgs) -> anyhow::Result<Exit> {
+    execute::run(global, args, Manner::Asked).await
+}
 
 /// Runs one verb.
 pub(crate) async fn run(global: &Global, command: HandoffCommand) -> anyhow::Result<Exit> {

@@ -105,7 +105,7 @@ pub(crate) fn json(handoff: &Handoff) -> Value {
 }
 
 /// Where a handoff stands, in one sentence.
-pub(super) fn sentence(handoff: &Handoff) -> String {
+pub(crate) fn sentence(handoff: &Handoff) -> String {
     let Handoff { id, session, to, from, .. } = handoff;
     let from = &from.model;
     let why = |outcome: &str| {

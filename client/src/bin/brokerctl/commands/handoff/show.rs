@@ -1,7 +1,7 @@
 //! `handoff show`: a handoff or a package, whichever has the id.
 
 use broker_client::Client;
-use broker_proto::types::{Handoff, HandoffId, PackageId};
+use broker_proto::types::{Echo, Handoff, HandoffId, PackageId};
 
 use super::{moved, package};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 
 pub(super) async fn run(global: &Global, args: ShowArgs) -> anyhow::Result<Exit> {
     let client = connect(global).await?;
-    let ShowArgs { id, of } = args;
+    let ShowArgs { id, of, report } = args;
     let handoff = match id {
         None => moved::chosen(global, &client, WhichHandoff { id, of }).await?,
         Some(id) => match found(&client, id).await? {
@@ -23,13 +23,47 @@ pub(super) async fn run(global: &Global, args: ShowArgs) -> anyhow::Result<Exit>
                 }
                 handoff
             }
+            None if report => return Err(Misused::NotHandoff(id).into()),
             None => return of_package(global, &client, id).await,
         },
     };
+    if report {
+        return reported(global, &client, handoff.id).await;
+    }
     match global.output {
         Format::Json => output::json(&moved::json(&handoff))?,
         Format::Text => output::text(&moved::described(&handoff))?,
     }
+    Ok(Exit::Done)
+}
+
+async fn reported(global: &Global, client: &Client, id: HandoffId) -> anyhow::Result<Exit> {
+    let report = client.report_handoff(id).await?;
+    if global.output == Format::Text {
+        output::text(&report.markdown)?;
+        return Ok(Exit::Done);
+    }
+    let echoes = |echoes: &[Echo]| -> Vec<serde_json::Value> {
+        let one = |it: &Echo| serde_json::json!({ "item": it.item, "sentence": it.sentence });
+        echoes.iter().map(one).collect()
+    };
+    let confirmed = &report.handoff.confirmed;
+    let unconfirmed: Vec<&String> =
+        report.parts.iter().filter(|part| !confirmed.contains(part)).collect();
+    output::json(&serde_json::json!({
+        "handoff": moved::json(&report.handoff),
+        "score": report.handoff.kept.score,
+        "must_keep": report.items,
+        "must_keep_missing": report.handoff.kept.must_keep_missing,
+        "confirmed": confirmed,
+        "unconfirmed": unconfirmed,
+        "reply": report.reply,
+        "contradicted": echoes(&report.contradicted),
+        "asked_again": echoes(&report.asked_again),
+        "judged_by": "words",
+        "problem": Some(&report.problem).filter(|problem| !problem.is_empty()),
+        "markdown": report.markdown,
+    }))?;
     Ok(Exit::Done)
 }
 

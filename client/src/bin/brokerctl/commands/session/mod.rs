@@ -6,7 +6,7 @@ mod pause;
 pub(crate) mod render;
 mod show;
 mod task;
-mod transcript;
+pub(crate) mod transcript;
 
 use std::io::{self, IsTerminal as _};
 

@@ -28,7 +28,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<NewSessionEntry>, input::Error> {
 }
 
 /// Writes a session at a point.
-pub(super) async fn export(
+pub(crate) async fn export(
     client: &Client,
     id: &SessionId,
     at: &SessionPoint,
