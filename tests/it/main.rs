@@ -14,6 +14,7 @@ mod conditions;
 mod configuration;
 mod consult;
 mod content;
+mod doctor;
 mod durability;
 mod events;
 mod handoff;

@@ -1,5 +1,7 @@
 //! `doctor`: everything the house needs, one line each, with a remedy for what is not right.
 
+mod handoffs;
+
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
@@ -253,6 +255,7 @@ async fn broker(global: &Global) -> anyhow::Result<(Vec<Check>, bool)> {
     } else {
         Check::warn("agents", detail, "`brokerctl up` starts one per model")
     });
+    checks.extend(handoffs::look(&client, consult::now()).await);
     Ok((checks, connected > 0))
 }
 
