@@ -3,6 +3,8 @@
 //!
 //! `cargo run -p broker-client --example handoff_layer -- unix:/path/to/broker.sock SESSION "the question"`
 
+#![expect(clippy::print_stdout, reason = "an example shows its answer")]
+
 use broker_client::{
     Client, Endpoint,
     layer::{Ask, Consultations, HandoffLayer, Notice, Reach},
