@@ -37,7 +37,7 @@ impl Client {
         let (session_id, to) = (session.to_string(), text(to));
         let request = self.unary_request(pb::SyncBridgeRequest { session_id, to })?;
         let reply = self.reply(self.handoffs().sync_bridge(request).await)?;
-        Ok(each(reply.bridges)?)
+        each(reply.bridges)
     }
 
     /// The bridges of a session, or of all.
@@ -48,7 +48,7 @@ impl Client {
         let session_id = session.map(ToString::to_string).unwrap_or_default();
         let request = self.unary_request(pb::ListBridgesRequest { session_id })?;
         let reply = self.reply(self.handoffs().list_bridges(request).await)?;
-        Ok(each(reply.bridges)?)
+        each(reply.bridges)
     }
 
     /// Closes this bridge, or all of a session's; gives them as they were.
@@ -63,7 +63,7 @@ impl Client {
         let (session_id, to) = (session.to_string(), text(to));
         let request = self.unary_request(pb::CloseBridgeRequest { session_id, to })?;
         let reply = self.reply(self.handoffs().close_bridge(request).await)?;
-        Ok(each(reply.bridges)?)
+        each(reply.bridges)
     }
 }
 

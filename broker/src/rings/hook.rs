@@ -260,8 +260,7 @@ mod tests {
         let script =
             format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", path.display());
         let hook = shell(&script);
-        let running = tokio::spawn(async move { hook.run(&call(), Duration::from_secs(2)).await });
-        let error = running.await.unwrap().unwrap_err();
+        let error = hook.run(&call(), Duration::from_secs(2)).await.unwrap_err();
         assert!(matches!(error, Error::Late { .. }), "{error}");
         let started: i32 = fs::read_to_string(path).unwrap().trim().parse().unwrap();
         // Its parent is gone: whoever adopted it reaps it, and until then it is a zombie.

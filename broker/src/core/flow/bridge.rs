@@ -18,7 +18,7 @@ impl Run<'_> {
             Command::Open { session, from, to } => {
                 let at = self.now.wall;
                 let bridge = Bridge { session, from, to, opened_at: at };
-                self.open_bridge(bridge)?
+                self.open_bridge(&bridge)?
             }
             Command::Close { session, to } => {
                 let is_meant = |bridge: &&Bridge| to.as_ref().is_none_or(|to| bridge.to == *to);
@@ -48,8 +48,8 @@ impl Run<'_> {
         bridges.into_iter().map(|bridge| self.bridge_status(bridge)).collect()
     }
 
-    fn open_bridge(&mut self, bridge: Bridge) -> Result<Vec<BridgeStatus>, Refusal> {
-        let Bridge { session, from, to, .. } = &bridge;
+    fn open_bridge(&mut self, bridge: &Bridge) -> Result<Vec<BridgeStatus>, Refusal> {
+        let Bridge { session, from, to, .. } = bridge;
         let unknown = || session::Refusal::Unknown(session.clone());
         let owner = &self.state.session.get(session).ok_or_else(unknown)?.info.owner.model;
         if owner != from {
@@ -76,7 +76,7 @@ impl Run<'_> {
         let id = session.clone();
         self.bridge_changed(bridge.clone(), true, "");
         self.session_went_on(&id);
-        Ok(vec![self.bridge_status(&bridge)])
+        Ok(vec![self.bridge_status(bridge)])
     }
 
     fn bridge_changed(&mut self, bridge: Bridge, is_open: bool, why: &str) {

@@ -82,7 +82,8 @@ impl Run<'_> {
                 .find(|seq| self.may_pass(gate, *seq) && may_go(*seq))?,
         };
         let size = self.delivered_bytes(next);
-        let taker = self.owned_by(next, queue).or_else(|| self.state.agent.taker(queue, size, only));
+        let taker =
+            self.owned_by(next, queue).or_else(|| self.state.agent.taker(queue, size, only));
         taker.map(|link| (next, link))
     }
 

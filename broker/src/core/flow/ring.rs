@@ -29,7 +29,7 @@ impl Run<'_> {
             Command::Set(set) => self.set_ring(set)?,
             Command::Force(force) => self.force_ring(force)?,
             Command::NotWoken { role, to, reason } => {
-                self.not_woken(&role, &to, reason);
+                self.not_woken(&role, &to, &reason);
                 role
             }
         };
@@ -141,7 +141,7 @@ impl Run<'_> {
         Ok(role)
     }
 
-    fn not_woken(&mut self, role: &RoleName, to: &AgentName, reason: String) {
+    fn not_woken(&mut self, role: &RoleName, to: &AgentName, reason: &str) {
         let Some(ring) = self.state.ring.get(role).cloned() else { return };
         let waits = ring.handover.as_ref().is_some_and(|handover| {
             handover.phase == RotationPhase::Woken && handover.to.as_ref() == Some(to)
