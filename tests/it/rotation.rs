@@ -23,7 +23,7 @@ async fn member(broker: &TestBroker, name: &str) -> ScriptedAgent {
 
 async fn task(client: &Client, text: &str) {
     let to = Recipient::Role(role());
-    let task = Message::new(new_id(), to, MessageType::Delegation, text_payload(text));
+    let task = Message::new(new_id(), to, MessageType::Status, text_payload(text));
     client.send(task, true).await.unwrap();
 }
 

@@ -7,7 +7,7 @@ mod world;
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use broker::core::Policy;
 use broker_config::Config;
 
@@ -19,7 +19,7 @@ use world::World;
 const HISTORIES: u64 = 1_000;
 const QUICK: u64 = 200;
 /// More turns than any history needs for its limit.
-const MOST_TURNS: usize = 600;
+const MOST_TURNS: usize = 400;
 /// Turns that are asked of the new owner.
 const AFTERWARDS: usize = 3;
 /// Of a model with a window as most have it.
@@ -147,8 +147,8 @@ fn run(policy: &Policy, seed: u64, reaches: bool) -> anyhow::Result<Outcome> {
     let script = Script::new(&mut dice, policy, reaches);
     let mut world = World::new(policy.clone(), script.clone(), dice)?;
     let (mut turns, mut afterwards) = (0, 0);
-    while afterwards < AFTERWARDS {
-        ensure!(turns < MOST_TURNS, "the limit of {script:?} is never reached");
+    // A session that nothing moves is not complete; so many turns show it.
+    while afterwards < AFTERWARDS && turns < MOST_TURNS {
         turns += 1;
         world.think()?;
         world.turn().with_context(|| format!("turn {turns} of {script:?}"))?;
