@@ -38,6 +38,11 @@ use machine::Machine;
 use report::Report;
 use scenario::{Plan, SCENARIOS};
 
+/// The broker's: contexts and packages are measured in this process, and with the memory they have there. The system's
+/// gives a buffer of 800 kB back at once, and each page of the next one costs a fault.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// No run takes longer than this and its soak, whatever hangs.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(1500);
 
