@@ -43,7 +43,7 @@ impl Client {
     /// The bridges of a session, or of all.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
+    /// [`Error`] when the broker cannot be reached, or does not know the session.
     pub async fn bridges(&self, session: Option<&SessionId>) -> Result<Vec<BridgeStatus>, Error> {
         let session_id = session.map(ToString::to_string).unwrap_or_default();
         let request = self.unary_request(pb::ListBridgesRequest { session_id })?;
