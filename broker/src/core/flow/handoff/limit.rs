@@ -1,0 +1,84 @@
+//! A limit that is reached moves sessions.
+
+use broker_proto::{
+    AskHandoff, HandoffId, ModelName, Pace, SessionId, Trigger, TriggerKind, Urgency,
+};
+
+use super::Wanted;
+use crate::core::{
+    Refusal,
+    flow::Run,
+    usage::{Action, Subject},
+};
+
+/// Sessions with waiting work that one limit moves at once; the others move with their next turn.
+const AT_ONCE: usize = 64;
+
+impl Run<'_> {
+    pub(super) fn move_session(
+        &mut self,
+        session: SessionId,
+        trigger: Trigger,
+        pace: Pace,
+        is_lent: bool,
+    ) -> Result<HandoffId, Refusal> {
+        let ask = AskHandoff {
+            session,
+            to: None,
+            agent: None,
+            reason: trigger.reasoning.clone(),
+            level: None,
+            package: None,
+            is_forced: false,
+            at_once: pace == Pace::AtOnce,
+        };
+        self.begin_handoff(Wanted { ask, trigger, pace, returns: None, is_lent })
+    }
+
+    /// A limit changed its level: what it moves is moved.
+    pub(in crate::core::flow) fn limit_reached(
+        &mut self,
+        subject: &Subject,
+        action: Action,
+        reason: &str,
+    ) {
+        let pace = match action {
+            Action::None | Action::Log | Action::Prepare => return,
+            Action::Move | Action::MoveDiagnosed => Pace::AtOnce,
+            Action::MoveGradually => Pace::Gradually,
+        };
+        let settings = &self.state.policy.handoff;
+        match subject {
+            Subject::Session(name) if settings.auto_switch => {
+                if let Ok(session) = SessionId::parse(name) {
+                    let _ = self.move_session(session, of_limit(reason), pace, false);
+                }
+            }
+            Subject::Model(model) if settings.auto => {
+                for session in self.sessions_waiting_for(&model.clone()) {
+                    let _ = self.move_session(session, of_limit(reason), pace, true);
+                }
+            }
+            Subject::Session(_) | Subject::Model(_) => {}
+        }
+    }
+
+    /// Sessions of a model that have work waiting for it.
+    fn sessions_waiting_for(&self, model: &ModelName) -> Vec<SessionId> {
+        let owns = |session: &SessionId| {
+            self.state.session.get(session).is_some_and(|it| it.info.owner.model == *model)
+        };
+        let named = self.state.queue.sessions().filter_map(|name| SessionId::parse(name).ok());
+        named.filter(owns).take(AT_ONCE).collect()
+    }
+}
+
+/// A limit that is reached.
+pub(super) fn of_limit(reason: &str) -> Trigger {
+    Trigger {
+        kind: TriggerKind::UsageLimit,
+        reasoning: reason.to_owned(),
+        confidence: 1.0,
+        urgency: Urgency::High,
+    }
+}

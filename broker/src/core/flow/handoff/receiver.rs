@@ -1,0 +1,119 @@
+//! Who may receive a session, who is asked first, and who after.
+
+use broker_proto::{AskHandoff, Handoff, HandoffState, ModelName, TriedReceiver, TriggerKind};
+
+use crate::core::{
+    flow::Run,
+    handoff::{Candidate, Case, Refusal as Refused, Unfit, Verdict, arbiter},
+    policy::Model,
+    route::Presence,
+    usage::Subject,
+};
+
+/// Tokens of what must be kept, roughly: a receiver without room for them is not asked.
+pub(in crate::core::flow) const LEAST: u64 = 500;
+
+impl Run<'_> {
+    /// Who is asked first, and who after.
+    pub(in crate::core::flow) fn receivers(
+        &self,
+        ask: &AskHandoff,
+        owner: &ModelName,
+        kind: TriggerKind,
+    ) -> Result<(ModelName, Vec<ModelName>), Refused> {
+        // On another process of the same model: nobody else is asked.
+        if ask.to.as_ref() == Some(owner) {
+            return Ok((owner.clone(), Vec::new()));
+        }
+        let candidates: Vec<Candidate> = match &ask.to {
+            Some(to) => self.model(to).map(|model| self.candidate(model)).into_iter().collect(),
+            None => self.candidates(owner),
+        };
+        let track = self.state.handoff.track(&ask.session);
+        let recent: Vec<_> =
+            track.map(|track| track.recent.iter().cloned().collect()).unwrap_or_default();
+        let level = ask.level.unwrap_or(self.state.policy.handoff.preserve);
+        let verdict = arbiter::judge(&Case {
+            settings: &self.state.policy.handoff,
+            kind,
+            owner,
+            owner_back_at: self.state.route.shut(owner).and_then(|shut| shut.until),
+            candidates: &candidates,
+            needs: level.budget().unwrap_or(LEAST),
+            recent: &recent,
+            hops: track.map_or(0, |track| track.hops),
+            is_forced: ask.is_forced,
+            now: self.now.wall,
+        });
+        let said = |unfit: &Unfit| format!("{}: {}", unfit.model, unfit.reason);
+        match verdict {
+            Verdict::Offer { to, then } => Ok((to, then)),
+            Verdict::Recommend { to, .. } => Err(Refused::Nobody {
+                reason: format!("{to} is recommended; ask for it, or switch auto-switch on"),
+                until: None,
+            }),
+            Verdict::Stay { mut why, until } => match (&ask.to, why.pop()) {
+                (Some(_), Some(unfit)) => {
+                    Err(Refused::Unfit { model: unfit.model, reason: unfit.reason })
+                }
+                (_, last) => {
+                    let why: Vec<String> = why.iter().chain(&last).map(said).collect();
+                    Err(Refused::Nobody { reason: why.join("; "), until })
+                }
+            },
+        }
+    }
+
+    /// Every other model, those of the owner's chain first.
+    pub(in crate::core::flow) fn candidates(&self, owner: &ModelName) -> Vec<Candidate> {
+        let chain = self.model(owner).map(|model| model.chain.clone()).unwrap_or_default();
+        let chain = chain.iter().filter_map(|name| self.model(name));
+        let mut seen = vec![owner.clone()];
+        let mut candidates = Vec::new();
+        for model in chain.chain(self.in_order()) {
+            if !seen.contains(&model.name) {
+                seen.push(model.name.clone());
+                candidates.push(self.candidate(model));
+            }
+        }
+        candidates
+    }
+
+    fn candidate(&self, model: &Model) -> Candidate {
+        let shut = self.state.route.shut(&model.name);
+        Candidate {
+            model: model.name.clone(),
+            window: model.context_window,
+            level: self.state.usage.level(&Subject::Model(model.name.clone())).level,
+            shut: shut.map(|shut| (shut.reason.clone(), shut.until)),
+            is_absent: self.presence(&model.name) == Presence::Absent,
+            is_degraded: model.is_degraded,
+        }
+    }
+
+    /// The receiver did not take it: the next one is asked, or the session stays where it is.
+    pub(super) fn next_receiver(
+        &mut self,
+        mut handoff: Handoff,
+        state: HandoffState,
+        reason: &str,
+    ) {
+        let (model, agent) = (handoff.to.clone(), handoff.agent.take());
+        let (at, reason) = (self.now.wall, reason.to_owned());
+        handoff.tried.push(TriedReceiver { model, agent, at, state, reason });
+        (handoff.package, handoff.manifest, handoff.offered_at) = (None, None, None);
+        if handoff.then.is_empty() {
+            let said = |tried: &TriedReceiver| {
+                let state = tried.state.as_str().to_lowercase();
+                format!("{}: {state}, {}", tried.model, tried.reason)
+            };
+            let why: Vec<String> = handoff.tried.iter().map(said).collect();
+            // What most of them did counts least: one that answered in time says more than one that did not.
+            let worst = handoff.tried.iter().map(|tried| tried.state).max();
+            self.end_handoff(handoff, worst.unwrap_or(state), why.join("; "));
+            return;
+        }
+        handoff.to = handoff.then.remove(0);
+        self.build(handoff);
+    }
+}

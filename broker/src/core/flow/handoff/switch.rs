@@ -1,0 +1,113 @@
+//! The change of owner, in one commit (I-38).
+
+use broker_proto::{HandedOver, Handoff, HandoffId, HandoffState, Pace, Recipient, SessionOwner};
+
+use crate::core::{
+    Event, SliceMoved, Subject,
+    flow::Run,
+    queue::{Hold, Message, Place, Seq},
+    route::Presence,
+    session,
+};
+
+impl Run<'_> {
+    /// Accepted ones whose old owner has nothing of theirs in hand any more, or cannot end it.
+    pub(in crate::core::flow) fn finish_accepted(&mut self) {
+        let accepted: Vec<HandoffId> = self
+            .state
+            .handoff
+            .all_open()
+            .filter(|it| it.state == HandoffState::Accepted && !self.is_waited_for(it))
+            .map(|it| it.id)
+            .collect();
+        for id in accepted {
+            self.switch(id);
+        }
+    }
+
+    /// Whether the old owner still works on a turn of the session, and may end it.
+    fn is_waited_for(&self, handoff: &Handoff) -> bool {
+        let can_answer = self.state.route.shut(&handoff.from.model).is_none()
+            && self.presence(&handoff.from.model) != Presence::Absent;
+        let waits = can_answer || handoff.pace == Pace::Gradually;
+        waits && self.slice(handoff).any(|message| message.lease().is_some())
+    }
+
+    /// Ownership, epoch, queue slice and leases, in this commit (I-38).
+    pub(super) fn switch(&mut self, id: HandoffId) {
+        let Some(handoff) = self.state.handoff.get(id).cloned() else { return };
+        let Some(session) = self.state.session.get(&handoff.session) else { return };
+        if session.info.owner.epoch != handoff.from.epoch {
+            let why = "the session's owner has changed meanwhile".to_owned();
+            self.end_handoff(handoff, HandoffState::Failed, why);
+            return;
+        }
+        let Some(package) = handoff.package else { return };
+        let session_id = handoff.session.clone();
+        let leased: Vec<Seq> =
+            self.slice(&handoff).filter(|it| it.lease().is_some()).map(|it| it.seq).collect();
+        for seq in &leased {
+            self.lose_lease(*seq, "its session was handed off", false);
+        }
+        let moves = |message: &&Message| match message.place {
+            Place::Ready
+            | Place::Waiting(_)
+            | Place::Closing
+            | Place::Held(Hold::Handoff | Hold::Paused) => true,
+            Place::New | Place::Leased(_) | Place::Held(_) => false,
+        };
+        let subjects: Vec<Subject> =
+            self.slice(&handoff).filter(moves).map(Message::subject).collect();
+        let (at, to) = (self.now.wall, handoff.to.clone());
+        let why = format!("handed off by {}", handoff.from.model);
+        let moved = subjects.clone();
+        if !subjects.is_empty() {
+            let slice = SliceMoved { subjects, at, to: to.clone(), why: why.clone() };
+            self.event(Event::SliceMoved(Box::new(slice)));
+        }
+        let handed_over = HandedOver {
+            handoff: id,
+            package,
+            entries: handoff.kept.entries,
+            tokens_before: handoff.kept.tokens_before,
+            tokens: handoff.kept.tokens,
+        };
+        let owner = SessionOwner {
+            model: to.clone(),
+            agent: handoff.agent.clone(),
+            epoch: handoff.from.epoch + 1,
+        };
+        let own = session::Command::Own { id: handoff.session.clone(), owner, handed_over };
+        self.close_bridges(&handoff.session, &format!("its session moved to {to}"));
+        // It is there, as was just seen.
+        let _ = self.session(own);
+        let mut kept = handoff.kept.clone();
+        (kept.moved, kept.revoked) = (moved.len() as u64, leased.len() as u64);
+        let until = at.after(self.state.policy.handoff.complete_deadline);
+        let track = self.state.handoff.track(&handoff.session);
+        let is_home = handoff.returns.is_some() && handoff.to == handoff.origin;
+        let away = track.filter(|_| is_home).map(|track| track.away.clone()).unwrap_or_default();
+        let handoff_session = handoff.session.clone();
+        self.handoff_changed(Handoff {
+            state: HandoffState::Active,
+            active_at: Some(at),
+            until: Some(until),
+            kept,
+            ..handoff
+        });
+        self.settled_elsewhere(&handoff_session);
+        for returned in away {
+            let Some(returned) = self.state.handoff.get(returned).cloned() else { continue };
+            self.end_handoff(returned, HandoffState::Returned, format!("given back to {to}"));
+        }
+        for subject in moved {
+            let waits = self.state.queue.get(subject.seq).map(|message| &message.place);
+            if matches!(waits, Some(Place::Ready)) {
+                self.route(subject.seq, 0, &why);
+            }
+        }
+        self.dispatch(&Recipient::Model(to));
+        // What its pause kept, and was asked of others.
+        self.go_on(&session_id);
+    }
+}
