@@ -5,7 +5,7 @@ use std::time::Duration;
 use broker_proto::types::{AgentName, Pick, RoleName};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{agent_name, role};
+use super::value::{agent_name, role};
 
 /// One verb of `rotation`.
 #[derive(Debug, Subcommand)]
