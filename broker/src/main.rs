@@ -26,7 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// A configuration file; what it does not say stays as shipped.
+    /// A configuration file; what it does not say stays as shipped. Without one, the user's own file is read, if there
+    /// is one: $XDG_CONFIG_HOME/model-broker/config.toml, else below ~/.config.
     #[arg(long, value_name = "FILE", env = "BROKER_CONFIG")]
     config: Option<PathBuf>,
     /// Where everything is stored, the socket too.
@@ -77,9 +78,11 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn load(arguments: &Arguments) -> anyhow::Result<Config> {
     let mut loader = Loader::new().env(std::env::vars_os());
-    if let Some(file) = &arguments.config {
-        loader = loader.file(file);
-    }
+    // A file that is given is whole: `brokerctl up` gives one in which the user's own is applied already.
+    loader = match &arguments.config {
+        Some(file) => loader.file(file),
+        None => loader.user(broker_config::user_file(|name| std::env::var_os(name))),
+    };
     if let Some(folder) = &arguments.data_dir {
         loader = loader.set("broker.data_dir", folder.to_string_lossy());
     }

@@ -1,7 +1,7 @@
 //! Every setting of the broker's binaries, parsed and checked once.
 //!
 //! Layers, each over the one before: the shipped files (compiled in), what `brokerctl up` adds, the
-//! given file, `BROKER_` variables, flags. One struct per component; the doc comment of a field is its
+//! user's own file, the given file, `BROKER_` variables, flags. One struct per component; the doc comment of a field is its
 //! manual. Everything is checked here, so what a [`Config`] holds can be used without looking again.
 //!
 //! Invariant: no text from any layer makes this crate panic.
@@ -44,7 +44,7 @@ pub use model::{Model, Prices, Provider};
 pub use models::{Models, Unknown};
 pub use nearest::nearest;
 pub use packages::Packages;
-pub use paths::{Endpoint, PathError, Paths};
+pub use paths::{Endpoint, PathError, Paths, user_file};
 pub use rotation::Rotation;
 pub use routing::{Routing, Thresholds};
 pub use sessions::Sessions;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
@@ -15,10 +15,11 @@ const NO_SETTINGS: [&str; 6] = ["ENDPOINT", "SESSION", "TOKEN", "AGENT_TOKEN", "
 /// No configuration is this long; a device or a wrong file is.
 const LONGEST_FILE: u64 = 1 << 20;
 
-/// Collects the layers of a configuration: shipped, what `up` adds, given files, variables, flags.
+/// Collects the layers of a configuration: shipped, what `up` adds, the user's own file, given files, variables, flags.
 #[derive(Default)]
 pub struct Loader {
     up: Vec<(&'static str, &'static str)>,
+    user: Option<PathBuf>,
     given: Vec<GivenFile>,
     variables: Vec<(String, Option<String>)>,
     flags: Vec<(String, String)>,
@@ -47,6 +48,13 @@ impl Loader {
     #[must_use]
     pub fn simulated(mut self) -> Self {
         self.up.push(("simulated.toml", SIMULATED_TOML));
+        self
+    }
+
+    /// Adds the user's own file ([`crate::user_file`] says where), if it is there: `brokerctl handoff init` writes it.
+    #[must_use]
+    pub fn user(mut self, path: Option<PathBuf>) -> Self {
+        self.user = path;
         self
     }
 
@@ -93,7 +101,7 @@ impl Loader {
     /// Lays every layer and checks the whole.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::TooLarge`] for a given file, [`Error::Invalid`] for the first thing that is
+    /// [`Error::Read`] or [`Error::TooLarge`] for a file, [`Error::Invalid`] for the first thing that is
     /// wrong in the first layer that has one.
     pub fn load(mut self) -> Result<Config, Error> {
         let mut draft = Draft::new();
@@ -101,6 +109,11 @@ impl Loader {
         draft.lay_file("agents.toml", AGENTS_TOML)?;
         for (name, text) in self.up {
             draft.lay_file(name, text)?;
+        }
+        if let Some(path) = self.user
+            && let Some(text) = read_if_there(&path)?
+        {
+            draft.lay_file(&path.display().to_string(), &text)?;
         }
         for file in self.given {
             match file {
@@ -131,6 +144,7 @@ impl fmt::Debug for Loader {
         });
         f.debug_struct("Loader")
             .field("up", &self.up.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("user", &self.user)
             .field("given", &given.collect::<Vec<_>>())
             .field("variables", &self.variables.len())
             .field("flags", &self.flags.len())
@@ -144,6 +158,19 @@ impl fmt::Debug for Loader {
 pub fn is_setting(name: &str) -> bool {
     name.strip_prefix("BROKER_")
         .is_some_and(|name| Draft::new().setting_of_variable(name).is_some())
+}
+
+/// The same of a file that need not be there.
+fn read_if_there(path: &Path) -> Result<Option<String>, Error> {
+    match read(path) {
+        // Below a file there is no other.
+        Err(Error::Read { source, .. })
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }
 
 fn read(path: &Path) -> Result<String, Error> {

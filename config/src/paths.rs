@@ -1,4 +1,4 @@
-//! Where things are: the data folder, the socket, an endpoint written as text.
+//! Where things are: the data folder, the socket, the user's own file, an endpoint written as text.
 //!
 //! Pure functions of the settings and a lookup of variables.
 
@@ -26,6 +26,8 @@ pub struct Paths {
 pub enum PathError {
     #[error("no data folder: set broker.data_dir, --data-dir, XDG_STATE_HOME or HOME")]
     NoHome,
+    #[error("no place for settings of your own: set XDG_CONFIG_HOME or HOME")]
+    NoConfigHome,
     #[error("the socket path `{}` is over {LONGEST_SOCKET} bytes: set broker.socket or a shorter data folder", .0.display())]
     SocketTooLong(PathBuf),
     #[error("an endpoint is written unix:PATH")]
@@ -58,6 +60,16 @@ impl Paths {
         }
         Ok(Self { data_dir, socket })
     }
+}
+
+/// The user's own file of settings: `$XDG_CONFIG_HOME/model-broker/config.toml`, else below `$HOME/.config`, on every
+/// system. Variables count as [`Paths::resolve`] takes them; `None` when neither says where.
+#[must_use]
+pub fn user_file(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let folder = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base =
+        folder("XDG_CONFIG_HOME").or_else(|| folder("HOME").map(|home| home.join(".config")))?;
+    Some(base.join("model-broker/config.toml"))
 }
 
 /// Where a broker listens, as `--endpoint` and `BROKER_ENDPOINT` say it.
@@ -142,6 +154,23 @@ mod tests {
             &[home, ("XDG_STATE_HOME", "rel")],
             (state, &format!("{state}/broker.sock")),
         );
+    }
+
+    #[test]
+    fn the_users_file_is_where_xdg_says_then_below_home() {
+        let find = |pairs: &[(&str, &str)]| {
+            let file = user_file(|name| {
+                pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+            });
+            file.map(|file| file.display().to_string())
+        };
+        let home = ("HOME", "/home/u");
+        let in_home = Some("/home/u/.config/model-broker/config.toml".to_owned());
+        assert_eq!(find(&[home]), in_home);
+        assert_eq!(find(&[home, ("XDG_CONFIG_HOME", "rel")]), in_home);
+        let xdg = ("XDG_CONFIG_HOME", "/c");
+        assert_eq!(find(&[home, xdg]).as_deref(), Some("/c/model-broker/config.toml"));
+        assert_eq!(find(&[]), None);
     }
 
     #[test]

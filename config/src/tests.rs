@@ -110,6 +110,40 @@ fn later_layers_win_whatever_order_they_are_named_in() {
 }
 
 #[test]
+fn the_users_file_is_over_what_up_adds_and_below_a_given_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, "[simulator]\nenabled = false\n[routing]\npatience = \"1s\"\n").unwrap();
+    let user = || Loader::new().simulated().user(Some(path.clone()));
+
+    let config = user().load().unwrap();
+    assert_eq!(
+        (config.simulator.enabled, config.routing.patience),
+        (false, Duration::from_secs(1))
+    );
+
+    let given = user().text("f.toml", "[routing]\npatience = \"2s\"\n").load().unwrap();
+    assert_eq!(given.routing.patience, Duration::from_secs(2));
+    let env = user().env([("BROKER_ROUTING_PATIENCE", "3s")]).load().unwrap();
+    assert_eq!(env.routing.patience, Duration::from_secs(3));
+}
+
+#[test]
+fn the_users_file_need_not_be_there_but_has_to_be_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let load = |path: &std::path::Path| Loader::new().user(Some(path.to_owned())).load();
+    assert_eq!(load(&path).unwrap(), Config::shipped().unwrap());
+    assert_eq!(Loader::new().user(None).load().unwrap(), Config::shipped().unwrap());
+
+    std::fs::write(&path, "[routing]\npatince = \"1s\"\n").unwrap();
+    let said = load(&path).unwrap_err().to_string();
+    assert!(said.starts_with(&format!("{}:2:1: ", path.display())), "{said}");
+    assert_eq!(load(&path.join("below")).unwrap(), Config::shipped().unwrap(), "below a file");
+    assert!(load(folder.path()).is_err(), "a folder is no file");
+}
+
+#[test]
 fn a_given_file_beats_what_up_adds() {
     let loader = Loader::new().text("f.toml", "[simulator]\nenabled = false\n").simulated();
 

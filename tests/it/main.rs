@@ -20,6 +20,7 @@ mod events;
 mod handoff;
 
 mod handoff_commands;
+mod handoff_init;
 mod house;
 mod identity;
 mod layers;

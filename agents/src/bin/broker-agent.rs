@@ -38,7 +38,8 @@ const REFUSED: u8 = 11;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// A configuration file, over the shipped one.
+    /// A configuration file, over the shipped one. Without one, the user's own file is read, if there is one:
+    /// $XDG_CONFIG_HOME/model-broker/config.toml, else below ~/.config.
     #[arg(long, value_name = "F")]
     config: Option<PathBuf>,
     /// A model to serve; may be given several times.
@@ -120,9 +121,10 @@ fn start(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn load(arguments: &Arguments) -> anyhow::Result<Config> {
     let loader = Loader::new();
+    // A file that is given is whole: `brokerctl up` gives one in which the user's own is applied already.
     let loader = match &arguments.config {
         Some(path) => loader.file(path),
-        None => loader,
+        None => loader.user(broker_config::user_file(|name| env::var_os(name))),
     };
     Ok(loader.env(env::vars_os()).load()?)
 }

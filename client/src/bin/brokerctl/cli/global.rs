@@ -84,11 +84,19 @@ impl Global {
         Ok(Endpoint::Unix(Paths::resolve(&config.broker, |name| std::env::var_os(name))?.socket))
     }
 
-    /// `layers`, then the environment and the flags that are settings.
+    /// `layers` with the user's own file, then the environment and the flags that are settings.
     ///
     /// # Errors
     /// The first thing that is wrong in the configuration.
     pub(crate) fn loaded(&self, layers: Loader) -> anyhow::Result<Config> {
+        self.loaded_without_users(layers.user(user_file()))
+    }
+
+    /// The same without that file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong in the configuration.
+    pub(crate) fn loaded_without_users(&self, layers: Loader) -> anyhow::Result<Config> {
         let mut loader = layers.env(std::env::vars_os());
         if let Some(folder) = &self.data_dir {
             let folder = std::path::absolute(folder)?;
@@ -103,4 +111,9 @@ impl Global {
         }
         Ok(loader.load()?)
     }
+}
+
+/// Where the user's own settings are, or would be.
+pub(crate) fn user_file() -> Option<PathBuf> {
+    broker_config::user_file(|name| std::env::var_os(name))
 }

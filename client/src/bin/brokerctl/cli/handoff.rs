@@ -9,7 +9,9 @@ use broker_client::orchestrator::Level;
 use broker_proto::types::PackageId;
 use clap::{Args, Subcommand, ValueEnum};
 
-pub(crate) use self::advice::{CheckArgs, ConfigArgs, HandoffStatusArgs, ModelsArgs, with_limits};
+pub(crate) use self::advice::{
+    CheckArgs, ConfigArgs, HandoffStatusArgs, InitArgs, ModelsArgs, with_limits,
+};
 pub(crate) use self::moves::{
     CompleteArgs, ExecuteArgs, HistoryArgs, OfSession, OfferArgs, SayArgs, ShowArgs, WhichHandoff,
 };
@@ -22,6 +24,17 @@ use super::{
 /// One verb of `handoff`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HandoffCommand {
+    /// Begin here: find the models, write settings of your own, and check
+    ///
+    /// Looks for the keys that the models need (whether they are set, never what they are), for an Ollama and the model
+    /// it is to have, and for what a running broker serves. Writes $XDG_CONFIG_HOME/model-broker/config.toml (else below
+    /// ~/.config), which `up`, `doctor` and `brokerd` read: which models may receive sessions, when sessions move, and with
+    /// which local fallback. Without any model it is written all the same, and what to do is said. With a running broker
+    /// it ends as `handoff check` does, otherwise it says what comes next.
+    #[command(
+        after_help = "Examples:\n  brokerctl handoff init\n  brokerctl handoff init --print\n  brokerctl handoff init --force --output json | jq -r '.receivers[]'\n\nExit codes: 0 written, 10 written, and the session is to be handed off now, 1 there is a file already or it cannot be written, 2 neither XDG_CONFIG_HOME nor HOME says where, 3 nothing is known of the session that was named."
+    )]
+    Init(InitArgs),
     /// Save what is worked on as a package that somebody else can go on with; prints its id
     ///
     /// Needs neither a session nor a model. The package is signed with this broker's key, kept, and may be taken until

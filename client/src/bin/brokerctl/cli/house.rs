@@ -12,7 +12,7 @@ pub(crate) struct UpArgs {
     /// Answer for every model with a simulator on loopback; needs no key
     #[arg(long)]
     pub(crate) simulated: bool,
-    /// A file of settings over the shipped ones; its `[[models]]` replace the list
+    /// A file of settings over the shipped ones and your own (`handoff init`); its `[[models]]` replace the list
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }

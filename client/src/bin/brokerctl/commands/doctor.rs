@@ -20,7 +20,7 @@ use super::{
     up::{self, Programs, found},
 };
 use crate::{
-    cli::{DoctorArgs, Global},
+    cli::{DoctorArgs, Global, user_file},
     exit_code::Exit,
     output::{self, Format},
 };
@@ -80,8 +80,7 @@ pub(crate) async fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<Ex
         config.models = up::with_ollama_at(&config.models, &host)?;
     }
     let paths = Paths::resolve(&config.broker, |name| std::env::var_os(name))?;
-    let mut checks =
-        vec![Check::ok("configuration", format!("{} models", config.models.iter().count()))];
+    let mut checks = vec![Check::ok("configuration", configuration(&config))];
     let (broker, has_agents) = broker(global).await?;
     checks.extend(models(&config, has_agents).await);
     checks.push(clock(consult::now()));
@@ -108,6 +107,15 @@ pub(crate) async fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<Ex
     Ok(if failed(&checks) { Exit::Failed } else { Exit::Done })
 }
 
+/// What is configured, and whether the user's own file is a part of it.
+fn configuration(config: &Config) -> String {
+    let models = format!("{} models", config.models.iter().count());
+    match user_file().filter(|file| file.is_file()) {
+        Some(file) => format!("{models}, with {}", file.display()),
+        None => format!("{models}; `brokerctl handoff init` writes a file of your own"),
+    }
+}
+
 fn failed(checks: &[Check]) -> bool {
     checks.iter().any(|check| check.verdict == Verdict::Fail)
 }
@@ -121,7 +129,7 @@ async fn models(config: &Config, has_agents: bool) -> Vec<Check> {
         let folder = PrivateFolder::make("doctor")?;
         let file = folder.path().join("effective.toml");
         fs::write(&file, config.to_toml())?;
-        anyhow::Ok(found::look(&programs, &file).await?)
+        anyhow::Ok(found::look(&programs, &file, &[]).await?)
     };
     let found = match found.await {
         Ok(found) => found,

@@ -1,4 +1,4 @@
-//! What is typed behind `handoff config`, `models`, `status` and `check`.
+//! What is typed behind `handoff init`, `config`, `models`, `status` and `check`.
 
 use std::ffi::OsString;
 
@@ -51,6 +51,19 @@ pub(crate) struct CheckArgs {
     pub(crate) warning_only: bool,
     /// The session [default: BROKER_SESSION, else the one last used from this folder]
     #[arg(long, value_name = "SESSION")]
+    pub(crate) session: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Replace the file that is there; it stays as config.toml.bak
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print the file and write nothing
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// The session that is checked [default: BROKER_SESSION, the one last used from this folder, the one that changed last]
+    #[arg(long, value_name = "SESSION", conflicts_with = "print")]
     pub(crate) session: Option<String>,
 }
 

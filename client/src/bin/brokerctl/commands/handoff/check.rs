@@ -24,10 +24,14 @@ pub(super) async fn run(global: &Global, args: CheckArgs) -> anyhow::Result<Exit
         Format::Json => output::json(&json_of(&check))?,
         Format::Text => output::line(&words(&check))?,
     }
-    Ok(if check.should_handoff { Exit::HandoffDue } else { Exit::Done })
+    Ok(exit(&check))
 }
 
-fn words(check: &HandoffCheck) -> String {
+pub(super) fn exit(check: &HandoffCheck) -> Exit {
+    if check.should_handoff { Exit::HandoffDue } else { Exit::Done }
+}
+
+pub(super) fn words(check: &HandoffCheck) -> String {
     let answer = if check.should_handoff { "yes" } else { "no" };
     let HandoffCheck { reason, session, model, tokens, context_window, .. } = check;
     let share = check.percentage();
@@ -40,7 +44,7 @@ fn words(check: &HandoffCheck) -> String {
     format!("{line}\n{}", check.detail)
 }
 
-fn json_of(check: &HandoffCheck) -> serde_json::Value {
+pub(super) fn json_of(check: &HandoffCheck) -> serde_json::Value {
     json!({
         "should_handoff": check.should_handoff,
         "reason": check.reason,

@@ -8,6 +8,7 @@ mod execute;
 pub(crate) mod file;
 mod generate;
 mod history;
+mod init;
 mod list;
 pub(crate) mod moved;
 mod offer;
@@ -34,6 +35,7 @@ pub(crate) async fn execute(global: &Global, args: ExecuteArgs) -> anyhow::Resul
 /// Runs one verb.
 pub(crate) async fn run(global: &Global, command: HandoffCommand) -> anyhow::Result<Exit> {
     match command {
+        HandoffCommand::Init(args) => init::run(global, args).await,
         HandoffCommand::Save(args) => save::run(global, *args).await,
         HandoffCommand::Prepare(args) => prepare::run(global, *args).await,
         HandoffCommand::Offer(args) => offer::run(global, args).await,

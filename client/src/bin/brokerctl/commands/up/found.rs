@@ -63,16 +63,21 @@ impl Checked {
     }
 }
 
-/// Asks the agents' program what it finds with `config`.
+/// Asks the agents' program what it finds with `config`, of these models or of all when none is named.
 ///
 /// # Errors
 /// [`Error::Check`] when the program does not say.
-pub(crate) async fn look(programs: &Programs, config: &Path) -> Result<Found, Error> {
+pub(crate) async fn look(
+    programs: &Programs,
+    config: &Path,
+    models: &[&str],
+) -> Result<Found, Error> {
     let failed = |how: String| Error::Check { how };
     let mut command = Command::new(programs.find("broker-agent")?);
     command
         .args(["--check", "--output", "json", "--config"])
         .arg(config)
+        .args(models.iter().flat_map(|model| ["--model", model]))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

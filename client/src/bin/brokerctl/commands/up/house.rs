@@ -155,7 +155,7 @@ impl House {
         if self.plan.config.simulator.enabled {
             return Ok(self.plan.config.models.iter().map(|model| model.name.clone()).collect());
         }
-        let found = found::look(&self.plan.programs, file).await?;
+        let found = found::look(&self.plan.programs, file, &[]).await?;
         output::note(&found.table());
         let usable = found.usable();
         if usable.is_empty() { Err(Error::NothingFound) } else { Ok(usable) }

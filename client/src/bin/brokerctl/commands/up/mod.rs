@@ -20,7 +20,7 @@ use self::{
 };
 use super::Interrupts;
 use crate::{
-    cli::{Global, UpArgs},
+    cli::{Global, UpArgs, user_file},
     exit_code::Exit,
     output,
 };
@@ -74,6 +74,10 @@ impl Programs {
 pub(crate) async fn run(global: &Global, args: &UpArgs) -> anyhow::Result<Exit> {
     let mut plan = plan(global, args)?;
     plan.log = Log::shown();
+    // What nobody typed is said.
+    if let Some(file) = user_file().filter(|file| file.is_file()) {
+        output::note(&format!("settings of your own: {}", file.display()));
+    }
     let mut house = House::new(plan)?;
     let mut interrupts = Interrupts::listen()?;
     let started = tokio::select! {
