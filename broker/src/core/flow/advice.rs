@@ -7,7 +7,7 @@ use std::{
 
 use broker_proto::{
     Advice, AskHandoff, HandoffCheck, HandoffOutlook, HandoffPolicyChange, HandoffStatus,
-    LimitForecast, ModelName, Pace, SessionId, Trigger, TriggerKind, UsageSetting,
+    LimitForecast, ModelName, Pace, SessionId, Trigger, TriggerKind, UsageSetting, UsageWindow,
 };
 
 use super::{Run, handoff::Wanted};
@@ -17,7 +17,7 @@ use crate::core::{
         Advised, Candidate, Case, Event as HandoffEvent, Reply as HandoffReply, Settings, Verdict,
         arbiter,
         policy::{Invalid, Known, written},
-        trigger::{self, Complexity, Limit, Turn, Worker},
+        trigger::{self, Complexity, Limit, Room, Worker},
     },
     policy::Model,
     queue::Seq,
@@ -25,7 +25,7 @@ use crate::core::{
     usage::{self, Level, Scope, Subject},
 };
 
-/// What a turn takes where no reply was timed yet, and the tokens of an answer that nobody has capped.
+/// What a turn takes where no reply was timed yet, and the least tokens of an answer that nobody has capped.
 const TURN: Duration = Duration::from_secs(60);
 const ANSWER: u64 = 4_096;
 /// Sessions whose ratings count, those heard of last.
@@ -33,6 +33,15 @@ const RATED_SESSIONS: usize = 256;
 
 /// Sessions that one status shows where none is named.
 const SHOWN_SESSIONS: usize = 100;
+
+/// Estimated tokens of a turn's prompt.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Prompt {
+    /// With the history that goes before it.
+    pub(super) all: u64,
+    /// What it says itself.
+    pub(super) own: u64,
+}
 
 impl Run<'_> {
     pub(super) fn set_handoff_policy(
@@ -140,51 +149,87 @@ impl Run<'_> {
         let thresholds = &self.state.usage.rules().thresholds;
         let readings = meter.map(|meter| meter.signals.read(thresholds, self.now.wall));
         let takes = readings.and_then(|it| it.avg_response).unwrap_or(TURN);
-        let turn = Turn { tokens: self.tokens_of_turn(seq, model), takes };
         let of_session = || {
             let held = self.state.usage.level(&Subject::Session(session.to_string()));
-            let scope = Scope::Session(session.to_string());
-            let meter = self.state.usage.meter(&scope).cloned().unwrap_or_default();
-            let room = model.context_window.saturating_sub(meter.session.tokens());
+            let room = self.room_of_window(seq, session, model);
             // Its own limit leaves a reserve of its window behind it.
-            let limit = Limit { reason: &held.reason, left: Some(room), ..Limit::at(held.level) };
-            trigger::usage_limit(&limit, turn)
+            let limit = Limit { reason: &held.reason, room: Some(room), ..Limit::at(held.level) };
+            trigger::usage_limit(&limit, takes)
         };
         let of_model = || {
             let held = self.state.usage.level(&Subject::Model(owner.clone()));
             let over =
                 if held.level > Level::Warning { self.limits_over(model) } else { Vec::new() };
-            let tokens = usage::Unit::Tokens.as_str();
-            let left = over.iter().filter(|it| it.window.unit == tokens);
-            let left = left.filter_map(|it| Some(it.window.limit?.saturating_sub(it.window.used?)));
+            let rooms = over.iter().filter_map(|it| self.room_of(seq, session, model, &it.window));
             let soonest = over
                 .iter()
                 .filter_map(|it| Some((it.reached_at?.since(self.now.wall), it.confidence)));
             let limit = Limit {
                 level: held.level,
                 reason: &held.reason,
-                left: left.min(),
+                room: Room::least(rooms),
                 reached_in: soonest.min_by_key(|(reached_in, _)| *reached_in),
             };
-            trigger::usage_limit(&limit, turn)
+            trigger::usage_limit(&limit, takes)
         };
         let own = of_session().map(|trigger| (trigger, false));
         own.or_else(|| of_model().map(|trigger| (trigger, true)))
     }
 
-    /// Estimated tokens of a turn's prompt, as it was sent.
-    pub(super) fn prompt_of(&self, seq: Seq) -> u64 {
-        let consultation = self.state.queue.get(seq).and_then(|it| it.consultation.as_ref());
-        let Some(consultation) = consultation else { return 0 };
-        let bytes = consultation.needs().prompt_bytes;
-        self.model(&consultation.asked).map_or(0, |model| route::estimated_tokens(model, bytes))
+    /// What is left of a model's context window, and what this turn adds to what its session holds of it.
+    fn room_of_window(&self, seq: Seq, session: &SessionId, model: &Model) -> Room {
+        let meter = self.state.usage.meter(&Scope::Session(session.to_string()));
+        let held = meter.map_or(0, |meter| meter.session.tokens());
+        let turn = self.prompt_of(seq).own.saturating_add(self.answer_of(seq, session, model));
+        Room { left: model.context_window.saturating_sub(held), turn }
     }
 
-    fn tokens_of_turn(&self, seq: Seq, model: &Model) -> u64 {
+    /// What is left of a limit over a model, and what this turn takes of it; `None` where nothing is known of that.
+    fn room_of(
+        &self,
+        seq: Seq,
+        session: &SessionId,
+        model: &Model,
+        window: &UsageWindow,
+    ) -> Option<Room> {
+        let (limit, used) = (window.limit?, window.used?);
+        let left = limit.saturating_sub(used);
+        let turn = if window.unit == usage::Unit::Tokens.as_str() {
+            let answer = self.answer_of(seq, session, model);
+            let usual = self.state.usage.meter(&Scope::Session(session.to_string()));
+            let usual = usual.and_then(|meter| meter.recent.per_call()).unwrap_or_default();
+            self.prompt_of(seq).all.saturating_add(answer).max(usual)
+        } else if window.unit.is_empty() {
+            let meter = self.state.usage.meter(&Scope::Model(model.name.clone()))?;
+            let first = meter.seen.iter().find(|first| first.name == window.name)?;
+            usage::per_call(first, used)?
+        } else {
+            return None;
+        };
+        Some(Room { left, turn })
+    }
+
+    /// Estimated tokens of a turn's prompt.
+    pub(super) fn prompt_of(&self, seq: Seq) -> Prompt {
+        let consultation = self.state.queue.get(seq).and_then(|it| it.consultation.as_ref());
+        let asked = consultation.and_then(|it| Some((it.needs(), self.model(&it.asked)?)));
+        let Some((needs, model)) = asked else { return Prompt::default() };
+        let tokens = |bytes| route::estimated_tokens(model, bytes);
+        let own = tokens(needs.prompt_bytes.saturating_sub(needs.history_bytes));
+        Prompt { all: tokens(needs.prompt_bytes), own }
+    }
+
+    /// Tokens that a turn's answer takes: as many as its asker allows, else what answers of its session had.
+    fn answer_of(&self, seq: Seq, session: &SessionId, model: &Model) -> u64 {
         let consultation = self.state.queue.get(seq).and_then(|it| it.consultation.as_ref());
         let asked = consultation.and_then(|it| it.needs().max_output_tokens).map(u64::from);
-        let answer = asked.unwrap_or(ANSWER).min(model.max_output_tokens);
-        self.prompt_of(seq).saturating_add(answer)
+        let usual = || {
+            let totals = &self.state.usage.meter(&Scope::Session(session.to_string()))?.totals;
+            totals.usage.output_tokens?.checked_div(totals.calls)
+        };
+        asked
+            .unwrap_or_else(|| usual().unwrap_or_default().max(ANSWER))
+            .min(model.max_output_tokens)
     }
 
     /// Looks whether a session is better off elsewhere: says so, and moves it where that is asked for. `prompt` is the

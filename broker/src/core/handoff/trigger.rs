@@ -18,8 +18,8 @@ const ESTIMATED: f64 = 0.4;
 pub const SURE: f64 = 0.5;
 /// A forecast that is less sure than this says nothing: it may be of a single call.
 const FORECAST: f64 = 0.2;
-/// A step whose prompt has so many tokens is as complex as one can be, as far as its size tells.
-const LARGE_STEP: u64 = 64_000;
+/// A step that says so many tokens itself is as complex as one can be, as far as its size tells.
+const LARGE_STEP: u64 = 16_000;
 
 /// Whether a session is to move, by its share of its model's window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,8 +84,8 @@ pub struct Limit<'a> {
     pub level: Level,
     /// Which limit, and how near.
     pub reason: &'a str,
-    /// Tokens left of it; `None` where it does not count tokens, or is not known.
-    pub left: Option<u64>,
+    /// `None` where it is not known.
+    pub room: Option<Room>,
     /// Until it is reached, as things go, and how sure that is.
     pub reached_in: Option<(Duration, f64)>,
 }
@@ -94,34 +94,46 @@ impl Limit<'_> {
     /// A limit of which nothing else is known.
     #[must_use]
     pub fn at(level: Level) -> Self {
-        Self { level, reason: "", left: None, reached_in: None }
+        Self { level, reason: "", room: None, reached_in: None }
     }
 }
 
-/// What the next turn takes.
-#[derive(Debug, Clone, Copy)]
-pub struct Turn {
-    /// Tokens, prompt and answer.
-    pub tokens: u64,
-    pub takes: Duration,
+/// What is left of a limit, in its own unit: tokens, or what its provider counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    pub left: u64,
+    /// What the next turn takes of it.
+    pub turn: u64,
+}
+
+impl Room {
+    fn is_enough(self) -> bool {
+        self.turn <= self.left
+    }
+
+    /// Of several limits, the one that is soonest too small.
+    #[must_use]
+    pub fn least(rooms: impl Iterator<Item = Self>) -> Option<Self> {
+        rooms.min_by_key(|room| i128::from(room.left) - i128::from(room.turn))
+    }
 }
 
 /// A limit is reached, or the next turn would reach it: what is left of a critical one is kept for the turn that runs, so
-/// that no last turn is cut.
+/// that no last turn is cut. `takes`: how long a turn takes.
 #[must_use]
-pub fn usage_limit(limit: &Limit<'_>, turn: Turn) -> Option<Trigger> {
+pub fn usage_limit(limit: &Limit<'_>, takes: Duration) -> Option<Trigger> {
     let fires = |reasoning: String, confidence| {
         let (kind, urgency) = (TriggerKind::UsageLimit, Urgency::High);
         Some(Trigger { kind, reasoning, confidence, urgency })
     };
-    match (limit.level, limit.left, limit.reached_in) {
+    match (limit.level, limit.room, limit.reached_in) {
         (Level::Exhausted, _, _) => fires(limit.reason.to_owned(), 1.0),
-        (Level::Critical, Some(left), _) if left < turn.tokens => {
-            let why = format!("{}; the next turn takes about {}", limit.reason, turn.tokens);
+        (Level::Critical, Some(room), _) if !room.is_enough() => {
+            let why = format!("{}; the next turn takes about {}", limit.reason, room.turn);
             fires(why, 0.9)
         }
         (Level::Critical, _, Some((reached_in, confidence)))
-            if reached_in <= turn.takes && confidence >= FORECAST =>
+            if reached_in <= takes && confidence >= FORECAST =>
         {
             let why = format!("{}; reached within {} s", limit.reason, reached_in.as_secs());
             fires(why, confidence)
@@ -288,11 +300,12 @@ mod tests {
         assert!(owner_is_out.should_handoff, "{owner_is_out:?}");
     }
 
-    const TURN: Turn = Turn { tokens: 5_000, takes: Duration::from_secs(60) };
+    const TAKES: Duration = Duration::from_secs(60);
 
     fn limit(level: Level, left: Option<u64>, reached_in: Option<(u64, f64)>) -> Option<Trigger> {
         let reached_in = reached_in.map(|(secs, sure)| (Duration::from_secs(secs), sure));
-        usage_limit(&Limit { level, reason: "90 of 100 5h", left, reached_in }, TURN)
+        let room = left.map(|left| Room { left, turn: 5_000 });
+        usage_limit(&Limit { level, reason: "90 of 100 5h", room, reached_in }, TAKES)
     }
 
     #[test]
@@ -313,6 +326,15 @@ mod tests {
         assert_eq!(limit(Level::Healthy, None, None), None);
     }
 
+    #[test]
+    fn of_several_limits_the_one_that_is_soonest_too_small_counts() {
+        let room = |left, turn| Room { left, turn };
+        let least = Room::least([room(9, 1), room(100, 99), room(1_000, 10)].into_iter());
+        assert_eq!(least, Some(room(100, 99)));
+        assert_eq!(Room::least([room(1, 9), room(0, 9)].into_iter()), Some(room(0, 9)));
+        assert_eq!(Room::least(std::iter::empty()), None);
+    }
+
     fn tiers() -> BTreeSet<u8> {
         BTreeSet::from([1, 2, 3])
     }
@@ -326,7 +348,7 @@ mod tests {
         assert!(fired.reasoning.contains("asks for tier 3; sonnet has tier 2"), "{fired:?}");
         // A guess is told, and not sure enough to act on.
         let local = name("local");
-        let guess = Complexity::of_size(64_000);
+        let guess = Complexity::of_size(16_000);
         let fired = complexity_mismatch(guess, (&local, 1), &tiers()).unwrap();
         assert!(fired.confidence < SURE, "{fired:?}");
     }

@@ -23,6 +23,7 @@ mod pause;
 mod producer;
 mod publish;
 mod pull;
+mod reserve;
 mod restart;
 mod rings;
 mod rotation;

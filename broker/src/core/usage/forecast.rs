@@ -40,6 +40,13 @@ impl Recent {
         }
     }
 
+    /// Tokens of a call, on average; `None` where no call was counted.
+    #[must_use]
+    pub fn per_call(&self) -> Option<u64> {
+        let sum = self.pieces.iter().fold(Amount::default(), |sum, (_, used)| sum.plus(*used));
+        sum.tokens.checked_div(sum.requests)
+    }
+
     #[must_use]
     pub fn burn(&self, now: WallTime) -> Burn {
         let number = now.0 / PIECE_MS;
@@ -119,6 +126,14 @@ pub fn burn_of(first: &FirstSeen, used: u64, now: WallTime) -> (u64, f64) {
     let scaled = u128::from(grown) * u128::from(HOUR_MS) / u128::from(passed);
     let calls = first.times.saturating_sub(1);
     (u64::try_from(scaled).unwrap_or(u64::MAX), sureness(passed, calls))
+}
+
+/// How much a provider's window fills from one call to the next, in its own unit, rounded up: what others use of it
+/// meanwhile is in it. `None` before it has spoken twice.
+#[must_use]
+pub fn per_call(first: &FirstSeen, used: u64) -> Option<u64> {
+    let calls = first.times.checked_sub(1).filter(|calls| *calls > 0)?;
+    Some(used.saturating_sub(first.used).div_ceil(calls))
 }
 
 /// When `used` reaches `limit` at this rate; `None` when it is reset before, or nothing is used.
@@ -203,7 +218,9 @@ mod tests {
         see(&mut seen, minutes(0), &[said(90, 300)]);
         see(&mut seen, minutes(30), &[said(70, 300)]);
         assert_eq!(burn_of(&seen[0], 30, minutes(30)).0, 40);
+        assert_eq!(per_call(&seen[0], 30), Some(20));
         see(&mut seen, minutes(301), &[said(99, 600)]);
         assert_eq!((seen[0].used, seen[0].at), (1, minutes(301)));
+        assert_eq!(per_call(&seen[0], 1), None);
     }
 }

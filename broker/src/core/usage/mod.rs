@@ -29,7 +29,7 @@ pub use budget::{BudgetKey, Budgets, Reservations, Short, Wanted};
 pub use cause::{Cause, Held, Kind, highest, of_signals};
 pub use command::{Command, Query, Record, Reply};
 pub use event::{Call, Change, Event, Near, Reservation, Said, Source, Subject, scopes};
-pub use forecast::{Burn, FirstSeen, Recent, burn_of, reached_at};
+pub use forecast::{Burn, FirstSeen, Recent, burn_of, per_call, reached_at};
 pub use level::{Action, Level};
 pub use meter::{Meter, SessionFigures};
 pub use price::{Nanos, cost, is_unbilled, tokens};

@@ -30,7 +30,7 @@ impl Run<'_> {
             Some((trigger, is_lent)) => {
                 let _ = self.move_session(session, trigger, Pace::AtOnce, is_lent);
             }
-            None => self.advise(&session, self.prompt_of(seq)),
+            None => self.advise(&session, self.prompt_of(seq).own),
         }
     }
 

@@ -43,6 +43,15 @@ enum Later {
     LinkUp(ModelName),
 }
 
+/// Tokens of one turn.
+#[derive(Debug, Clone, Copy, Default)]
+struct TurnSize {
+    /// What its provider counts: mostly what was said before, read again.
+    counted: u64,
+    /// What it adds to its session; half of it is asked, half is answered.
+    grown: u64,
+}
+
 pub(super) struct World {
     state: State,
     script: Script,
@@ -54,6 +63,7 @@ pub(super) struct World {
     number: u64,
     /// The turn that is asked, until it ends.
     open: Option<Seq>,
+    size: TurnSize,
     turns: u64,
     done: u64,
     /// Of the limit.
@@ -90,6 +100,7 @@ impl World {
             session: SessionId::parse("s").context("a session's name")?,
             number: 0,
             open: None,
+            size: TurnSize::default(),
             turns: 0,
             done: 0,
             resets: 0,
@@ -295,12 +306,7 @@ impl World {
         let is_done = matches!(outcome, Settled::Done { .. });
         let (mut limits, mut usage, mut append) = (Vec::new(), Usage::default(), None);
         if is_done {
-            let counted = self.turn_tokens();
-            // What a provider counts is mostly what was said before, read again; the session grows by little.
-            let grown = match self.script.limit {
-                Limit::Provider => counted.min(self.dice.between(200.0, 1_500.0) as u64),
-                Limit::Window => counted,
-            };
+            let TurnSize { counted, grown } = self.size;
             usage.input_tokens = Some(counted.saturating_sub(grown / 2));
             usage.output_tokens = Some(grown / 2);
             append = Some(self.append(delivered.id, grown, &model));
@@ -429,13 +435,20 @@ impl World {
         let session = self.state.session.get(&self.session).context("the session is gone")?;
         let (owner, held) = (session.info.owner.model.clone(), session.info.window_tokens());
         let per_token = self.state.policy.models.get(&owner).map_or(4.0, |it| it.bytes_per_token);
-        let history_bytes = (held as f64 * per_token) as u64;
+        let counted = self.turn_tokens();
+        let grown = match self.script.limit {
+            Limit::Provider => counted.min(self.dice.between(200.0, 1_500.0) as u64),
+            Limit::Window => counted,
+        };
+        self.size = TurnSize { counted, grown };
+        let bytes = |tokens: u64| (tokens as f64 * per_token) as u64;
+        let (history_bytes, own_bytes) = (bytes(held), bytes(grown / 2));
         let id = MessageId::from_u128(u128::from(self.next()));
         let seq = self.state.queue.next_seq();
         let consultation = NewConsultation {
             asked: owner.clone(),
             options: AskOptions::default(),
-            prompt_bytes: history_bytes + 2_000,
+            prompt_bytes: history_bytes + own_bytes,
             history_bytes,
             needs_vision: false,
             max_output_tokens: None,
@@ -447,7 +460,7 @@ impl World {
             kind: MessageType::Consultation,
             priority: Priority::Normal,
             digest: Digest([1; 32]),
-            body: Body { size_bytes: history_bytes + 2_000, ..Body::default() },
+            body: Body { size_bytes: history_bytes + own_bytes, ..Body::default() },
             expires_at: None,
             session: Some(self.session.to_string()),
             ordering_key: None,
