@@ -10,7 +10,7 @@ use std::{
 };
 
 /// What a row says that is promised and not built.
-const LATER: &str = "issue 5 / later";
+const LATER: &str = "later";
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
