@@ -230,7 +230,7 @@ async fn check(
     broken: &mut Broken,
 ) -> anyhow::Result<()> {
     let owner = client.session(session, &SessionPoint::Head).await?.info.owner;
-    let mut moves: BTreeMap<u64, Vec<Handoff>> = BTreeMap::new();
+    let mut moves = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = pb::ListHandoffsRequest {
@@ -243,7 +243,8 @@ async fn check(
         for handoff in page.handoffs {
             let handoff = Handoff::try_from(handoff)?;
             if handoff.active_at.is_some() {
-                moves.entry(handoff.from.epoch).or_default().push(handoff);
+                let Handoff { from, to, .. } = handoff;
+                moves.push(Move { epoch: from.epoch, from: from.model, to });
             }
         }
         page_token = page.next_page_token;
@@ -251,37 +252,125 @@ async fn check(
             break;
         }
     }
-    let mut expected = ModelName::parse(MODELS[0])?;
-    for epoch in 1..owner.epoch {
-        match moves.remove(&epoch).as_deref() {
-            Some([only]) => {
-                broken.no_owner += u64::from(only.from.model != expected);
-                expected = only.to.clone();
-            }
-            Some(_) => broken.two_owners += 1,
-            None => broken.no_owner += 1,
-        }
-    }
-    // A move from an epoch that never was, and a last owner that nobody handed it to.
-    broken.two_owners += moves.len() as u64;
-    broken.no_owner += u64::from(owner.model != expected);
     let entries = client.session_entries(session, &SessionPoint::Head, 0, usize::MAX).await?;
-    let mut said: BTreeMap<String, u64> = BTreeMap::new();
+    let mut said = Vec::new();
     for entry in &entries[FIRST.min(entries.len())..] {
-        for part in &entry.entry.parts {
-            if let Part::Text(text) = part {
-                *said.entry(text.clone()).or_default() += 1;
+        let text = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        said.extend(entry.entry.parts.iter().filter_map(text));
+    }
+    broken.judge_owners((&owner.model, owner.epoch), &moves);
+    broken.judge_turns(turns, said);
+    Ok(())
+}
+
+/// One change of owner, as its handoff tells it.
+#[derive(Debug, Clone)]
+struct Move {
+    /// Of the owner before.
+    epoch: u64,
+    from: ModelName,
+    to: ModelName,
+}
+
+impl Broken {
+    /// From the first owner, every epoch is left by one handoff to the owner of the next, up to the one there is now.
+    fn judge_owners(&mut self, (owner, epoch): (&ModelName, u64), moves: &[Move]) {
+        let mut by_epoch: BTreeMap<u64, Vec<&Move>> = BTreeMap::new();
+        for moved in moves {
+            by_epoch.entry(moved.epoch).or_default().push(moved);
+        }
+        let mut expected = MODELS[0];
+        for epoch in 1..epoch {
+            match by_epoch.remove(&epoch).as_deref() {
+                Some([only]) => {
+                    self.no_owner += u64::from(only.from.as_str() != expected);
+                    expected = only.to.as_str();
+                }
+                Some(_) => self.two_owners += 1,
+                None => self.no_owner += 1,
             }
         }
+        // A move from an epoch that never was, and a last owner that nobody handed it to.
+        self.two_owners += by_epoch.len() as u64;
+        self.no_owner += u64::from(owner.as_str() != expected);
     }
-    for (id, ends) in turns {
-        let is_done = ends.iter().all(|end| *end == MessageState::Done);
-        let of = |what: &str| said.remove(&format!("{what} {id}")).unwrap_or_default();
-        let counts = ["turn", "answer to"].map(of);
-        broken.lost += u64::from(!is_done || counts.contains(&0));
-        broken.twice += u64::from(counts.iter().any(|count| *count > 1));
+
+    /// Every turn ended once and its session holds its question and its answer once, and nothing that nobody asked.
+    fn judge_turns(&mut self, turns: &BTreeMap<MessageId, Vec<MessageState>>, said: Vec<String>) {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for text in said {
+            *counts.entry(text).or_default() += 1;
+        }
+        for (id, ends) in turns {
+            let is_done = ends.iter().all(|end| *end == MessageState::Done);
+            let of = |what: &str| counts.remove(&format!("{what} {id}")).unwrap_or_default();
+            let both = ["turn", "answer to"].map(of);
+            self.lost += u64::from(!is_done || both.contains(&0));
+            self.twice += u64::from(both.iter().any(|count| *count > 1));
+        }
+        self.twice += counts.len() as u64;
     }
-    // What nobody asked.
-    broken.twice += said.len() as u64;
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(name: &str) -> ModelName {
+        ModelName::parse(name).unwrap()
+    }
+
+    fn moved(epoch: u64, from: &str, to: &str) -> Move {
+        Move { epoch, from: model(from), to: model(to) }
+    }
+
+    /// Epochs with two owners, and with none.
+    fn owners(now: (&str, u64), moves: &[Move]) -> (u64, u64) {
+        let mut broken = Broken::default();
+        broken.judge_owners((&model(now.0), now.1), moves);
+        (broken.two_owners, broken.no_owner)
+    }
+
+    #[test]
+    fn a_chain_of_owners_without_gap_and_fork_is_whole() {
+        let moves = [moved(2, "sonnet", "opus"), moved(1, "opus", "sonnet")];
+        assert_eq!(owners(("opus", 3), &moves), (0, 0));
+        assert_eq!(owners(("opus", 1), &[]), (0, 0));
+    }
+
+    #[test]
+    fn a_fork_a_gap_and_an_owner_from_nowhere_are_found() {
+        let fork = [moved(1, "opus", "sonnet"), moved(1, "opus", "sonnet")];
+        assert_eq!(owners(("sonnet", 2), &fork).0, 1);
+        let gap = [moved(1, "opus", "sonnet")];
+        assert_eq!(owners(("sonnet", 3), &gap), (0, 1));
+        let beyond = [moved(1, "opus", "sonnet"), moved(2, "sonnet", "opus")];
+        assert_eq!(owners(("sonnet", 2), &beyond), (1, 0));
+        assert_eq!(owners(("opus", 2), &gap), (0, 1));
+        let other = [moved(1, "opus", "sonnet"), moved(2, "opus", "sonnet")];
+        assert_eq!(owners(("sonnet", 3), &other), (0, 1));
+        assert_eq!(owners(("sonnet", 1), &[]), (0, 1));
+    }
+
+    /// Turns that are lost, and that were done twice.
+    fn turns(end: MessageState, said: &[&str]) -> (u64, u64) {
+        let id = MessageId::from_u128(7);
+        let said = said.iter().map(|what| format!("{what} {id}")).collect();
+        let mut broken = Broken::default();
+        broken.judge_turns(&[(id, vec![MessageState::Done, end])].into(), said);
+        (broken.lost, broken.twice)
+    }
+
+    #[test]
+    fn a_turn_that_is_lost_or_done_twice_is_found() {
+        use MessageState::{Done, Failed};
+        assert_eq!(turns(Done, &["turn", "answer to"]), (0, 0));
+        assert_eq!(turns(Failed, &["turn", "answer to"]), (1, 0));
+        assert_eq!(turns(Done, &["turn"]), (1, 0));
+        assert_eq!(turns(Done, &["turn", "answer to", "answer to"]), (0, 1));
+        assert_eq!(turns(Done, &["turn", "answer to", "nobody asked"]), (0, 1));
+    }
 }
