@@ -81,7 +81,8 @@ impl Run<'_> {
             // A limit that is lower now may be one that a session has reached, though it was healthy.
             let sessions: Vec<String> = self.state.usage.sessions().map(str::to_owned).collect();
             for session in sessions {
-                self.assess(&Subject::Session(session));
+                self.assess(&Subject::Session(session.clone()));
+                self.still_at_limit(&session);
             }
         }
         Ok(Reply::Handoff(HandoffReply::Policy(self.handoff_policy())))

@@ -183,7 +183,11 @@ impl Run<'_> {
                 return Ok(Reply::OfUsage(usage::Reply::Recorded(model)));
             }
         };
+        let session = call.session.clone();
         self.count(call);
+        if let Some(session) = session {
+            self.still_at_limit(&session);
+        }
         Ok(Reply::OfUsage(usage::Reply::Recorded(model)))
     }
 

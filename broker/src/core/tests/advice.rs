@@ -454,3 +454,30 @@ fn without_an_interval_no_package_is_owed_by_the_clock() {
     world.advance(secs(86_400));
     assert!(world.effects.iter().all(|effect| !matches!(effect, Effect::Prepare(_))));
 }
+
+#[test]
+fn a_session_that_reached_its_limit_before_moves_once_it_may() {
+    let at_its_limit = || {
+        let mut world = world();
+        record(&mut world, "s", 180_000);
+        assert!(last_of(&world).is_none(), "it moves with its next turn");
+        world
+    };
+    let mut world = at_its_limit();
+    set(&mut world, &[("auto_switch", "true")], &[]).unwrap();
+    assert_eq!(last(&world).state, HandoffState::Building);
+
+    // Nobody could take it then; now somebody can.
+    let mut world = at_its_limit();
+    set(&mut world, &[("auto_switch", "true"), ("receivers", "opus")], &[]).unwrap();
+    assert!(last_of(&world).is_none());
+    set(&mut world, &[], &["receivers"]).unwrap();
+    assert_eq!(last(&world).state, HandoffState::Building);
+
+    let mut world = at_its_limit();
+    world.state.policy.handoff.auto_switch = true;
+    record(&mut world, "s", 1);
+    let begun = last(&world);
+    record(&mut world, "s", 1);
+    assert_eq!((begun.state, last(&world).id), (HandoffState::Building, begun.id), "one at once");
+}

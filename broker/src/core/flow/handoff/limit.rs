@@ -8,7 +8,7 @@ use super::Wanted;
 use crate::core::{
     Refusal,
     flow::Run,
-    usage::{Action, Subject},
+    usage::{Action, Level, Subject},
 };
 
 /// Sessions with waiting work that one limit moves at once; the others move with their next turn.
@@ -60,6 +60,18 @@ impl Run<'_> {
                 }
             }
             Subject::Session(_) | Subject::Model(_) => {}
+        }
+    }
+
+    /// A session that reached its own limit when nobody was to move it, or nobody could take it, moves once that is
+    /// otherwise. One that is under way stays as it is.
+    pub(in crate::core::flow) fn still_at_limit(&mut self, session: &str) {
+        let subject = Subject::Session(session.to_owned());
+        let held = self.state.usage.level(&subject);
+        let is_open =
+            SessionId::parse(session).is_ok_and(|id| self.state.handoff.open(&id).is_some());
+        if held.level == Level::Exhausted && !is_open {
+            self.limit_reached(&subject, held.action, &held.reason);
         }
     }
 
