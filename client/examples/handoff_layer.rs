@@ -1,5 +1,6 @@
 //! A program that asks in a session and lets a layer look after its window: it is told from the warning threshold on, a
-//! package is made ready, and at the switch threshold the session moves before the question is asked.
+//! package is kept ready near the limit, and at the switch threshold the session moves before the question is asked. What
+//! is asked and answered is a turn of the session.
 //!
 //! `cargo run -p broker-client --example handoff_layer -- unix:/path/to/broker.sock SESSION "the question"`
 
@@ -25,10 +26,8 @@ async fn main() -> anyhow::Result<()> {
     let owner = client.session(&session, &SessionPoint::Head).await?.info.owner.model;
 
     let layer = HandoffLayer::new(client.clone(), Reach::Move).telling(|notice| match notice {
-        Notice::Level { advice, usage } => {
-            eprintln!("{advice:?}: {} tokens: {}", usage.tokens, usage.level.reason);
-        }
-        Notice::Prepared { package, to } => eprintln!("package {package} is ready for {to}"),
+        Notice::Level { due, check } => eprintln!("{due:?}: {}", check.detail),
+        Notice::Prepared { to } => eprintln!("a package for {to} is kept ready"),
         Notice::Handoff(handoff) => eprintln!("{} to {}", handoff.state.as_str(), handoff.to),
         Notice::Failed(error) => eprintln!("asked all the same: {error}"),
     });
@@ -40,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
     let payload = Payload { request: vec![Part::text(question)], ..Payload::default() };
     let mut message = Message::consultation(id, owner, payload);
     message.session = Some(session.to_string());
-    let answer = service.oneshot(Ask { message, options: AskOptions::default() }).await?;
+    let answer = service.oneshot(Ask::new(message, AskOptions::default())).await?;
     println!("{}", answer.text());
     Ok(())
 }

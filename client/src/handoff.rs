@@ -26,6 +26,29 @@ impl Client {
         handoff(self.reply(self.handoffs().begin_handoff(request).await)?.handoff)
     }
 
+    /// Begins a handoff and waits until it is active or over, as [`Client::settled_handoff`] does. Where the session is on
+    /// its way already, that handoff is waited for.
+    ///
+    /// # Errors
+    /// As [`Client::begin_handoff`]. What was begun goes on without the caller.
+    pub async fn hand_over(
+        &self,
+        ask: AskHandoff,
+        changed: impl FnMut(&Handoff),
+    ) -> Result<Handoff, Error> {
+        let session = ask.session.clone();
+        let id = match self.begin_handoff(ask).await {
+            Ok(begun) => begun.id,
+            Err(error) if error.reason() == Some("HANDOFF_UNDER_WAY") => {
+                let filter = HandoffFilter { session: Some(session), ..HandoffFilter::default() };
+                let newest = self.list_handoffs(filter, 1, None).await?.items.pop();
+                newest.ok_or(error)?.id
+            }
+            Err(error) => return Err(error),
+        };
+        self.settled_handoff(id, changed).await
+    }
+
     /// Takes a session over that is offered. The same word again is answered the same.
     ///
     /// # Errors

@@ -291,6 +291,10 @@ impl Client {
         while let Some(frame) = frames.message().await.map_err(|status| self.error(status))? {
             match frame.part {
                 Some(Part::Rendering(rendering)) => history.rendering = Some(rendering.try_into()?),
+                Some(Part::TakenOver(rendering)) => {
+                    history.rendering = Some(rendering.try_into()?);
+                    history.is_taken_over = true;
+                }
                 Some(Part::Entry(entry)) => history.entries.push(entry.try_into()?),
                 Some(Part::More(more)) => {
                     let last = history.entries.last_mut();

@@ -1,10 +1,22 @@
 //! `brokerctl chat`, with its lines from a pipe: what is asked, what is told, and who owns the session then.
 
-use broker_client::NewSession;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use broker_client::{Endpoint, NewSession};
 use broker_proto::{
     AcceptHandoff, Delivery, Down, HandoffOffer, ModelName, Part, Role, SessionId, SessionPoint,
 };
 use broker_tests::{Output, Place, RawLink, TestBroker, brokerctl, hello};
+use tokio::{
+    io::copy_bidirectional,
+    net::{UnixListener, UnixStream},
+};
 
 fn id(text: &str) -> SessionId {
     SessionId::parse(text).unwrap()
@@ -128,7 +140,7 @@ async fn another_model_is_asked_for_advice_or_from_now_on() {
 
     let talked = talked.exits(0);
     assert_eq!(talked.stdout, "Yes.\n7411.\nSure.\n");
-    assert!(talked.stderr.contains("there is no model nobody; there are opus"), "{talked:?}");
+    assert!(talked.stderr.contains("no model is called `nobody`; nearest: opus"), "{talked:?}");
     let who: Vec<_> = said(&broker, "s").await.into_iter().filter_map(|(_, who, _)| who).collect();
     assert_eq!(who, ["sonnet", "sonnet", "opus"]);
 }
@@ -153,7 +165,7 @@ async fn a_full_window_is_told_of_and_moves_where_that_is_switched_on() {
     fill(&broker, "3700000").await;
     let (told, _) = tokio::join!(chat(&broker, &args, "And?\n"), answer(&mut opus, "Yes."));
     let told = told.exits(0);
-    assert!(told.stderr.contains("chat --handoff-enabled does so itself"), "{told:?}");
+    assert!(told.stderr.contains("`chat --handoff-enabled` does so by itself"), "{told:?}");
 
     let args = ["--session", "s", "--handoff-enabled"];
     let agents = async {
@@ -164,6 +176,75 @@ async fn a_full_window_is_told_of_and_moves_where_that_is_switched_on() {
     let moved = moved.exits(0);
     assert!(moved.stderr.contains("opus → sonnet: user_request: opus 92 %"), "{moved:?}");
     assert!(moved.stdout.ends_with("Here I am.\n"), "{moved:?}");
+
+    // Nobody may take it from sonnet.
+    broker.run(&["handoff", "models", "--remove", "opus", "--remove", "local"]).await.exits(0);
+    let record = ["usage", "record", "tokens", "--model", "sonnet", "--session", "s"];
+    broker.run(&[&record[..], &["--input", "990000", "--output", "0"]].concat()).await.exits(0);
+    let (stays, _) =
+        tokio::join!(chat(&broker, &args, "Still?\n"), answer(&mut sonnet, "Still here."));
+    let stays = stays.exits(0);
+    assert_eq!(stays.stdout, "Still here.\n", "what cannot be done costs no question");
+    let told = |what: &str| assert!(stays.stderr.contains(what), "{what}: {stays:?}");
+    told("session s: owned by sonnet since a handoff from opus at");
+    told("HANDOFF_NOBODY");
+    told("sonnet is asked all the same");
+}
+
+#[tokio::test]
+async fn a_model_that_nobody_knows_is_refused_before_the_first_question() {
+    let broker = TestBroker::start().await;
+    let refused = chat(&broker, &["--session", "new", "--model", "opsu"], "A long one.\n").await;
+    let refused = refused.exits(3);
+    assert!(refused.stderr.contains("no model is called `opsu`; nearest: opus"), "{refused:?}");
+    let none = broker.client().session(&id("new"), &SessionPoint::Head).await.unwrap_err();
+    assert_eq!(none.reason(), Some("UNKNOWN_SESSION"), "nothing was begun");
+
+    begin(&broker).await;
+    let refused = chat(&broker, &["--session", "s", "--model", "sonet"], "A long one.\n").await;
+    let refused = refused.exits(3);
+    assert!(refused.stderr.contains("nearest: sonnet"), "{refused:?}");
+}
+
+/// A socket in front of the broker's, and how many connections went through it.
+async fn doorway(broker: &TestBroker, folder: &Path) -> (Endpoint, Arc<AtomicUsize>) {
+    let path = folder.join("door.sock");
+    let (door, house) = (UnixListener::bind(&path).unwrap(), broker.endpoint());
+    let count = Arc::<AtomicUsize>::default();
+    let passed = Arc::clone(&count);
+    tokio_util::task::TaskTracker::new().spawn(async move {
+        let tasks = tokio_util::task::TaskTracker::new();
+        while let Ok((mut outside, _)) = door.accept().await {
+            passed.fetch_add(1, Ordering::Relaxed);
+            let mut inside = UnixStream::connect(house.socket()).await.unwrap();
+            // Either end may close first.
+            tasks.spawn(async move { copy_bidirectional(&mut outside, &mut inside).await.ok() });
+        }
+    });
+    (Endpoint::unix(path), count)
+}
+
+#[tokio::test]
+async fn a_chat_has_one_connection_whatever_is_asked() {
+    let broker = TestBroker::start().await;
+    begin(&broker).await;
+    let (mut opus, mut sonnet) =
+        (wire(&broker, "opus-1", "opus").await, wire(&broker, "sonnet-1", "sonnet").await);
+    let folder = tempfile::tempdir().unwrap();
+    let (door, count) = doorway(&broker, folder.path()).await;
+    let lines = "Which port?\n/status\n/handoff sonnet\nAnd now?\n/undo\n";
+
+    let agents = async {
+        answer(&mut opus, "7411.").await;
+        accept(&broker, &mut sonnet).await;
+        answer(&mut sonnet, "Still 7411.").await;
+    };
+    let talk = brokerctl(&door).args(&["chat", "--session", "s"]).stdin(lines).output();
+    let (talked, ()) = tokio::join!(talk, agents);
+
+    let talked = talked.exits(0);
+    assert!(talked.stderr.contains("2 entries taken back"), "{talked:?}");
+    assert_eq!(count.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -191,24 +191,66 @@ async fn what_is_not_there_is_not_found_and_what_cannot_be_says_why() {
 async fn a_question_without_a_model_goes_to_the_new_owner() {
     let broker = TestBroker::start().await;
     let session = begin(&broker, "s").await;
+    let mut opus = broker.agent("opus-1", &["opus"]).await;
+    let consult = ["consult", "--session", "s", "--question", "Which port?"];
+    let in_json = [&consult[..], &["--output", "json"]].concat();
+    let (asked, ()) = tokio::join!(broker.run(&in_json), opus.answer("7411."));
+    let owner = asked.exits(0).json()["owner"].take();
+    assert_eq!((&owner["model"], &owner["changed"]), (&json!("opus"), &json!(false)));
+    assert_eq!((&owner["epoch"], &owner["reason"]), (&json!(1), &Value::Null));
+
     let link = deaf(&broker, "sonnet-1", "sonnet").await;
-    let run = handoff(&broker, &["offer", "--session", "s", "--to", "sonnet"]).await.exits(0);
-    until(&broker, run.stdout.trim(), "OFFERED").await;
+    let offer = ["offer", "--session", "s", "--to", "sonnet", "--reason", "opus is busy"];
+    let run = handoff(&broker, &offer).await.exits(0);
+    let handed = run.stdout.trim();
+    until(&broker, handed, "OFFERED").await;
     handoff(&broker, &["accept", "--session", "s"]).await.exits(0);
     drop(link);
     let mut sonnet = broker.agent("sonnet-2", &["sonnet"]).await;
 
-    let consult = ["consult", "--session", "s", "--question", "Which port?"];
     let (asked, ()) = tokio::join!(broker.run(&consult), sonnet.answer("7411."));
 
     let asked = asked.exits(0);
     assert_eq!(asked.stdout.trim(), "7411.");
     let told = "session s: owned by sonnet since a handoff from opus at";
     assert!(asked.stderr.contains(told), "{asked:?}");
+    assert!(!asked.stderr.contains("does not fit"), "all of it was handed over: {asked:?}");
     let head = broker.client().session(&session, &SessionPoint::Head).await.unwrap().info.head;
-    assert_eq!(head.entries, 4);
+    assert_eq!(head.entries, 6);
     let (again, ()) = tokio::join!(broker.run(&consult), sonnet.answer("7411."));
     assert!(!again.exits(0).stderr.contains(told), "it is told once");
+
+    let (asked, ()) = tokio::join!(broker.run(&in_json), sonnet.answer("7411."));
+    let owner = asked.exits(0).json()["owner"].take();
+    assert!(owner["since"].is_string(), "{owner}");
+    let fields = ["model", "from", "trigger", "reason", "handoff"].map(|key| &owner[key]);
+    let [model, from, trigger] = ["sonnet", "opus", "user_request"].map(Value::from);
+    let (reason, id) = (json!("opus is busy"), json!(handed));
+    assert_eq!(fields, [&model, &from, &trigger, &reason, &id]);
+    assert_eq!((&owner["epoch"], &owner["changed"]), (&json!(2), &json!(false)));
+}
+
+#[tokio::test]
+async fn programs_learn_with_the_answer_that_its_session_has_another_owner() {
+    let broker = TestBroker::start().await;
+    begin(&broker, "s").await;
+    let link = deaf(&broker, "sonnet-1", "sonnet").await;
+    let offer = ["offer", "--session", "s", "--to", "sonnet"];
+    let run = handoff(&broker, &offer).await.exits(0);
+    until(&broker, run.stdout.trim(), "OFFERED").await;
+    handoff(&broker, &["accept", "--session", "s"]).await.exits(0);
+    drop(link);
+    let mut sonnet = broker.agent("sonnet-2", &["sonnet"]).await;
+
+    let consult = ["consult", "--session", "s", "--question", "Which port?", "--output", "json"];
+    let (asked, ()) = tokio::join!(broker.run(&consult), sonnet.answer("7411."));
+
+    let told = asked.exits(0).json();
+    assert_eq!((&told["owner"]["changed"], &told["owner"]["from"]), (&json!(true), &json!("opus")));
+    assert_eq!(told["owner"]["reason"], "a person asked for it");
+    let free = ["consult", "--model", "sonnet", "--question", "Why?", "--output", "json"];
+    let (asked, ()) = tokio::join!(broker.run(&free), sonnet.answer("So."));
+    assert!(asked.exits(0).json().get("owner").is_none(), "it belongs to no session");
 }
 
 #[tokio::test]

@@ -337,8 +337,12 @@ impl pb::session_service_server::SessionService for SessionService {
         let (id, at) = (id(&request.session_id)?, at(&request.at)?);
         let reader = model(&request.model)?;
         let history = self.sessions.history(&id, &at, reader, request.next).await;
-        let SessionHistory { entries, rendering } = history.map_err(status::session)?;
-        let first = rendering.map(|rendering| Part::Rendering(rendering.into()));
+        let SessionHistory { entries, rendering, is_taken_over } =
+            history.map_err(status::session)?;
+        let first = rendering.map(|rendering| match is_taken_over {
+            true => Part::TakenOver(rendering.into()),
+            false => Part::Rendering(rendering.into()),
+        });
         let parts: Vec<Part> =
             first.into_iter().chain(entries.into_iter().flat_map(framed)).collect();
         let parts = parts.into_iter().map(|part| Ok(pb::ReadHistoryResponse { part: Some(part) }));

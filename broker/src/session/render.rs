@@ -193,7 +193,7 @@ fn made(
         entries.insert(behind, Entry { role: Role::User, name: String::new(), parts });
         rendering
     });
-    Ok(SessionHistory { entries, rendering })
+    Ok(SessionHistory { entries, rendering, is_taken_over: false })
 }
 
 /// The index with what is new, and whether that followed it.

@@ -44,7 +44,7 @@ impl Sessions {
         let mut entries = for_receiver(&apart_for(&light, &whole, receiver), receiver);
         let parts = vec![Part::Text(text)];
         entries.insert(0, Entry { role: Role::User, name: String::new(), parts });
-        Ok(Some(SessionHistory { entries, rendering: Some(rendering) }))
+        Ok(Some(SessionHistory { entries, rendering: Some(rendering), is_taken_over: true }))
     }
 
     /// The conversation as a package has it, and what became of the entries.

@@ -75,6 +75,8 @@ impl fmt::Debug for Rendering {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SessionHistory {
     pub entries: Vec<Entry>,
-    /// Where not all fits: what became of it, without the text, which stands in the first of the entries.
+    /// Where not all goes along as it was said: what became of it, without the text, which stands in the first of the entries.
     pub rendering: Option<Rendering>,
+    /// Whether that is the package with which the reader took the session over; what came since is whole.
+    pub is_taken_over: bool,
 }

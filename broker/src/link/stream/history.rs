@@ -21,7 +21,7 @@ pub(super) async fn shorten(
 ) -> String {
     let Some(range) = HistoryRange::of(message) else { return String::new() };
     match made(services, message, range, model, room).await {
-        Ok(Some(SessionHistory { entries, rendering })) => {
+        Ok(Some(SessionHistory { entries, rendering, .. })) => {
             message.payload.context.splice(range.places(), entries);
             rendering.map(|rendering| in_words(model, &rendering)).unwrap_or_default()
         }

@@ -16,4 +16,7 @@ pub(crate) struct ChatArgs {
     /// Hand the session over before the next question once its switch threshold is reached
     #[arg(long)]
     pub(crate) handoff_enabled: bool,
+    /// Keep nothing of what is typed for the up arrow of later chats; without it a line that begins with a space is not kept
+    #[arg(long)]
+    pub(crate) no_history: bool,
 }

@@ -62,6 +62,18 @@ pub(super) const HELP: &str = "\
 /help                  this
 /quit                  leave; Ctrl-D does too. Ctrl-C cancels an answer";
 
+/// The verbs, as they are written.
+const VERBS: [&str; 9] = [
+    "/handoff ", "/consult ", "/model ", "/status", "/fork ", "/undo", "/save ", "/help", "/quit",
+];
+
+/// The verbs that begin so; of anything but the beginning of one, none.
+pub(super) fn beginning(typed: &str) -> Vec<String> {
+    let is_verb = typed.starts_with('/');
+    let begin = VERBS.iter().filter(|verb| is_verb && verb.starts_with(typed));
+    begin.map(|verb| (*verb).to_owned()).collect()
+}
+
 /// Reads one line.
 ///
 /// # Errors
@@ -132,6 +144,19 @@ mod tests {
         check("/model owner", Line::Verb(Verb::Model(Asked::Owner)));
         check("/save my talk.jsonl", Line::Verb(Verb::Save(Some("my talk.jsonl".into()))));
         check("/q", Line::Verb(Verb::Quit));
+    }
+
+    #[test]
+    fn every_verb_is_found_by_its_beginning_and_in_the_help() {
+        assert_eq!(beginning("/h"), ["/handoff ", "/help"]);
+        assert_eq!(beginning("/sa"), ["/save "]);
+        assert_eq!(beginning("h"), Vec::<String>::new());
+        assert_eq!(beginning(""), Vec::<String>::new());
+        for verb in VERBS {
+            assert!(HELP.contains(verb.trim_end()), "{verb}");
+            let unknown = matches!(read(verb), Err(Unread::Verb(_)));
+            assert!(!unknown, "{verb}");
+        }
     }
 
     #[test]

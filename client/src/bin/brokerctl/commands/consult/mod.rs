@@ -6,7 +6,7 @@ pub(crate) mod reading;
 mod report;
 mod screen;
 pub(crate) mod story;
-mod thread;
+pub(crate) mod thread;
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::{
     follow::{Follow, Source, Step},
     reading::Event,
-    report::Report,
+    report::{Owner, Report},
     screen::Screen,
 };
 use super::{Interrupts, connect, current, note_granted};
@@ -57,9 +57,30 @@ async fn ask(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
     let payload = input::question(&args.question)?;
     check_model(&args.question)?;
     let client = connect(global).await?;
-    let (message, mut options, thread) = prepare(&client, &args.question, payload).await?;
-    if let Some(thread) = thread.as_ref().filter(|_| args.question.model.is_none()) {
-        thread::tell_owner(&client, thread).await?;
+    asked(global, &client, args, payload, TellOwner::IfChanged).await
+}
+
+/// Whether a question tells that its session has another owner than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TellOwner {
+    IfChanged,
+    /// Whoever asks tells it.
+    No,
+}
+
+/// Asks over a connection that is there, and shows the answer.
+pub(crate) async fn asked(
+    global: &Global,
+    client: &Client,
+    args: ConsultArgs,
+    payload: Payload,
+    tell: TellOwner,
+) -> anyhow::Result<Exit> {
+    let (message, mut options, thread) = prepare(client, &args.question, payload).await?;
+    if let Some(thread) = thread.as_ref().filter(|_| args.question.model.is_none())
+        && tell == TellOwner::IfChanged
+    {
+        thread::tell_owner(thread);
     }
     let (id, asked) = (message.id, message.to.clone());
     let is_shown_at_end = args.no_stream || global.output == Format::Json;
@@ -72,10 +93,13 @@ async fn ask(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
     });
     let screen = Screen::new(global, &asked, is_shown_at_end);
     let follow = Follow::new(client.clone(), Source::Ask(Box::new(message), options));
-    let done = watch(&client, follow, screen, OnInterrupt::Cancel, args.question.deadline).await?;
+    let shown = Shown { screen, thread: thread.as_ref() };
+    let done = watch(client, follow, shown, OnInterrupt::Cancel, args.question.deadline).await?;
     if let Some(thread) = thread.filter(|_| done != Exit::Interrupted) {
-        thread::tell(&client, id).await;
-        thread::tell_moved(&client, &thread).await;
+        thread::tell(client, id).await;
+        if tell == TellOwner::IfChanged {
+            thread::tell_moved(client, &thread).await;
+        }
     }
     Ok(done)
 }
@@ -88,7 +112,8 @@ pub(crate) async fn attach(global: &Global, args: &AttachArgs) -> anyhow::Result
     let allow_restart = args.restart || is_shown_at_end;
     let follow =
         Follow::new(client.clone(), Source::Attach { name: args.message.clone(), allow_restart });
-    let done = watch(&client, follow, screen, OnInterrupt::Leave, None).await?;
+    let shown = Shown { screen, thread: None };
+    let done = watch(&client, follow, shown, OnInterrupt::Leave, None).await?;
     if done == Exit::Done {
         thread::tell(&client, args.message.clone()).await;
     }
@@ -102,10 +127,30 @@ enum OnInterrupt {
     Leave,
 }
 
+/// Where an answer is shown, and what it belongs to.
+struct Shown<'a> {
+    screen: Screen,
+    thread: Option<&'a thread::Thread>,
+}
+
+impl Shown<'_> {
+    /// Who owns its session, for programs: that is part of their one object.
+    async fn owner(&self, client: &Client) -> Option<Owner> {
+        let thread = self.thread.filter(|_| self.screen.is_for_programs())?;
+        match thread.owner(client).await {
+            Ok(owner) => owner,
+            Err(err) => {
+                output::note(&format!("cannot look at who owns its session: {err}"));
+                None
+            }
+        }
+    }
+}
+
 async fn watch(
     client: &Client,
     mut follow: Follow,
-    mut screen: Screen,
+    mut shown: Shown<'_>,
     on_interrupt: OnInterrupt,
     deadline: Option<Duration>,
 ) -> anyhow::Result<Exit> {
@@ -114,7 +159,7 @@ async fn watch(
         let step = tokio::select! {
             step = follow.next() => step?,
             () = interrupts.next() => {
-                screen.quiet();
+                shown.screen.quiet();
                 return leave(client, follow.id(), on_interrupt, &mut interrupts).await;
             }
         };
@@ -123,16 +168,17 @@ async fn watch(
                 if let Step::Frame(Event::Accepted { .. }) = step
                     && let Some(receipt) = follow.reading.receipt()
                 {
-                    screen.quiet();
+                    shown.screen.quiet();
                     note_granted(deadline, receipt);
                 }
-                screen.show(step)?;
+                shown.screen.show(step)?;
             }
             None => break,
         }
     }
     let terminal = follow.reading.terminal().ok_or(Error::EndedEarly)?;
-    screen.finish(terminal, follow.reading.answer())?;
+    let owner = shown.owner(client).await;
+    shown.screen.finish(terminal, follow.reading.answer(), owner.as_ref())?;
     Ok(exit_of(terminal))
 }
 
@@ -191,9 +237,9 @@ async fn prepare(
 ) -> anyhow::Result<(Message, AskOptions, Option<thread::Thread>)> {
     let thread = thread::of(client, args).await?;
     let model = thread::model(args, thread.as_ref())?;
-    let (mut message, options) = input::message(args, model.clone(), payload)?;
+    let (mut message, options) = input::message(args, model, payload)?;
     if let Some(thread) = &thread {
-        thread.put_into(client, &mut message, model).await?;
+        thread.put_into(client, &mut message).await?;
     }
     Ok((message, options, thread))
 }
@@ -246,7 +292,7 @@ pub(crate) async fn poll(global: &Global, args: &PollArgs) -> anyhow::Result<Exi
         return Ok(if is_over { Exit::Failed } else { Exit::Done });
     };
     match global.output {
-        Format::Text => Screen::new(global, "", true).finish(&terminal, answer)?,
+        Format::Text => Screen::new(global, "", true).finish(&terminal, answer, None)?,
         Format::Json => {
             let mut json = serde_json::to_value(Report::of(&terminal, answer))?;
             json["state"] = poll.state.as_str().into();

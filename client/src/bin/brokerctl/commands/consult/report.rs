@@ -1,7 +1,10 @@
 //! The one JSON object of `consult --output json`, which scripts rely on.
 
-use broker_proto::types::{AnswerSummary, Failure, MessageId, Terminal, Usage, WallTime};
+use broker_proto::types::{
+    AnswerSummary, Failure, Handoff, MessageId, SessionOwner, Terminal, Usage, WallTime,
+};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::output;
 
@@ -25,8 +28,39 @@ pub(crate) struct Report {
     /// What the model was not sent of its session's history; left out where it was sent all of it, or none was to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shortened: Option<String>,
+    /// Who owns its session now ([`Owner::json`]); left out where it belongs to none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Failed>,
+}
+
+/// Who owns the session of a question, once that ended.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    pub(crate) owner: SessionOwner,
+    /// Since the last answer in it.
+    pub(crate) has_changed: bool,
+    /// What brought the session there; of one that was never handed over nothing did.
+    pub(crate) handoff: Option<Handoff>,
+}
+
+impl Owner {
+    /// `since` to `handoff` are null for a session that was never handed over.
+    pub(crate) fn json(&self) -> Value {
+        let of = self.handoff.as_ref();
+        json!({
+            "model": self.owner.model.as_str(),
+            "agent": self.owner.agent.as_ref().map(ToString::to_string),
+            "epoch": self.owner.epoch,
+            "changed": self.has_changed,
+            "since": of.and_then(|it| it.active_at).and_then(output::rfc3339),
+            "from": of.map(|it| it.from.model.as_str()),
+            "trigger": of.map(|it| it.trigger.kind.as_str()),
+            "reason": of.map(|it| it.trigger.reasoning.as_str()),
+            "handoff": of.map(|it| it.id.to_string()),
+        })
+    }
 }
 
 /// One provider call; `class` is null for the one that answered.
@@ -112,6 +146,7 @@ impl Report {
             cost_usd: summary.cost_usd.map(rounded),
             not_appended: summary.not_appended.clone(),
             shortened: summary.shortened.clone(),
+            owner: None,
             error: None,
         }
     }
@@ -137,6 +172,7 @@ impl Report {
             cost_usd: None,
             not_appended: None,
             shortened: None,
+            owner: None,
             error: Some(error),
         }
     }

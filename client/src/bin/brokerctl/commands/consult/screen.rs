@@ -4,7 +4,13 @@ use std::io::IsTerminal as _;
 
 use broker_proto::types::{Part, Terminal};
 
-use super::{follow::Step, now, reading::Event, report::Report, story};
+use super::{
+    follow::Step,
+    now,
+    reading::Event,
+    report::{Owner, Report},
+    story,
+};
 use crate::{
     cli::Global,
     output::{self, Format},
@@ -51,6 +57,10 @@ impl Screen {
             Step::Back => self.story.say("the broker is back"),
         }
         Ok(())
+    }
+
+    pub(crate) fn is_for_programs(&self) -> bool {
+        self.format == Format::Json
     }
 
     /// Takes the spinner away.
@@ -127,7 +137,7 @@ impl Screen {
         Ok(())
     }
 
-    /// Shows how it ended; the answer too, where it was not shown yet.
+    /// Shows how it ended; the answer too, where it was not shown yet. `owner` is told to programs only.
     ///
     /// # Errors
     /// When stdout takes no more.
@@ -135,6 +145,7 @@ impl Screen {
         mut self,
         terminal: &Terminal,
         answer: String,
+        owner: Option<&Owner>,
     ) -> Result<(), output::Error> {
         self.story.quiet();
         if self.is_shown_at_end && self.format == Format::Text && !answer.is_empty() {
@@ -146,7 +157,8 @@ impl Screen {
             self.story.say(&line);
         }
         if self.format == Format::Json {
-            output::json(&Report::of(terminal, answer))?;
+            let owner = owner.map(Owner::json);
+            output::json(&Report { owner, ..Report::of(terminal, answer) })?;
         }
         Ok(())
     }

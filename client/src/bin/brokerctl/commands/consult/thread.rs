@@ -4,14 +4,13 @@
 //! The session and how the answer is appended are written into the message; whoever reads the answer only says what was
 //! appended.
 
-use broker_client::{Client, Error};
+use broker_client::{Append, Client, Error, Shortened};
 use broker_proto::types::{
-    APPEND_LABEL, Entry, HISTORY_LABEL, Handoff, HandoffState, HistoryRange, Message, MessageName,
-    MessageState, ModelName, Part, Role, SessionDetail, SessionEntry, SessionId, SessionInfo,
-    SessionPoint, SharedValue,
+    APPEND_LABEL, Handoff, HandoffId, HandoffState, Message, MessageName, MessageState, ModelName,
+    SessionDetail, SessionEntry, SessionId, SessionPoint,
 };
 
-use super::input;
+use super::{input, report::Owner};
 use crate::{
     cli::{Misused, QuestionArgs},
     commands::{current, session},
@@ -20,8 +19,7 @@ use crate::{
 
 /// Entries at a session's end among which an answer is looked for.
 const LOOKED_AT: u64 = 16;
-/// How an answer is appended.
-const TURN: &str = "turn";
+/// How advice is appended.
 const ADVICE: &str = "advice";
 
 /// The session that a question belongs to.
@@ -30,6 +28,8 @@ pub(super) struct Thread {
     detail: SessionDetail,
     /// The values it shares go along, and the answer is advice.
     is_advice: bool,
+    /// The handoff that brought it to its owner, as long as that one has not answered in it.
+    news: Option<Handoff>,
 }
 
 /// The session that is named by the flag or the environment; a question asks for none by itself.
@@ -45,7 +45,8 @@ pub(super) async fn of(client: &Client, args: &QuestionArgs) -> anyhow::Result<O
     match id {
         Some(id) => {
             let detail = client.session(&id, &SessionPoint::Head).await?;
-            Ok(Some(Thread { detail, is_advice }))
+            let news = unanswered(client, &detail).await?;
+            Ok(Some(Thread { detail, is_advice, news }))
         }
         None if is_advice => Err(Misused::SharedOfNone.into()),
         None => Ok(None),
@@ -65,8 +66,7 @@ pub(super) fn model(args: &QuestionArgs, thread: Option<&Thread>) -> Result<Mode
 }
 
 impl Thread {
-    /// Puts what was said before into a question to `model`, behind its system prompt: all of it where that fits the
-    /// model's window, else what the question needs of it and the newest turns, which stderr tells.
+    /// Puts what was said before into a question; stderr tells where not all goes along as it was said.
     ///
     /// # Errors
     /// When the session cannot be read.
@@ -74,73 +74,81 @@ impl Thread {
         &self,
         client: &Client,
         message: &mut Message,
-        model: ModelName,
     ) -> anyhow::Result<()> {
-        let info = &self.detail.info;
-        let (mut before, mut made) = (Vec::new(), None);
-        if self.is_advice && !self.detail.shared.is_empty() {
-            before.push(system(shared(&self.detail.shared)));
-        }
-        if info.head.entries > 0 {
-            // What comes since belongs to the next question.
-            let at = SessionPoint::Version(info.version);
-            let next = super::text_of(&message.payload.request);
-            let history = client.session_history(&info.id, &at, Some(model), &next).await?;
-            if let Some(rendering) = history.rendering {
-                let short = session::render::in_short(&rendering);
-                output::note(&format!("session {} does not fit the window: {short}", info.id));
+        let append = if self.is_advice { Append::Advice } else { Append::Turn };
+        let id = &self.detail.info.id;
+        let short = session::render::in_short;
+        match client.ask_in(&self.detail, message, append).await? {
+            Some(Shortened::ForWindow(rendering)) => {
+                let short = short(&rendering);
+                output::note(&format!("session {id} does not fit the window: {short}"));
             }
-            made = Some((before.len(), history.entries.len()));
-            before.extend(history.entries);
+            // What it has whole is nothing to tell of.
+            Some(Shortened::TakenOver(rendering)) if !rendering.dropped.is_empty() => {
+                let (to, short) = (&message.to, short(&rendering));
+                output::note(&format!("{to} knows session {id} as it was handed over: {short}"));
+            }
+            Some(Shortened::TakenOver(_)) | None => {}
         }
-        let context = &mut message.payload.context;
-        let at = context.iter().take_while(|entry| entry.role == Role::System).count();
-        if let Some((first, count)) = made.filter(|(_, count)| *count > 0) {
-            // Another model of the chain may have a smaller window.
-            let range = HistoryRange { version: info.version, first: at + first, count };
-            message.labels.insert(HISTORY_LABEL.to_owned(), range.to_string());
-        }
-        context.splice(at..at, before);
-        message.session = Some(info.id.to_string());
-        let how = if self.is_advice { ADVICE } else { TURN };
-        message.labels.insert(APPEND_LABEL.to_owned(), how.to_owned());
         Ok(())
+    }
+
+    /// Who owns the session now, and what brought it there; whether that is news since the last question.
+    ///
+    /// # Errors
+    /// When the broker cannot say.
+    pub(super) async fn owner(&self, client: &Client) -> Result<Option<Owner>, Error> {
+        let before = &self.detail.info;
+        let now = match client.session(&before.id, &SessionPoint::Head).await {
+            Ok(detail) => detail.info,
+            // Deleted meanwhile, which is told with the answer.
+            Err(err) if err.reason() == Some("UNKNOWN_SESSION") => return Ok(None),
+            Err(err) => return Err(err),
+        };
+        let has_moved = now.owner.epoch != before.owner.epoch;
+        let handoff = match (now.handed_over, &self.news) {
+            (Some(over), Some(news)) if over.handoff == news.id => Some(news.clone()),
+            (Some(over), _) => found(client, over.handoff).await?,
+            (None, _) => None,
+        };
+        let is_news = has_moved || self.news.is_some();
+        Ok(Some(Owner { owner: now.owner, has_changed: is_news, handoff }))
+    }
+}
+
+/// The handoff that brought a session to its owner, as long as that one has not answered in it.
+async fn unanswered(client: &Client, detail: &SessionDetail) -> Result<Option<Handoff>, Error> {
+    let Some(over) = detail.info.handed_over else { return Ok(None) };
+    let is_first = |it: &Handoff| {
+        it.state == HandoffState::Active || over.entries == detail.info.head.entries
+    };
+    Ok(found(client, over.handoff).await?.filter(is_first))
+}
+
+/// A handoff that may be forgotten by now.
+pub(crate) async fn found(client: &Client, id: HandoffId) -> Result<Option<Handoff>, Error> {
+    match client.handoff(id).await {
+        Err(err) if err.reason() == Some("UNKNOWN_HANDOFF") => Ok(None),
+        found => found.map(Some),
     }
 }
 
 /// Says why a session belongs to another model than before, as long as that model has not answered in it.
-///
-/// # Errors
-/// When the handoff cannot be looked up.
-pub(super) async fn tell_owner(client: &Client, thread: &Thread) -> anyhow::Result<()> {
-    let info = &thread.detail.info;
-    let Some(over) = info.handed_over else { return Ok(()) };
-    let handoff = client.handoff(over.handoff).await?;
-    if handoff.state == HandoffState::Active || over.entries == info.head.entries {
-        output::note(&owned(&handoff));
+pub(super) fn tell_owner(thread: &Thread) {
+    if let Some(handoff) = &thread.news {
+        output::note(&owned(handoff));
     }
-    Ok(())
 }
 
 /// Says that the session of a question was handed off while it was asked.
 pub(super) async fn tell_moved(client: &Client, thread: &Thread) {
-    match moved(client, &thread.detail.info).await {
-        Ok(Some(handoff)) => output::note(&owned(&handoff)),
-        Ok(None) => {}
+    let epoch = thread.detail.info.owner.epoch;
+    match thread.owner(client).await {
+        Ok(Some(Owner { owner, handoff: Some(handoff), .. })) if owner.epoch != epoch => {
+            output::note(&owned(&handoff));
+        }
+        Ok(_) => {}
         Err(err) => output::note(&format!("cannot look at who owns its session: {err}")),
-    }
-}
-
-async fn moved(client: &Client, before: &SessionInfo) -> Result<Option<Handoff>, Error> {
-    let now = match client.session(&before.id, &SessionPoint::Head).await {
-        Ok(detail) => detail.info,
-        // Deleted meanwhile, which is told with the answer.
-        Err(err) if err.reason() == Some("UNKNOWN_SESSION") => return Ok(None),
-        Err(err) => return Err(err),
-    };
-    match now.handed_over.filter(|_| now.owner.epoch != before.owner.epoch) {
-        Some(over) => client.handoff(over.handoff).await.map(Some),
-        None => Ok(None),
     }
 }
 
@@ -155,22 +163,6 @@ pub(crate) fn owned(handoff: &Handoff) -> String {
         trigger.kind.as_str(),
         trigger.reasoning
     )
-}
-
-fn system(text: String) -> Entry {
-    Entry { role: Role::System, name: String::new(), parts: vec![Part::Text(text)] }
-}
-
-fn shared(values: &[SharedValue]) -> String {
-    let line = |value: &SharedValue| {
-        let source = if value.source.is_empty() {
-            String::new()
-        } else {
-            format!(" (from {})", value.source)
-        };
-        format!("\n- {}: {}{source}", value.key, value.value)
-    };
-    format!("Shared context:{}", values.iter().map(line).collect::<String>())
 }
 
 /// Says what the broker appended to the session of a question that has ended, if it belongs to one.

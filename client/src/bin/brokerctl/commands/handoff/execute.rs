@@ -30,13 +30,22 @@ pub(super) async fn run(
     args: ExecuteArgs,
     manner: Manner,
 ) -> anyhow::Result<Exit> {
-    let client = connect(global).await?;
-    let session = current::session(global, &client, args.of.session.clone()).await?;
+    with(global, &connect(global).await?, args, manner).await
+}
+
+/// The same over a connection that is there.
+pub(super) async fn with(
+    global: &Global,
+    client: &Client,
+    args: ExecuteArgs,
+    manner: Manner,
+) -> anyhow::Result<Exit> {
+    let session = current::session(global, client, args.of.session.clone()).await?;
     let is_forced = manner == Manner::Forced;
     let no_wait = args.no_wait;
     let (to, package) = match args.to {
         Some(to) => (Some(to), None),
-        None => match prepared(&client, &session).await? {
+        None => match prepared(client, &session).await? {
             Some(info) => {
                 let id = info.header.id;
                 let to = info.header.recipient;
@@ -64,7 +73,7 @@ pub(super) async fn run(
     if no_wait {
         return offer::begun(global, &handoff);
     }
-    until_interrupted(wait(global, &client, handoff)).await
+    until_interrupted(wait(global, client, handoff)).await
 }
 
 /// The package made last for another model than the owner, which may still be taken.

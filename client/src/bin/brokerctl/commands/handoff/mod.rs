@@ -21,6 +21,8 @@ mod status;
 mod trust;
 mod validate;
 
+use broker_client::Client;
+
 use self::execute::Manner;
 use crate::{
     cli::{ExecuteArgs, Global, HandoffCommand},
@@ -28,8 +30,12 @@ use crate::{
 };
 
 /// Hands a session over and waits for it, as `handoff execute` does.
-pub(crate) async fn execute(global: &Global, args: ExecuteArgs) -> anyhow::Result<Exit> {
-    execute::run(global, args, Manner::Asked).await
+pub(crate) async fn execute(
+    global: &Global,
+    client: &Client,
+    args: ExecuteArgs,
+) -> anyhow::Result<Exit> {
+    execute::with(global, client, args, Manner::Asked).await
 }
 
 /// Runs one verb.
