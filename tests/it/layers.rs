@@ -223,7 +223,8 @@ async fn a_question_through_it_is_a_turn_as_one_of_consult_is() {
     done.exits(0);
     let range = |delivery| label(delivery, HISTORY_LABEL).unwrap();
     // Both name the whole history, of a version each.
-    let counts = [range(&delivery), range(&other)].map(|it| it.split_once(':').unwrap().1.to_owned());
+    let counts =
+        [range(&delivery), range(&other)].map(|it| it.split_once(':').unwrap().1.to_owned());
     assert_eq!(counts, ["0:1", "0:2"], "two entries of one person are one on the wire");
     let entries = broker.client().session_entries(&id, &SessionPoint::Head, 0, 99).await.unwrap();
     let roles: Vec<Role> = entries.iter().map(|it| it.entry.role).collect();

@@ -7,6 +7,7 @@ mod askers;
 mod bad_sends;
 mod bounds;
 mod budgets;
+mod chat_terminal;
 mod chats;
 mod checkpoints;
 mod commands;

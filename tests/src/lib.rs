@@ -25,6 +25,7 @@ mod house;
 mod link;
 mod process;
 mod question;
+mod terminal;
 mod wait;
 
 pub use agent::{Plan, ScriptedAgent, Work};
@@ -38,4 +39,5 @@ pub use process::{
     ANY_DISK, Output, Program, Running, brokerctl, descendants, program, repository, signal,
 };
 pub use question::{MODELS, new_id, question, text_payload};
+pub use terminal::Terminal;
 pub use wait::{PATIENCE, eventually, within};

@@ -106,14 +106,9 @@ pub enum IfAway {
 #[derive(Debug)]
 pub enum Notice {
     /// A level is reached; told once, until the session has a lower one or another owner.
-    Level {
-        due: Due,
-        check: Box<HandoffCheck>,
-    },
+    Level { due: Due, check: Box<HandoffCheck> },
     /// A package for this model is kept current from now on.
-    Prepared {
-        to: ModelName,
-    },
+    Prepared { to: ModelName },
     /// How the handoff ended: `ACTIVE` or `COMPLETED` where the session moved.
     Handoff(Box<Handoff>),
     /// It could not look, prepare or move; the question is asked all the same.

@@ -73,7 +73,8 @@ impl Lines {
 impl Drop for Lines {
     fn drop(&mut self) {
         let Some(before) = &self.terminal else { return };
-        let is_edited = tcgetattr(io::stdin()).is_ok_and(|now| now.local_modes != before.local_modes);
+        let is_edited =
+            tcgetattr(io::stdin()).is_ok_and(|now| now.local_modes != before.local_modes);
         if is_edited {
             // A terminal that is gone needs neither.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);

@@ -63,9 +63,8 @@ pub(super) const HELP: &str = "\
 /quit                  leave; Ctrl-D does too. Ctrl-C cancels an answer";
 
 /// The verbs, as they are written.
-const VERBS: [&str; 9] = [
-    "/handoff ", "/consult ", "/model ", "/status", "/fork ", "/undo", "/save ", "/help", "/quit",
-];
+const VERBS: [&str; 9] =
+    ["/handoff ", "/consult ", "/model ", "/status", "/fork ", "/undo", "/save ", "/help", "/quit"];
 
 /// The verbs that begin so; of anything but the beginning of one, none.
 pub(super) fn beginning(typed: &str) -> Vec<String> {

@@ -119,9 +119,8 @@ impl Thread {
 /// The handoff that brought a session to its owner, as long as that one has not answered in it.
 async fn unanswered(client: &Client, detail: &SessionDetail) -> Result<Option<Handoff>, Error> {
     let Some(over) = detail.info.handed_over else { return Ok(None) };
-    let is_first = |it: &Handoff| {
-        it.state == HandoffState::Active || over.entries == detail.info.head.entries
-    };
+    let is_first =
+        |it: &Handoff| it.state == HandoffState::Active || over.entries == detail.info.head.entries;
     Ok(found(client, over.handoff).await?.filter(is_first))
 }
 
