@@ -468,6 +468,12 @@ pub enum Effect {
         sender: Sender,
         epoch: u32,
     },
+    /// Closes the stream of a suspended delivery and keeps what was said in it, seen or not; comes back as
+    /// [`Command::Sealed`].
+    Stop {
+        seq: Seq,
+        epoch: u32,
+    },
     /// The consultation ended: its stream gets this last frame.
     Closed {
         seq: Seq,

@@ -38,7 +38,7 @@ struct Recorder {
 impl Outlet for Recorder {
     fn carry_out(&mut self, effect: Effect) -> Option<Returned> {
         let sealed = match &effect {
-            Effect::Seal { seq, epoch, .. } => Some((*seq, *epoch)),
+            Effect::Seal { seq, epoch, .. } | Effect::Stop { seq, epoch } => Some((*seq, *epoch)),
             _ => None,
         };
         let _ = self.effects.send(effect);

@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use broker_proto::{Down, Handoff, ModelName, Payload, convert::Stored as _};
+use broker_proto::{Down, Handoff, ModelName, Part, Payload, convert::Stored as _};
 
 use super::{LeaseKey, Links, Out};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     },
     engine::{Content, Outlet, Returned},
     planted::{self, Bug},
-    reply::{Slot, Slots},
+    reply::{LONGEST_PARTIAL, Slot, Slots},
     service::reason,
 };
 
@@ -49,11 +49,35 @@ impl LinkOutlet {
     }
 }
 
-/// What a lost attempt has shown, as a body for its end. A long one is only on its asker's screen.
+/// What a lost attempt has shown. A long one is only on its asker's screen.
 fn arrived(slot: &Slot) -> Option<(Body, Content)> {
-    const LONGEST: usize = 64 * 1024;
-    let payload = Payload { response: slot.arrived(), ..Payload::default() };
-    let bytes = Some(payload.encode()).filter(|bytes| bytes.len() <= LONGEST)?;
+    const LONGEST: u64 = 64 * 1024;
+    stored(slot.arrived()).filter(|(body, _)| body.size_bytes <= LONGEST)
+}
+
+/// The first parts of these that are kept of a suspended delivery; a text is cut where it must be.
+fn first_of(parts: Vec<Part>) -> Vec<Part> {
+    let (mut room, mut first) = (LONGEST_PARTIAL, Vec::new());
+    for part in parts {
+        let size = part.inline_bytes();
+        match part {
+            part if size <= room => first.push(part),
+            Part::Text(mut text) => {
+                let most = usize::try_from(room).unwrap_or(usize::MAX);
+                text.truncate((0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
+                first.push(Part::Text(text));
+                break;
+            }
+            _ => break,
+        }
+        room -= size;
+    }
+    first
+}
+
+/// What has arrived of an attempt, as a body for its end.
+fn stored(response: Vec<Part>) -> Option<(Body, Content)> {
+    let bytes = Payload { response, ..Payload::default() }.encode();
     let size_bytes = bytes.len() as u64;
     let content = Content::new(bytes).ok()?;
     let keys = BodyKey(content.key().to_bytes()).into();
@@ -76,11 +100,13 @@ impl Outlet for LinkOutlet {
                 self.links.send(delivered.link, Out::Deliver(delivered));
             }
             Effect::Cancel { agent, instance, seq, epoch, reason, .. } => {
+                self.slots.end_work(seq, epoch);
                 let lease = self.leases.token(seq, epoch);
                 self.links.send_to(&agent, &instance, &Down::Cancel { lease, reason });
             }
             Effect::Revoke { agent, instance, seq, epoch, id, reason } => {
                 info!(message = %id, %agent, %reason, "lease lost");
+                self.slots.end_work(seq, epoch);
                 let lease = self.leases.token(seq, epoch);
                 self.links.send_to(&agent, &instance, &Down::Revoke { lease, reason });
             }
@@ -88,6 +114,16 @@ impl Outlet for LinkOutlet {
                 let slot = self.slots.open(seq, &sender, id);
                 let shown = slot.seal(epoch);
                 let (partial, content) = shown.then(|| arrived(&slot)).flatten().unzip();
+                let command = Command::Sealed { seq, epoch, shown, partial };
+                return Some(Returned { command, content });
+            }
+            Effect::Stop { seq, epoch } => {
+                let slot = self.slots.get(seq).or_else(|| self.slots.work(seq));
+                let slot = slot.filter(|slot| slot.is_of(epoch));
+                let shown = slot.as_ref().is_some_and(|slot| slot.seal(epoch));
+                let said = slot.map(|slot| first_of(slot.arrived())).unwrap_or_default();
+                let said = Some(said).filter(|parts| !parts.is_empty());
+                let (partial, content) = said.and_then(stored).unzip();
                 let command = Command::Sealed { seq, epoch, shown, partial };
                 return Some(Returned { command, content });
             }
@@ -149,5 +185,21 @@ impl Outlet for LinkOutlet {
         let wait = |link| self.leases.reconnect_after(link, links);
         self.links.close_each(|link| reason::reloading(wait(link)));
         self.slots.attended().into_iter().map(|seq| Command::AskerBack { seq }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_partial_result_the_beginning_is_kept() {
+        let text = |bytes: usize| Part::text(&"ä".repeat(bytes / 2));
+        let (all, more) = (LONGEST_PARTIAL as usize, 100);
+        assert_eq!(first_of(vec![text(all)]), [text(all)]);
+        assert_eq!(first_of(vec![text(more), text(all)]), [text(more), text(all - more)]);
+        let odd = first_of(vec![Part::text("a"), text(all)]);
+        assert_eq!(odd, [Part::text("a"), text(all - 2)], "no character is cut in two");
+        assert!(stored(vec![text(all)]).is_some());
     }
 }

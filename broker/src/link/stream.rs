@@ -512,6 +512,9 @@ impl LinkTask {
         let (delivery, shortened) = self.services.delivery(&self.agent, delivered, body).await?;
         let expected = Some(Arc::new(Expected::of_message(&delivery.message)));
         let may_append = delivery.message.labels.contains_key(APPEND_LABEL);
+        if delivery.model.is_none() && delivery.message.payload.task.is_some() {
+            self.services.slots.begin_work(seq, id, epoch);
+        }
         self.held()
             .insert(seq, Held { epoch, id, expected, may_append, shortened: Some(shortened) });
         Some(Down::Deliver(Box::new(delivery)))
@@ -622,7 +625,11 @@ impl LinkTask {
         };
         // An agent speaks for its own attempt only, whatever number it gives.
         let held = self.held().get(&seq).cloned().filter(|held| held.epoch == *attempt)?;
-        let slot = self.services.slots.get(seq)?;
+        let Some(slot) = self.services.slots.get(seq) else {
+            // Beyond what is kept of it the rest is of no use.
+            self.services.slots.work(seq).map(|work| work.part(frame));
+            return None;
+        };
         let too_large = slot.part(frame).err()?;
         Some(self.give_up(seq, &held, too_large.to_string()))
     }

@@ -13,7 +13,7 @@ mod table;
 
 pub use asker::{Asker, Seen};
 pub use slot::{Slot, TooLarge};
-pub use table::{AskerLeft, Slots};
+pub use table::{AskerLeft, LONGEST_PARTIAL, Slots};
 
 #[cfg(test)]
 mod tests;

@@ -139,6 +139,18 @@ impl Slot {
         self.wake();
     }
 
+    /// A delivery from a mailbox begins, which nobody is shown.
+    pub(super) fn begin_work(&self, epoch: u32) {
+        let mut log = self.log();
+        (log.attempt, log.is_open) = (epoch, true);
+    }
+
+    /// Whether `attempt` is the current one.
+    #[must_use]
+    pub fn is_of(&self, attempt: u32) -> bool {
+        self.log().attempt == attempt
+    }
+
     /// Takes a part frame of the current attempt; one of another attempt, or one that is known, is dropped.
     ///
     /// # Errors

@@ -24,9 +24,15 @@ const KEEP: Duration = Duration::from_secs(30);
 pub struct Slots {
     slots: Arc<DashMap<Seq, Entry>>,
     by_key: Arc<DashMap<(Sender, MessageId), Seq>>,
+    /// What agents say of tasks in mailboxes, which nobody listens to: kept while each is worked on, for its suspension.
+    /// Begun by the link that delivers it, ended with its lease.
+    work: Arc<DashMap<Seq, Arc<Slot>>>,
     left: mpsc::UnboundedSender<AskerLeft>,
     limit: u64,
 }
+
+/// Bytes that are kept of a suspended delivery, its first ones: with what frames them they are one content of the journal.
+pub const LONGEST_PARTIAL: u64 = 192 * 1024;
 
 #[derive(Debug)]
 struct Entry {
@@ -40,8 +46,8 @@ impl Slots {
     pub fn new(limit: u64) -> (Self, mpsc::UnboundedReceiver<AskerLeft>) {
         // One message for each asker that leaves; the askers are bounded by the streams.
         let (left, gone) = mpsc::unbounded_channel();
-        let table = Self { slots: Arc::default(), by_key: Arc::default(), left, limit };
-        (table, gone)
+        let (slots, by_key, work) = Default::default();
+        (Self { slots, by_key, work, left, limit }, gone)
     }
 
     /// The slot of a message, made when it is not there: after a restart its agent may stream on.
@@ -81,6 +87,24 @@ impl Slots {
         if let Some(mut entry) = self.slots.get_mut(&seq) {
             entry.closed = Some(Instant::now());
         }
+    }
+
+    /// A task in a mailbox is worked on from now on.
+    pub fn begin_work(&self, seq: Seq, id: MessageId, epoch: u32) {
+        let slot = Slot::new(seq, id, LONGEST_PARTIAL, self.left.clone());
+        slot.begin_work(epoch);
+        self.work.insert(seq, Arc::new(slot));
+    }
+
+    /// What was said so far of a task in a mailbox.
+    #[must_use]
+    pub fn work(&self, seq: Seq) -> Option<Arc<Slot>> {
+        self.work.get(&seq).map(|entry| Arc::clone(&entry))
+    }
+
+    /// The lease on a task in a mailbox is over.
+    pub fn end_work(&self, seq: Seq, epoch: u32) {
+        self.work.remove_if(&seq, |_, slot| slot.is_of(epoch));
     }
 
     /// The consultations somebody listens to.

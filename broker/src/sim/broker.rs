@@ -104,7 +104,7 @@ struct Hands {
 impl Outlet for Hands {
     fn carry_out(&mut self, effect: Effect) -> Option<Returned> {
         let sealed = match &effect {
-            Effect::Seal { seq, epoch, .. } => Some((*seq, *epoch)),
+            Effect::Seal { seq, epoch, .. } | Effect::Stop { seq, epoch } => Some((*seq, *epoch)),
             _ => None,
         };
         self.out.lock().unwrap().push(Out::Effect(effect));

@@ -120,7 +120,7 @@ impl Run<'_> {
             return Home::After(now.after(RUNS));
         }
         let mut turns = self.state.queue.of_session(session.as_str());
-        if turns.any(|message| message.lease().is_some()) {
+        if turns.any(|it| it.consultation.is_some() && it.lease().is_some()) {
             return Home::After(now.after(RUNS));
         }
         match handoffs.away_of(session).last() {

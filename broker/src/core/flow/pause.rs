@@ -42,14 +42,18 @@ impl Run<'_> {
         let of = self.state.queue.of_session(session.as_str()).filter(held);
         let seqs: Vec<Seq> = of.map(|message| message.seq).collect();
         for seq in seqs {
-            self.begin(seq, "its session goes on");
+            match self.state.queue.get(seq).map(|message| message.consultation.is_some()) {
+                Some(true) => self.begin(seq, "its session goes on"),
+                // Where it was kept: its ring may have moved it there.
+                Some(false) => self.take_up(seq, "its session goes on"),
+                None => {}
+            }
         }
     }
 
     /// Holds a question or a task whose session is paused; says whether it did.
     pub(super) fn is_held_by_pause(&mut self, seq: Seq) -> bool {
-        let consultation = self.state.queue.get(seq).and_then(|it| it.consultation.as_ref());
-        let session = consultation.and_then(|it| it.session.as_deref());
+        let session = self.state.queue.get(seq).and_then(Message::session);
         let is_paused = session.is_some_and(|name| self.is_paused(name));
         if is_paused {
             self.hold(seq, Hold::Paused, WHY);
@@ -73,6 +77,7 @@ impl Run<'_> {
     }
 }
 
-fn is_work(kind: MessageType) -> bool {
+/// What a pause stops.
+pub(super) fn is_work(kind: MessageType) -> bool {
     matches!(kind, MessageType::Consultation | MessageType::Delegation)
 }

@@ -123,6 +123,9 @@ impl Run<'_> {
             return;
         }
         let (subject, queue) = (message.subject(), Recipient::clone(&message.to));
+        if self.is_held_by_pause(seq) {
+            return;
+        }
         self.event(Event::Routed {
             subject,
             at: self.now.wall,

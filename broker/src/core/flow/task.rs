@@ -1,8 +1,8 @@
 //! What happens to a task beside its deliveries: it asks back, is answered, suspended and resumed.
 
-use broker_proto::{Failure, FailureClass, MessageType, Recipient, Sender, TaskState};
+use broker_proto::{Failure, FailureClass, MessageType, Recipient, TaskState};
 
-use super::{Run, settle::Figures};
+use super::{Run, pause::is_work, settle::Figures};
 use crate::core::{
     Effect, Event, Note, Refusal, Reply, TaskStep,
     queue::{Body, Hold, Message, Place, Seq},
@@ -145,10 +145,10 @@ impl Run<'_> {
     /// Takes a task out of its queue; a running attempt is ended, and wears nothing out.
     pub(super) fn suspend(&mut self, seq: Seq, hold: Hold, why: &str) {
         let Some(message) = self.state.queue.get(seq) else { return };
-        let (id, epoch, sender) = (message.id, message.epoch, Sender::clone(&message.sender));
+        let (id, epoch) = (message.id, message.epoch);
         let worker = message.lease().map(|lease| (lease.agent.clone(), lease.instance.clone()));
         let model = message.model().cloned();
-        let is_streamed = message.consultation.is_some();
+        let is_work = is_work(message.kind);
         let failure = Failure::new(FailureClass::Cancelled, "broker", why);
         let attempt = worker
             .as_ref()
@@ -158,14 +158,15 @@ impl Run<'_> {
             self.end_probe(&model, seq);
         }
         let Some((agent, instance)) = worker else { return };
-        self.effect(Effect::Revoke { agent, instance, seq, epoch, id, reason: why.into() });
-        if is_streamed {
+        if is_work {
             self.note(&Note::LostAttempt { seq, attempt, counts: false });
-            self.effect(Effect::Seal { seq, id, sender, epoch });
+            // First: with its lease goes what its agent has said.
+            self.effect(Effect::Stop { seq, epoch });
         }
+        self.effect(Effect::Revoke { agent, instance, seq, epoch, id, reason: why.into() });
     }
 
-    /// The stream of a suspended attempt is closed: what it had shown is kept.
+    /// A suspended attempt is closed: what its agent had said is kept.
     pub(super) fn stopped(&mut self, seq: Seq, epoch: u32, partial: Option<Body>) -> bool {
         let Some(message) = self.state.queue.get(seq) else { return false };
         let is_suspended = matches!(message.place, Place::Held(Hold::Suspended | Hold::Paused));
@@ -186,12 +187,16 @@ impl Run<'_> {
     }
 
     /// Back into its queue: a task to a model begins its chain anew.
-    fn take_up(&mut self, seq: Seq, why: &str) {
+    pub(super) fn take_up(&mut self, seq: Seq, why: &str) {
         let Some(message) = self.state.queue.get(seq) else { return };
         if message.consultation.is_some() {
             self.route(seq, 0, why);
             return;
         }
+        if self.is_held_by_pause(seq) {
+            return;
+        }
+        let Some(message) = self.state.queue.get(seq) else { return };
         let (subject, queue) = (message.subject(), Recipient::clone(&message.queue));
         self.event(Event::Routed {
             subject,

@@ -71,6 +71,8 @@ pub(super) struct Timers {
     pub(super) expires_at: Option<WallTime>,
     /// Its number, when its sender numbers its messages.
     pub(super) numbered: Option<Numbered>,
+    /// The session of a task that an agent's mailbox or a role takes; a consultation keeps its own.
+    session: Option<Box<str>>,
 }
 
 /// What a message that others led to knows of its request.
@@ -189,9 +191,7 @@ impl Message {
             place: Place::New,
             epoch: 0,
             tried: None,
-            timers: accepted.expires_at.map(|expires_at| {
-                Box::new(Timers { expires_at: Some(expires_at), ..Timers::default() })
-            }),
+            timers: timers(accepted),
             consultation,
         }
     }
@@ -213,6 +213,15 @@ impl Message {
             deadline: self.deadline,
             ended_by: epoch,
             numbered: numbered.map(Box::new),
+        }
+    }
+
+    /// The session in whose name it is worked on: of a question or a task, and of nothing else.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        match &self.consultation {
+            Some(consultation) => consultation.session.as_deref(),
+            None => self.timers.as_ref()?.session.as_deref(),
         }
     }
 
@@ -421,6 +430,15 @@ impl Message {
         consultation.shown |= shown;
         consultation.attempts.push(attempt.clone());
     }
+}
+
+/// What of it few messages have.
+fn timers(accepted: &Accepted) -> Option<Box<Timers>> {
+    let is_task = accepted.kind == MessageType::Delegation && accepted.consultation.is_none();
+    let session = accepted.session.as_deref().filter(|_| is_task).map(Into::into);
+    let expires_at = accepted.expires_at;
+    let has_any = session.is_some() || expires_at.is_some();
+    has_any.then(|| Box::new(Timers { session, expires_at, ..Timers::default() }))
 }
 
 impl Keyed for Message {

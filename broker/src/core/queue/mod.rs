@@ -103,7 +103,7 @@ pub struct State {
     dead: Dead,
     /// Queues from which nothing is delivered.
     paused: BTreeSet<Recipient>,
-    /// What is asked in the name of a session, and not answered yet.
+    /// What is asked or given out in the name of a session, and has not ended yet.
     of_session: BTreeMap<Box<str>, BTreeSet<Seq>>,
     /// What was sent to each recipient, and where it stands (I-33).
     counters: BTreeMap<Recipient, Counters>,
@@ -246,12 +246,12 @@ impl State {
         leased
     }
 
-    /// The sessions in whose name something is asked and not answered yet.
+    /// The sessions in whose name something is asked or given out, and not ended yet.
     pub fn sessions(&self) -> impl Iterator<Item = &str> {
         self.of_session.keys().map(|name| &**name)
     }
 
-    /// What is asked in the name of a session and not answered yet, in the order of its numbers.
+    /// What is asked or given out in the name of a session and has not ended, in the order of its numbers.
     pub fn of_session(&self, session: &str) -> impl Iterator<Item = &Message> {
         let seqs = self.of_session.get(session).into_iter().flatten();
         seqs.filter_map(|seq| self.messages.get(*seq))
@@ -550,15 +550,13 @@ impl State {
     }
 
     fn know_session(&mut self, message: &Message) {
-        let session = message.consultation.as_ref().and_then(|c| c.session.as_ref());
-        if let Some(session) = session {
-            self.of_session.entry(session.clone()).or_default().insert(message.seq);
+        if let Some(session) = message.session() {
+            self.of_session.entry(session.into()).or_default().insert(message.seq);
         }
     }
 
     fn leave_session(&mut self, message: &Message) {
-        let session = message.consultation.as_ref().and_then(|c| c.session.as_ref());
-        let Some(session) = session else { return };
+        let Some(session) = message.session() else { return };
         if let Some(seqs) = self.of_session.get_mut(session) {
             seqs.remove(&message.seq);
             if seqs.is_empty() {

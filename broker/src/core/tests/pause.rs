@@ -1,7 +1,8 @@
 //! A session that is paused: nothing of it is worked on, nothing is lost, nothing new begins.
 
 use broker_proto::{
-    AcceptHandoff, AskHandoff, MessageState, PackageId, SessionPause, TaskState, UsageRecord,
+    AcceptHandoff, AskHandoff, FailureClass, MessageState, PackageId, Recipient, RoleName,
+    SessionPause, TaskState, UsageRecord,
 };
 
 use super::{
@@ -9,10 +10,10 @@ use super::{
     world::*,
 };
 use crate::core::{
-    Command, Effect, NewMessage, Refusal, Reply, TaskStep,
+    Command, Effect, Event, NewMessage, Outcome, Refusal, Reply, TaskStep,
     agent::Link,
     handoff::{Built, By, Command as HandoffCommand, Refusal as Unmoved, Reply as HandoffReply},
-    queue::{Hold, Place, Seq},
+    queue::{Body, Digest, Hold, Place, Seq},
     session::{self, Refusal as Refused},
     usage,
 };
@@ -234,4 +235,129 @@ fn what_a_person_suspended_stays_so_when_the_session_goes_on() {
     resume(&mut world).unwrap();
     world.done(task);
     assert_eq!(world.end(task), Some(MessageState::Done));
+}
+
+/// Tasks of the session in an agent's mailbox and at a role, and one of nobody's session.
+fn given_out(world: &mut World) -> [Seq; 3] {
+    let builder = RoleName::parse("builder").unwrap();
+    let up = Link { roles: vec![builder.clone()], ..link("worker", "first", 8) };
+    world.greet_as(up, vec![]);
+    let mut give = |to: Recipient, session: Option<&str>| {
+        let id = world.new_id();
+        let new = NewMessage { session: session.map(Into::into), ..letter(id, to) };
+        let seq = world.state.queue.next_seq();
+        world.run(Command::Send(Box::new(new)));
+        seq
+    };
+    let mailbox = Recipient::Agent(agent("worker"));
+    [
+        give(mailbox.clone(), Some("s")),
+        give(Recipient::Role(builder), Some("s")),
+        give(mailbox, None),
+    ]
+}
+
+#[test]
+fn tasks_that_agents_and_roles_do_for_it_are_suspended_and_done_once() {
+    let mut world = world();
+    let [own, roles, other] = given_out(&mut world);
+    let late = world.settlement(own, done());
+    let given = world.deliveries.len();
+    world.effects.clear();
+
+    pause(&mut world).unwrap();
+
+    assert!(is_held(&world, own) && is_held(&world, roles));
+    assert!(world.state.queue.get(other).unwrap().lease().is_some(), "it is of no session");
+    let stops = |effect: &Effect| match effect {
+        Effect::Stop { seq, .. } => Some(*seq),
+        _ => None,
+    };
+    let stopped: Vec<Seq> = world.effects.iter().filter_map(stops).collect();
+    assert_eq!(stopped, [own, roles], "what they said so far is asked for");
+    assert!(matches!(world.settle_with(late), Err(Refusal::LeaseLost(_))));
+    let new = NewMessage {
+        session: Some("s".into()),
+        ..letter(world.new_id(), Recipient::Agent(agent("worker")))
+    };
+    let refused = world.step(Command::Send(Box::new(new)));
+    assert_eq!(refused.unwrap_err(), Refusal::Session(Refused::Paused(id())));
+    world.restart(secs(1));
+    let up = Link { roles: vec![RoleName::parse("builder").unwrap()], ..link("worker", "2nd", 8) };
+    world.greet_as(up, vec![]);
+    let beside = world.deliveries.iter().skip(given).any(|it| it.seq == own || it.seq == roles);
+    assert!(!beside, "nothing is given out while it is paused");
+
+    resume(&mut world).unwrap();
+
+    for seq in [own, roles] {
+        world.done(seq);
+        assert_eq!(world.end(seq), Some(MessageState::Done));
+        let times = world.deliveries.iter().filter(|it| it.seq == seq).count();
+        assert_eq!(times, 2, "once before the pause, once after it");
+    }
+}
+
+#[test]
+fn what_a_mailbox_had_said_is_kept_with_the_pause() {
+    let mut world = world();
+    let [own, ..] = given_out(&mut world);
+    world.seals_wait = true;
+    pause(&mut world).unwrap();
+    let (_, epoch) = *world.seals.iter().find(|(seq, _)| *seq == own).unwrap();
+    let partial = Some(Body { size_bytes: 9, ..Body::default() });
+    world.run(Command::Sealed { seq: own, epoch, shown: false, partial: partial.clone() });
+    let kept = world.journal.iter().rev().find_map(|event| match event {
+        Event::TaskStopped { subject, partial, .. } if subject.seq == own => Some(partial.clone()),
+        _ => None,
+    });
+    assert_eq!(kept, Some(partial));
+}
+
+#[test]
+fn a_task_that_a_person_suspended_or_that_asked_back_waits_for_its_session() {
+    let mut world = world();
+    let [own, roles, _] = given_out(&mut world);
+    world.run(Command::Task { seq: own, step: TaskStep::Suspend });
+    let question = Body { size_bytes: 9, ..Body::default() };
+    let asks = world.settlement(roles, Outcome::Ask { question, shown: false });
+    world.settle_with(asks).unwrap();
+    pause(&mut world).unwrap();
+
+    let resumed = world.run(Command::Task { seq: own, step: TaskStep::Resume });
+    let answer = TaskStep::Provide {
+        id: world.new_id(),
+        digest: Digest([2; 32]),
+        question: 1,
+        answer: Body::default(),
+        has_images: false,
+    };
+    world.run(Command::Task { seq: roles, step: answer });
+
+    assert_eq!(resumed, Reply::Task(TaskState::Suspended));
+    assert!(is_held(&world, own) && is_held(&world, roles));
+    resume(&mut world).unwrap();
+    world.done(own);
+    world.done(roles);
+    assert_eq!(world.end(roles), Some(MessageState::Done));
+}
+
+#[test]
+fn a_deleted_session_leaves_its_tasks_to_go_on() {
+    let mut world = world();
+    let [own, ..] = given_out(&mut world);
+    pause(&mut world).unwrap();
+    world.run(Command::Session(Box::new(session::Command::Delete { id: id() })));
+    world.done(own);
+    assert_eq!(world.end(own), Some(MessageState::Done));
+}
+
+#[test]
+fn a_session_that_only_agents_work_for_waits_for_no_model() {
+    let mut world = world();
+    given_out(&mut world);
+    let limit = FailureClass::QuotaExhausted;
+    let other = world.ask("opus");
+    world.fail_until(other, limit, secs(3600));
+    assert!(world.state.handoff.open(&id()).is_none(), "nothing of it is asked of a model");
 }

@@ -185,7 +185,9 @@ impl World {
                     self.shown.remove(&seq);
                     self.deliveries.push((**delivered).clone());
                 }
-                Effect::Seal { seq, epoch, .. } => self.seals.insert(0, (*seq, *epoch)),
+                Effect::Seal { seq, epoch, .. } | Effect::Stop { seq, epoch } => {
+                    self.seals.insert(0, (*seq, *epoch))
+                }
                 _ => {}
             }
         }

@@ -37,6 +37,9 @@ impl LinkTask {
             return async move { Some(settled) }.boxed();
         };
         let held = self.release(seq, epoch);
+        if held.is_some() {
+            self.services.slots.end_work(seq, epoch);
+        }
         let id = held.as_ref().map(|held| held.id);
         let may_append = held.as_ref().is_none_or(|held| held.may_append);
         let shortened = held.as_ref().and_then(|held| held.shortened.clone());

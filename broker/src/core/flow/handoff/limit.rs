@@ -80,7 +80,13 @@ impl Run<'_> {
         let owns = |session: &SessionId| {
             self.state.session.get(session).is_some_and(|it| it.info.owner.model == *model)
         };
-        let named = self.state.queue.sessions().filter_map(|name| SessionId::parse(name).ok());
+        // What an agent or a role does for it waits for no model.
+        let asks = |name: &&str| {
+            let mut work = self.state.queue.of_session(name);
+            work.any(|message| message.consultation.is_some())
+        };
+        let named = self.state.queue.sessions().filter(asks);
+        let named = named.filter_map(|name| SessionId::parse(name).ok());
         named.filter(owns).take(AT_ONCE).collect()
     }
 }
