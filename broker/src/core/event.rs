@@ -503,6 +503,16 @@ pub enum Note {
         queue: Recipient,
         is_due: bool,
     },
+    /// An agent is waited for from now on, though it is not linked.
+    Away {
+        agent: AgentName,
+        at: BootTime,
+    },
+    /// Nobody waits for it any more.
+    ToldAway {
+        agent: AgentName,
+    },
+
     /// What waited for this model's agent has been routed again.
     ToldAbsent {
         model: ModelName,

@@ -65,6 +65,8 @@ pub struct State {
     draining: BTreeSet<AgentName>,
     /// Since when a model that was served is not.
     absent: BTreeMap<ModelName, BootTime>,
+    /// Since when an agent is not linked, while it is waited for.
+    away: BTreeMap<AgentName, BootTime>,
     started: BootTime,
     grace: Duration,
 }
@@ -195,8 +197,25 @@ impl State {
         self.absent.iter().filter_map(is_new).collect()
     }
 
+    /// Until when an agent is waited for that is away; `None` when it is there, or when nobody waits for it.
+    #[must_use]
+    pub fn expected_until(&self, agent: &AgentName, now: BootTime) -> Option<BootTime> {
+        let until = self.away.get(agent)?.after(self.grace);
+        (until > now).then_some(until)
+    }
+
+    /// Agents that have been away for as long as anybody waits for them.
+    #[must_use]
+    pub fn newly_away(&self, now: BootTime) -> Vec<AgentName> {
+        let is_over = |(agent, since): (&AgentName, &BootTime)| {
+            (since.after(self.grace) <= now).then(|| agent.clone())
+        };
+        self.away.iter().filter_map(is_over).collect()
+    }
+
     pub(super) fn next_deadline(&self) -> Option<BootTime> {
-        self.absent.values().map(|since| since.after(self.grace)).min()
+        let since = self.absent.values().chain(self.away.values());
+        since.map(|since| since.after(self.grace)).min()
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
@@ -222,6 +241,7 @@ impl State {
                 if !self.draining.contains(&up.agent) {
                     self.serve(*link, up);
                 }
+                self.away.remove(&up.agent);
                 self.links.insert(*link, (**up).clone());
                 if up.pull.is_some() {
                     return;
@@ -236,7 +256,16 @@ impl State {
             Note::LinkDown { link, at } => {
                 if let Some(gone) = self.links.remove(link) {
                     self.unserve(*link, &gone, *at);
+                    if self.links_of(&gone.agent).next().is_none() {
+                        self.away.insert(gone.agent, *at);
+                    }
                 }
+            }
+            Note::Away { agent, at } => {
+                self.away.insert(agent.clone(), *at);
+            }
+            Note::ToldAway { agent } => {
+                self.away.remove(agent);
             }
             Note::Drain { agent: None, is_over, .. } => self.drains = !is_over,
             // To its models' queues it is as good as gone: after the grace they go elsewhere.
@@ -276,6 +305,7 @@ impl State {
             Note::Started { at, grace, models } => {
                 self.started = *at;
                 self.grace = *grace;
+                self.away.clear();
                 self.absent = models.iter().map(|model| (model.clone(), *at)).collect();
             }
             Note::ToldAbsent { model } => {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use broker_proto::{AgentName, Recipient, Routed, Sender, SessionId};
+use broker_proto::{AgentName, Recipient, Routed, Sender};
 
-use super::Run;
+use super::{Run, own::Taker};
 use crate::core::{
     Delivered, Effect, Event, Note, Refusal, Reply,
     agent::LinkId,
@@ -70,9 +70,10 @@ impl Run<'_> {
         };
         let room = self.state.agent.room(queue, only)?;
         let fits = |seq| self.state.queue.get(seq).is_some_and(|m| m.body.size_bytes <= room);
-        let is_its = |seq| {
-            let size = self.delivered_bytes(seq);
-            self.owned_by(seq, queue).is_none_or(|link| self.state.agent.has_room(link, size))
+        let is_its = |seq| match self.taker_of(seq, queue) {
+            Taker::Anyone => true,
+            Taker::Link(link) => self.state.agent.has_room(link, self.delivered_bytes(seq)),
+            Taker::Nobody => false,
         };
         let may_go = |seq| self.is_deliverable(seq, queue) && fits(seq) && is_its(seq);
         let next = match gate {
@@ -82,20 +83,11 @@ impl Run<'_> {
                 .find(|seq| self.may_pass(gate, *seq) && may_go(*seq))?,
         };
         let size = self.delivered_bytes(next);
-        let taker =
-            self.owned_by(next, queue).or_else(|| self.state.agent.taker(queue, size, only));
+        let taker = match self.taker_of(next, queue) {
+            Taker::Link(link) => Some(link),
+            Taker::Anyone | Taker::Nobody => self.state.agent.taker(queue, size, only),
+        };
         taker.map(|link| (next, link))
-    }
-
-    /// The link of the agent that has this turn's session, while it is there: a turn goes where its session is.
-    fn owned_by(&self, seq: Seq, queue: &Recipient) -> Option<LinkId> {
-        let Recipient::Model(model) = queue else { return None };
-        let session = self.state.queue.get(seq)?.consultation.as_ref()?.session.as_deref()?;
-        let owner = &self.state.session.get(&SessionId::parse(session).ok()?)?.info.owner;
-        let agent = owner.agent.as_ref().filter(|_| owner.model == *model)?;
-        self.state.agent.links_serving(queue).find(|link| {
-            self.state.agent.link(*link).is_some_and(|it| it.agent == *agent && it.pull.is_none())
-        })
     }
 
     /// Ready in this queue, and not at or after its deadline, whether a tick has come since or not (I-22).

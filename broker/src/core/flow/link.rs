@@ -215,6 +215,7 @@ impl Run<'_> {
             grace: self.state.policy.routing.agent_grace,
             models,
         });
+        self.expect_owners();
         for seq in self.state.queue.living() {
             let Some(message) = self.state.queue.get(seq) else { continue };
             let epoch = message.epoch;

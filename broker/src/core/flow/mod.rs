@@ -13,6 +13,7 @@ mod homecoming;
 mod inspect;
 mod lease;
 mod link;
+mod own;
 mod package;
 mod pause;
 mod query;
@@ -194,6 +195,9 @@ impl<'a> Run<'a> {
         for model in absent {
             self.note(&Note::ToldAbsent { model: model.clone() });
             self.note(&Note::Sweep { model, is_due: true });
+        }
+        for agent in self.state.agent.newly_away(self.now.boot) {
+            self.stop_waiting_for(agent);
         }
         if let Some(model) = self.state.route.to_sweep().cloned() {
             self.sweep(&model);

@@ -228,7 +228,7 @@ impl Run<'_> {
         let subject = message.subject();
         let left = message.model().filter(|left| *left != model).cloned();
         let at = self.now.wall;
-        let why = why.to_owned();
+        let why = self.with_own_agent(seq, &queue, why);
         self.event(Event::Routed { subject, at, queue, candidate, wait_until, passed_over, why });
         if let Some(until) = wait_until {
             self.note(&Note::WaitRuns { seq, due: self.now.boot_at(until) });

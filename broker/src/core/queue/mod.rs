@@ -527,6 +527,8 @@ impl State {
             | Note::Warmed { .. }
             | Note::Heard { .. }
             | Note::LookAtCheckpoint { .. }
+            | Note::Away { .. }
+            | Note::ToldAway { .. }
             | Note::ToldAbsent { .. } => {}
         }
     }

@@ -131,6 +131,8 @@ impl State {
             | Note::Unserved { .. }
             | Note::TooSmall { .. }
             | Note::LostAttempt { .. }
+            | Note::Away { .. }
+            | Note::ToldAway { .. }
             | Note::ToldAbsent { .. }
             | Note::Projected { .. }
             | Note::LinkUp { .. }

@@ -192,14 +192,19 @@ fn taken_over(world: &mut World) {
     world.run(Command::Handoff(Box::new(HandoffCommand::Accept { accept, by })));
 }
 
+fn worker(world: &World, seq: Seq) -> Option<String> {
+    let lease = world.state.queue.get(seq).unwrap().lease();
+    lease.map(|lease| lease.agent.to_string())
+}
+
+fn why(world: &World, seq: Seq) -> String {
+    world.state.queue.get(seq).unwrap().consultation.as_ref().unwrap().why.clone()
+}
+
 #[test]
-fn a_turn_goes_to_the_agent_that_has_its_session_while_it_is_there() {
+fn a_turn_goes_to_the_agent_that_has_its_session_and_waits_for_it_a_while() {
     let mut world = world();
     taken_over(&mut world);
-    let worker = |world: &World, seq: Seq| {
-        let lease = world.state.queue.get(seq).unwrap().lease();
-        lease.map(|lease| lease.agent.to_string())
-    };
     let (first, next) = (ask(&mut world, "opus"), ask(&mut world, "opus"));
     let other = world.ask("opus");
     // The other process has plenty of credit, and works on what is not the session's.
@@ -209,7 +214,22 @@ fn a_turn_goes_to_the_agent_that_has_its_session_while_it_is_there() {
     world.hang_up("opus-2");
     world.run(Command::Tick);
     let later = ask(&mut world, "opus");
-    assert_eq!(worker(&world, later).as_deref(), Some("opus"), "it is not there any more");
+    assert_eq!(worker(&world, later), None, "a process that starts again finds its turns");
+    assert!(
+        why(&world, later).contains("waits up to 5 s for agent opus-2"),
+        "{}",
+        why(&world, later)
+    );
+    world.advance(GRACE);
+    assert_eq!(worker(&world, later).as_deref(), Some("opus"), "nobody waits for ever");
+    assert!(why(&world, later).contains("agent opus-2, which has its session, is away"));
+    let last = ask(&mut world, "opus");
+    assert_eq!(worker(&world, last).as_deref(), Some("opus"));
+    assert_eq!(why(&world, last), "asked; agent opus-2, which has its session, is away");
+    let second = Link { models: vec![model("opus")], ..link("opus-2", "again", 8) };
+    world.greet_as(second, vec![]);
+    let back = ask(&mut world, "opus");
+    assert_eq!(worker(&world, back).as_deref(), Some("opus-2"), "the session is still its own");
 }
 
 #[test]
@@ -360,4 +380,38 @@ fn a_session_that_only_agents_work_for_waits_for_no_model() {
     let other = world.ask("opus");
     world.fail_until(other, limit, secs(3600));
     assert!(world.state.handoff.open(&id()).is_none(), "nothing of it is asked of a model");
+}
+
+#[test]
+fn an_agent_that_comes_back_in_time_finds_the_turns_of_its_session() {
+    let mut world = world();
+    taken_over(&mut world);
+    world.hang_up("opus-2");
+    let waits = ask(&mut world, "opus");
+    world.advance(GRACE - secs(1));
+    let second = Link { models: vec![model("opus")], ..link("opus-2", "again", 1) };
+    world.greet_as(second, vec![]);
+    assert_eq!(worker(&world, waits).as_deref(), Some("opus-2"));
+}
+
+#[test]
+fn after_a_start_a_turn_waits_for_the_agent_that_has_its_session() {
+    let mut world = world();
+    taken_over(&mut world);
+    world.hang_up("opus-2");
+    let waits = ask(&mut world, "opus");
+    world.restart(secs(1));
+    world.greet("opus", "first", 8);
+    assert_eq!(worker(&world, waits), None);
+    world.advance(GRACE);
+    assert_eq!(worker(&world, waits).as_deref(), Some("opus"));
+}
+
+#[test]
+fn an_agent_that_is_drained_is_not_waited_for() {
+    let mut world = world();
+    taken_over(&mut world);
+    world.run(Command::Drain { agent: Some(agent("opus-2")), is_over: false });
+    let turn = ask(&mut world, "opus");
+    assert_eq!(worker(&world, turn).as_deref(), Some("opus"));
 }
