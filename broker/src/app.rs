@@ -29,7 +29,7 @@ use crate::{
     context::{Bodies, package::Signer},
     core::Command,
     engine::{self, Clock, EngineHandle, SystemClock},
-    handoffs::{Bridges, Builder, Handoffs, Prober},
+    handoffs::{Bridges, Builder, Handoffs, Prober, Transfers},
     intake::{Intake, Limits},
     journal::{self, Journal},
     link::{self, LinkOutlet, Links},
@@ -372,12 +372,15 @@ async fn services(
         journal: kind,
     };
     let handoffs = Handoffs { intake: intake.clone() };
-    let session = SessionService {
-        sessions: packages.sessions.clone(),
-        packages: packages.clone(),
+    let settings = policy::policy(config).handoff;
+    let transfers = Transfers {
         handoffs: handoffs.clone(),
+        packages: packages.clone(),
+        settings: settings.clone(),
     };
-    let bridges = Bridges { packages: packages.clone(), settings: policy::policy(config).handoff };
+    let sessions = packages.sessions.clone();
+    let session = SessionService { sessions, packages: packages.clone(), transfers };
+    let bridges = Bridges { packages: packages.clone(), settings };
     let handoff = HandoffService { packages, handoffs, bridges };
     let usage = UsageService { intake, watches };
     Server::builder()

@@ -8,6 +8,7 @@ mod transfer;
 pub use bridge::Bridges;
 pub use builder::Builder;
 pub use prober::Prober;
+pub use transfer::Transfers;
 
 use std::collections::BTreeMap;
 

@@ -2,49 +2,79 @@
 
 use broker_proto::{AgentInfo, AgentName, AskHandoff, Handoff, ModelName, SessionId};
 
-use super::{Error, Handoffs};
+use super::Handoffs;
 use crate::{
     core::{
-        Query, Refusal as CoreRefusal, Reply,
-        handoff::Refusal,
+        Command, Query, Refusal as CoreRefusal, Reply,
+        handoff::{Command as HandoffCommand, Refusal, Reply as HandoffReply, Settings, Transfer},
         session::{Query as SessionQuery, Refusal as Unknown, Reply as SessionReply, Session},
     },
     engine,
+    packages::{Error, Packages, Stopping},
 };
 
-impl Handoffs {
-    /// Begins the handoff of a session to this agent and no other, on its own model where the agent serves that.
+/// What is asked of transfers.
+#[derive(Debug, Clone)]
+pub struct Transfers {
+    pub handoffs: Handoffs,
+    pub packages: Packages,
+    pub settings: Settings,
+}
+
+impl Transfers {
+    /// Pauses a session and begins its handoff to this agent and no other, in one commit, with one package; on its own
+    /// model where the agent serves that. Where the agent does not take it, the session goes on with its owner. One that
+    /// somebody paused before stays so then.
     ///
     /// # Errors
     /// The core's refusal; one of an agent that nobody knows, is not connected, or has the session.
-    pub async fn transfer(
+    pub async fn begin(
         &self,
+        caller: &str,
         session: SessionId,
         agent: AgentName,
         reason: String,
     ) -> Result<Handoff, Error> {
         let found = self.session(&session).await?;
-        let agents = match self.intake.engine.query(Query::Agents).await? {
+        let agents = match self.packages.intake.engine.query(Query::Agents).await? {
             Reply::Agents(agents) => agents,
             _ => return Err(engine::Error::Unknown.into()),
         };
         let to = target(&found, &agent, &agents)?;
-        let ask = AskHandoff {
-            session,
-            to: Some(to),
-            agent: Some(agent),
-            reason,
+        let ask = |package| AskHandoff {
+            session: session.clone(),
+            to: Some(to.clone()),
+            agent: Some(agent.clone()),
+            reason: reason.clone(),
             level: None,
-            package: None,
+            package,
             is_forced: true,
             at_once: true,
         };
-        self.begin(ask).await
+        if found.info.pause.is_some() {
+            return Ok(self.handoffs.command(HandoffCommand::Begin(Box::new(ask(None)))).await?);
+        }
+        // Nobody is handed what was never said.
+        if found.info.head.entries == 0 {
+            return Err(refused(Refusal::NoTurns(session).into()));
+        }
+        let window = self.packages.intake.models.get(to.as_str()).map(|it| it.context_window);
+        let budget = window.map(|window| window / 100 * u64::from(self.settings.room));
+        let offer = |Stopping { version, pause }| {
+            let ask = ask(Some(pause.package));
+            let transfer = Box::new(Transfer { ask, version, pause });
+            Command::Handoff(Box::new(HandoffCommand::Transfer(transfer)))
+        };
+        let (said, reader) = ((caller, reason.as_str()), (Some(to.clone()), budget));
+        match self.packages.stop(said, &session, reader, offer).await? {
+            Reply::Handoff(HandoffReply::Handoff(handoff)) => Ok(*handoff),
+            _ => Err(engine::Error::Unknown.into()),
+        }
     }
 
     async fn session(&self, id: &SessionId) -> Result<Session, Error> {
         let query = Query::Session(SessionQuery::Get(id.clone()));
-        match self.intake.engine.query(query).await? {
+        match self.packages.intake.engine.query(query).await? {
             Reply::Session(SessionReply::Found(Some(session))) => Ok(*session),
             _ => Err(refused(Unknown::Unknown(id.clone()).into())),
         }
@@ -60,7 +90,7 @@ fn target(session: &Session, agent: &AgentName, agents: &[AgentInfo]) -> Result<
     let models = &info.models;
     if !info.is_connected || models.is_empty() {
         let reason = format!("agent {agent} is not connected");
-        return Err(Refusal::Unfit { model: owner.model.clone(), reason }.into());
+        return Err(refused(Refusal::Unfit { model: owner.model.clone(), reason }.into()));
     }
     if !models.contains(&owner.model) {
         return Ok(models[0].clone());
@@ -73,7 +103,7 @@ fn target(session: &Session, agent: &AgentName, agents: &[AgentInfo]) -> Result<
     };
     if has_it {
         let (session, agent) = (session.info.id.clone(), agent.clone());
-        return Err(Refusal::HasIt { session, agent }.into());
+        return Err(refused(Refusal::HasIt { session, agent }.into()));
     }
     Ok(owner.model.clone())
 }

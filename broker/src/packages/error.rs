@@ -7,7 +7,7 @@ use crate::{
         self,
         package::{PackError, Refused},
     },
-    engine, intake, projection, session,
+    engine, handoffs, intake, projection, session,
 };
 
 /// Why nothing was made, taken or shown.
@@ -37,6 +37,16 @@ pub enum Error {
     Session(#[from] session::Error),
     #[error("the file was never uploaded")]
     NotUploaded,
+}
+
+impl From<handoffs::Error> for Error {
+    fn from(error: handoffs::Error) -> Self {
+        match error {
+            handoffs::Error::Engine(error) => Self::Engine(error),
+            handoffs::Error::Intake(error) => Self::Intake(error),
+            handoffs::Error::Lookup(error) => Self::Lookup(error),
+        }
+    }
 }
 
 impl Error {

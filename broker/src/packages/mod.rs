@@ -15,6 +15,7 @@ mod taken;
 
 pub use ahead::Ahead;
 pub use error::Error;
+pub(crate) use paused::Stopping;
 pub use prepared::{ForReceiver, Prepared};
 pub use restored::Restore;
 

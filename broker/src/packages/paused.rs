@@ -1,7 +1,7 @@
 //! Sessions that are paused with a package, and go on with it.
 
 use broker_proto::{
-    CheckpointStatus, NewPackage, OnConflict, PackageFilter, PackageId, PreparePackage,
+    CheckpointStatus, ModelName, NewPackage, OnConflict, PackageFilter, PackageId, PreparePackage,
     Preservation, RenderAsk, SessionId, SessionInfo, SessionPause, SessionResumed,
 };
 
@@ -19,6 +19,14 @@ const REASON: &str = "user-requested";
 /// How often a package is made anew because the session went on while it was made.
 const TRIES: u32 = 5;
 
+/// A session that is to stop.
+#[derive(Debug)]
+pub(crate) struct Stopping {
+    /// That its package was made of.
+    pub(crate) version: u64,
+    pub(crate) pause: SessionPause,
+}
+
 impl Packages {
     /// Pauses a session: its package is of the moment in which it stops.
     ///
@@ -30,43 +38,69 @@ impl Packages {
         id: &SessionId,
         reason: String,
     ) -> Result<SessionInfo, Error> {
+        let stop = |Stopping { version, pause }| {
+            let pause = SessionCommand::Pause { id: id.clone(), version, pause };
+            Command::Session(Box::new(pause))
+        };
+        session_of(self.stop((caller, &reason), id, (None, None), stop).await?)
+    }
+
+    /// Stops a session with a package of the moment in which it does: made for `reader`, else for its owner, within so many
+    /// tokens. Made anew where the session went on meanwhile.
+    ///
+    /// # Errors
+    /// As [`Packages::pause`], and the refusal of what `stop` asks for.
+    pub(crate) async fn stop(
+        &self,
+        (caller, reason): (&str, &str),
+        id: &SessionId,
+        (reader, budget): (Option<ModelName>, Option<u64>),
+        stop: impl Fn(Stopping) -> Command + Send,
+    ) -> Result<Reply, Error> {
         let mut tries = 0;
         loop {
             let info = self.sessions.get(id).await?.info;
             if info.pause.is_some() {
                 return Err(refused(Refusal::Paused(id.clone())));
             }
-            let Prepared { info: package, version, .. } = self.checkpoint(caller, &info).await?;
+            let for_owner = reader.is_none();
+            let ask = RenderAsk {
+                level: Preservation::Complete,
+                budget,
+                reader: Some(reader.clone().unwrap_or(info.owner.model)),
+                // Its owner has the session itself.
+                allow_missing: for_owner,
+                ..RenderAsk::default()
+            };
+            let Prepared { info: package, version, .. } = self.checkpoint(caller, id, ask).await?;
             let package = package.header.id;
-            let pause = SessionPause { at: self.now(), reason: reason.clone(), package };
-            let pause = SessionCommand::Pause { id: id.clone(), version, pause };
-            let error = match self.of_session(pause).await {
-                Ok(info) => return Ok(info),
+            let (at, reason, by) = (self.now(), reason.to_owned(), caller.to_owned());
+            let pause = SessionPause { at, reason, package, by, handoff: None };
+            let command = stop(Stopping { version, pause });
+            let error = match self.intake.engine.command(command).await {
+                Ok(stopped) => return Ok(stopped),
                 Err(error) => error,
             };
             // Nobody goes on with it. What is left of it here expires.
             let _ = self.delete(package).await;
             tries += 1;
-            let is_moved = matches!(
-                &error,
-                Error::Engine(engine::Error::Refused(core::Refusal::Session(Refusal::Moved(_))))
-            );
+            let is_moved =
+                matches!(&error, engine::Error::Refused(core::Refusal::Session(Refusal::Moved(_))));
             if !is_moved || tries == TRIES {
-                return Err(error);
+                return Err(error.into());
             }
         }
     }
 
-    async fn checkpoint(&self, caller: &str, info: &SessionInfo) -> Result<Prepared, Error> {
-        let ask = RenderAsk {
-            level: Preservation::Complete,
-            reader: Some(info.owner.model.clone()),
-            allow_missing: true,
-            ..RenderAsk::default()
-        };
+    async fn checkpoint(
+        &self,
+        caller: &str,
+        id: &SessionId,
+        ask: RenderAsk,
+    ) -> Result<Prepared, Error> {
         let mut package = NewPackage { reason: REASON.to_owned(), ..NewPackage::default() };
         package.contents.checkpoint.status = CheckpointStatus::Paused;
-        let session = info.id.clone();
+        let session = id.clone();
         self.prepare(caller.to_owned(), PreparePackage { session, ask, package }).await
     }
 
@@ -130,11 +164,14 @@ impl Packages {
     }
 
     async fn of_session(&self, command: SessionCommand) -> Result<SessionInfo, Error> {
-        let command = Command::Session(Box::new(command));
-        match self.intake.engine.command(command).await? {
-            Reply::Session(SessionReply::Session(session)) => Ok(session.info),
-            _ => Err(Error::Engine(engine::Error::Unknown)),
-        }
+        session_of(self.intake.engine.command(Command::Session(Box::new(command))).await?)
+    }
+}
+
+fn session_of(reply: Reply) -> Result<SessionInfo, Error> {
+    match reply {
+        Reply::Session(SessionReply::Session(session)) => Ok(session.info),
+        _ => Err(Error::Engine(engine::Error::Unknown)),
     }
 }
 

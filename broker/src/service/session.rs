@@ -16,7 +16,7 @@ use broker_proto::{
 use super::{Caller, status};
 use crate::{
     core::session::{Expected, Session, task},
-    handoffs::Handoffs,
+    handoffs::Transfers,
     packages::Packages,
     session::{Import, NewSession, Restore, Sessions, Written},
 };
@@ -34,7 +34,7 @@ const EDITS: usize = 1000;
 pub struct SessionService {
     pub sessions: Sessions,
     pub packages: Packages,
-    pub handoffs: Handoffs,
+    pub transfers: Transfers,
 }
 
 fn id(text: &str) -> Result<SessionId, InvalidField> {
@@ -119,12 +119,13 @@ impl pb::session_service_server::SessionService for SessionService {
         &self,
         request: Request<pb::TransferSessionRequest>,
     ) -> Result<Response<pb::TransferSessionResponse>, Status> {
+        let caller = Caller::of(&request).sender()?.to_string();
         let request = request.into_inner();
         let (id, reason) = (id(&request.session_id)?, handoff_line(request.reason, "reason")?);
         let agent = AgentName::parse(&request.agent)
             .map_err(|invalid| InvalidField::new("agent", invalid.to_string()))?;
-        let handoff = self.handoffs.transfer(id, agent, reason).await;
-        let handoff = handoff.map_err(status::handoffs)?;
+        let handoff = self.transfers.begin(&caller, id, agent, reason).await;
+        let handoff = handoff.map_err(status::packages)?;
         Ok(Response::new(pb::TransferSessionResponse {
             handoff_id: handoff.id.to_string(),
             model: handoff.to.to_string(),

@@ -283,14 +283,18 @@ impl TryFrom<pb::SessionPause> for SessionPause {
 
     fn try_from(wire: pb::SessionPause) -> Result<Self, InvalidField> {
         let at = required(time(wire.at, "session.pause.at")?, "session.pause.at")?;
-        Ok(Self { at, reason: wire.reason, package: super::package_id(&wire.package_id)? })
+        let package = super::package_id(&wire.package_id)?;
+        let handoff = Some(wire.handoff_id).filter(|id| !id.is_empty());
+        let handoff = handoff.map(|id| super::handoff_id(&id)).transpose()?;
+        Ok(Self { at, reason: wire.reason, package, by: wire.by, handoff })
     }
 }
 
 impl From<SessionPause> for pb::SessionPause {
     fn from(pause: SessionPause) -> Self {
-        let SessionPause { at, reason, package } = pause;
-        Self { at: Some(at.into()), reason, package_id: package.to_string() }
+        let SessionPause { at, reason, package, by, handoff } = pause;
+        let package_id = package.to_string();
+        Self { at: Some(at.into()), reason, package_id, by, handoff_id: text_of(handoff) }
     }
 }
 

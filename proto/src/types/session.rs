@@ -244,6 +244,10 @@ pub struct SessionPause {
     pub reason: String,
     /// What it goes on with.
     pub package: PackageId,
+    /// Who paused it; empty where that was not kept yet.
+    pub by: String,
+    /// The transfer that it is paused for, and goes on after; `None`: somebody paused it, and resumes it.
+    pub handoff: Option<HandoffId>,
 }
 
 /// What a session goes on with when it is resumed.

@@ -23,6 +23,7 @@ mod send;
 mod session;
 mod settle;
 mod task;
+mod transfer;
 mod tree;
 mod usage;
 mod usage_query;

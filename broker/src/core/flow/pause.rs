@@ -1,6 +1,6 @@
 //! A session that is paused: what runs for it is suspended with what it has so far, what waits is kept, nothing new begins.
 
-use broker_proto::{MessageType, SessionId};
+use broker_proto::{HandoffId, MessageType, SessionId};
 
 use super::Run;
 use crate::core::{
@@ -12,9 +12,15 @@ use crate::core::{
 const WHY: &str = "its session is paused";
 
 impl Run<'_> {
-    /// Whether a session may be paused now: one that is on its way to another owner is let arrive first.
-    pub(super) fn may_pause(&self, id: &SessionId) -> Result<(), Refusal> {
-        match self.state.handoff.open(id).filter(|open| open.state.is_pending()) {
+    /// Whether a session may be paused now: one that is on its way to another owner, and not paused for that, is let arrive
+    /// first.
+    pub(super) fn may_pause(
+        &self,
+        id: &SessionId,
+        transfer: Option<HandoffId>,
+    ) -> Result<(), Refusal> {
+        let on_its_way = self.state.handoff.open(id).filter(|open| open.state.is_pending());
+        match on_its_way.filter(|open| Some(open.id) != transfer) {
             None => Ok(()),
             Some(open) => {
                 let (id, session, state) = (open.id, id.clone(), open.state);

@@ -15,11 +15,14 @@ impl Run<'_> {
         let is_handed_over = matches!(command, session::Command::Own { .. });
         let (mut stopped, mut resumed) = (None, None);
         match &command {
-            session::Command::Pause { id, .. } => {
-                self.may_pause(id)?;
+            session::Command::Pause { id, pause, .. } => {
+                self.may_pause(id, pause.handoff)?;
                 stopped = Some(id.clone());
             }
-            session::Command::Resume { id } => resumed = Some(id.clone()),
+            session::Command::Resume { id } => {
+                self.may_resume(id)?;
+                resumed = Some(id.clone());
+            }
             _ => {}
         }
         let (events, reply) = self.state.session.decide(command, self.now.wall)?;

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use broker_proto::{
     AcceptHandoff, AgentName, AskHandoff, Handoff, HandoffCheck, HandoffId, HandoffKept,
-    HandoffPolicyChange, HandoffState, HandoffStatus, ModelName, PackageId, SessionId, Trigger,
-    TriggerKind, UsageSetting, WallTime,
+    HandoffPolicyChange, HandoffState, HandoffStatus, ModelName, PackageId, SessionId,
+    SessionPause, Trigger, TriggerKind, UsageSetting, WallTime,
 };
 
 pub use arbiter::{Candidate, Case, Unfit, Verdict};
@@ -73,9 +73,21 @@ pub struct Built {
     pub kept: HandoffKept,
 }
 
+/// A session that goes on in another process: paused, and offered there, in one commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transfer {
+    /// With the package of the pause.
+    pub ask: AskHandoff,
+    /// Of the session that the package was made of.
+    pub version: u64,
+    /// Without its handoff, which is not known yet.
+    pub pause: SessionPause,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     Begin(Box<AskHandoff>),
+    Transfer(Box<Transfer>),
     Built(Box<Built>),
     /// No package could be made for this receiver.
     NotBuilt {

@@ -30,5 +30,6 @@ mod rotation;
 mod settle;
 mod shut;
 mod task;
+mod transfer;
 mod usage;
 mod world;

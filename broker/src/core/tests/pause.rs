@@ -42,6 +42,8 @@ fn pause_at(world: &mut World, version: u64) -> Result<Reply, Refusal> {
         at: world.now().wall,
         reason: "lunch".into(),
         package: PackageId::from_u128(5),
+        by: "app".into(),
+        handoff: None,
     };
     let pause = session::Command::Pause { id: id(), version, pause };
     world.decide(Command::Session(Box::new(pause)))

@@ -194,6 +194,8 @@ mod tests {
                 at: WallTime(1_900),
                 reason: "lunch".into(),
                 package: broker_proto::PackageId::from_u128(9),
+                by: "user".into(),
+                handoff: Some(broker_proto::HandoffId::from_parts(WallTime(1_900), 3)),
             }),
         };
         let answered = vec![MessageId::from_u128(7), MessageId::from_u128(8)];

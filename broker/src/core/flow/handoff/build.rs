@@ -15,7 +15,7 @@ use crate::core::{
 };
 
 impl Run<'_> {
-    pub(super) fn ask(&mut self, ask: AskHandoff) -> Result<HandoffId, Refusal> {
+    pub(in crate::core::flow) fn ask(&mut self, ask: AskHandoff) -> Result<HandoffId, Refusal> {
         let trigger = Trigger {
             kind: TriggerKind::UserRequest,
             reasoning: if ask.reason.is_empty() {

@@ -37,6 +37,7 @@ impl Run<'_> {
     pub(super) fn handoff(&mut self, command: Command) -> Result<Reply, Refusal> {
         let handoff = match command {
             Command::Begin(ask) => self.ask(*ask)?,
+            Command::Transfer(transfer) => self.transfer(*transfer)?,
             Command::Built(built) => self.built(*built)?,
             Command::NotBuilt { id, to, reason } => self.not_built(id, &to, &reason)?,
             Command::Accept { accept, by } => {
@@ -90,6 +91,7 @@ impl Run<'_> {
         let was_pending = handoff.state.is_pending();
         self.handoff_changed(Handoff { state, ended_at, until: None, outcome, ..handoff });
         if was_pending {
+            self.end_transfer(&session);
             self.release_slice(&session);
         }
     }
