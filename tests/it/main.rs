@@ -48,5 +48,6 @@ mod streams;
 mod summaries;
 mod tasks;
 mod transcripts;
+mod transfers;
 mod usage;
 mod watches;

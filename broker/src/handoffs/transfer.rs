@@ -40,6 +40,9 @@ impl Transfers {
             Reply::Agents(agents) => agents,
             _ => return Err(engine::Error::Unknown.into()),
         };
+        if agents.iter().all(|info| info.name != agent) {
+            return Err(self.absent(&found, &agent).await?);
+        }
         let to = target(&found, &agent, &agents)?;
         let ask = |package| AskHandoff {
             session: session.clone(),
@@ -72,6 +75,17 @@ impl Transfers {
         }
     }
 
+    /// Why nothing is handed to an agent that is not linked: it is away, or nobody knows it.
+    async fn absent(&self, session: &Session, agent: &AgentName) -> Result<Error, Error> {
+        let Reply::Tokens(tokens) = self.packages.intake.engine.query(Query::Tokens).await? else {
+            return Err(engine::Error::Unknown.into());
+        };
+        if tokens.iter().all(|token| token.name != *agent) {
+            return Ok(refused(CoreRefusal::UnknownAgent(agent.to_string())));
+        }
+        Ok(not_connected(session, agent))
+    }
+
     async fn session(&self, id: &SessionId) -> Result<Session, Error> {
         let query = Query::Session(SessionQuery::Get(id.clone()));
         match self.packages.intake.engine.query(query).await? {
@@ -89,8 +103,7 @@ fn target(session: &Session, agent: &AgentName, agents: &[AgentInfo]) -> Result<
     };
     let models = &info.models;
     if !info.is_connected || models.is_empty() {
-        let reason = format!("agent {agent} is not connected");
-        return Err(refused(Refusal::Unfit { model: owner.model.clone(), reason }.into()));
+        return Err(not_connected(session, agent));
     }
     if !models.contains(&owner.model) {
         return Ok(models[0].clone());
@@ -106,6 +119,12 @@ fn target(session: &Session, agent: &AgentName, agents: &[AgentInfo]) -> Result<
         return Err(refused(Refusal::HasIt { session, agent }.into()));
     }
     Ok(owner.model.clone())
+}
+
+fn not_connected(session: &Session, agent: &AgentName) -> Error {
+    let model = session.info.owner.model.clone();
+    let reason = format!("agent {agent} is not connected, or serves no model: start it first");
+    refused(Refusal::Unfit { model, reason }.into())
 }
 
 fn refused(refusal: CoreRefusal) -> Error {

@@ -1,6 +1,6 @@
 //! What can go wrong with a package on its way.
 
-use broker_proto::{PackageId, convert::InvalidField};
+use broker_proto::{PackageId, SessionId, convert::InvalidField};
 
 use crate::{
     context::{
@@ -37,6 +37,11 @@ pub enum Error {
     Session(#[from] session::Error),
     #[error("the file was never uploaded")]
     NotUploaded,
+    /// What is wrong with its package is in `source`.
+    #[error(
+        "session `{session}` stays paused: `brokerctl session resume {session} --force` goes on without its package"
+    )]
+    NotResumed { session: SessionId, source: Box<Error> },
 }
 
 impl From<handoffs::Error> for Error {

@@ -108,7 +108,7 @@ impl Packages {
     /// is here no more, its package becomes one.
     ///
     /// # Errors
-    /// [`Refusal::Running`], and as [`Packages::load`] for what is wrong with the package; the session stays paused.
+    /// [`Refusal::Running`], and [`Error::NotResumed`] when its package cannot be used; the session stays paused.
     pub async fn resume(
         &self,
         which: (Option<SessionId>, Option<PackageId>),
@@ -138,6 +138,9 @@ impl Packages {
         let contents = match loaded {
             Ok(Loaded { contents, .. }) => Some(contents),
             Err(_) if is_forced => None,
+            Err(source @ (Error::Refused(_) | Error::Unknown(_) | Error::Content(_))) => {
+                return Err(Error::NotResumed { session: id, source: Box::new(source) });
+            }
             Err(error) => return Err(error),
         };
         let session = self.of_session(SessionCommand::Resume { id }).await?;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use broker_proto::convert::InvalidField;
 
@@ -174,7 +175,15 @@ pub(crate) fn packages(error: packages::Error) -> Status {
         packages::Error::Lookup(error) => projection(&error),
         packages::Error::Session(error) => session(error),
         packages::Error::NotUploaded => reason::UNKNOWN_CONTENT.status(text),
+        packages::Error::NotResumed { source, .. } => also(&packages(*source), &text),
     }
+}
+
+/// The same, with what to do about it.
+fn also(status: &Status, text: &str) -> Status {
+    let message = format!("{}; {text}", status.message());
+    let details = status.get_error_details();
+    Status::with_error_details(status.code(), message, details)
 }
 
 fn session_refusal(refusal: &core::session::Refusal) -> Status {

@@ -181,10 +181,10 @@ pub(crate) enum SessionCommand {
     },
     /// Stop a session between two steps, with a package to go on with
     ///
-    /// What runs for it is suspended with what it has so far; what waits is kept until its deadline; new turns are refused
-    /// (SESSION_PAUSED). A delegation to an agent or a role, and not to a model, runs on.
+    /// What runs for it is suspended with what it has so far, at models, agents and roles; what waits is kept until its
+    /// deadline; new turns and tasks are refused (SESSION_PAUSED). Prints the package.
     #[command(
-        after_help = "Examples:\n  brokerctl session pause refactoring --reason 'the build is red'\n\nExit codes: 0 paused, 1 it is not running, 3 no such session."
+        after_help = "Examples:\n  brokerctl session pause refactoring --reason 'the build is red'\n\nExit codes: 0 paused, 1 it is not running or is being handed off, 3 no such session."
     )]
     Pause {
         #[command(flatten)]
@@ -195,7 +195,7 @@ pub(crate) enum SessionCommand {
     },
     /// Let a paused session go on, once its package is verified; prints where it goes on
     #[command(
-        after_help = "Examples:\n  brokerctl session resume refactoring\n  brokerctl session resume --package 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n\nExit codes: 0 running, 1 it is not paused, 3 no such session, 6 its package has expired, is gone, or is not what was signed: --force goes on without it, as the session itself is still here."
+        after_help = "Examples:\n  brokerctl session resume refactoring\n  brokerctl session resume --package 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n\nExit codes: 0 running, 1 it is not paused, 3 no such session or package, 6 its package has expired, is gone, or is not what was signed: --force goes on without it, as the session itself is still here."
     )]
     Resume {
         #[command(flatten)]
@@ -207,11 +207,13 @@ pub(crate) enum SessionCommand {
         #[arg(long)]
         force: bool,
     },
-    /// Hand a session to another agent's process, where it goes on
+    /// Pause a session and hand it to another agent's process, where it goes on
     ///
-    /// It keeps its model where the agent serves that; no other agent may take it.
+    /// It keeps its model where the agent serves that; no other agent may take it. Where the agent does not, the session goes
+    /// on with its owner; one that was paused before stays paused. From then on its turns go to that agent; while it is away
+    /// they wait for it (`routing.agent_grace`), then another process of the model answers and says so.
     #[command(
-        after_help = "Examples:\n  brokerctl session transfer refactoring --to opus-2\n\nExit codes: 0 offered, 1 the agent is not connected, or has it, 3 no such session or agent."
+        after_help = "Examples:\n  brokerctl session transfer refactoring --to opus-2\n  brokerctl session transfer refactoring --to opus-2 --no-wait --output json\n\nPrints the handoff's id, its target and its time.\n\nExit codes: 0 it goes on there (with --no-wait: it is offered), 1 the agent did not take it, is not connected, or has it, 3 no such session or agent."
     )]
     Transfer {
         #[command(flatten)]
@@ -222,6 +224,9 @@ pub(crate) enum SessionCommand {
         /// Why, for whoever goes on
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
+        /// Return once it is offered, and not when it is known who has it
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Delete a session for good; its forks stay
     #[command(after_help = "Examples:\n  brokerctl session delete refactoring --yes")]

@@ -2,13 +2,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use broker_proto::types::{MessageId, MessageName, Recipient, TaskState};
+use broker_proto::types::{MessageId, MessageName, Recipient, SessionId, TaskState};
 use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use super::value::{message_id, message_name, recipient, usd};
+use super::{
+    session_id,
+    value::{message_id, message_name, recipient, usd},
+};
 
 /// What is given out, to whom, and under which conditions.
 #[derive(Debug, Args)]
@@ -25,6 +28,9 @@ pub(crate) struct DelegateArgs {
     /// The conversation so far: a transcript, one JSON object a line, as OpenAI or Anthropic write them
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) context: Option<PathBuf>,
+    /// The session in whose name it is done: a pause of that suspends it
+    #[arg(long, value_name = "ID", value_parser = session_id)]
+    pub(crate) session: Option<SessionId>,
     /// How long the task may live, such as 2h; default: as long as the broker keeps messages
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) deadline: Option<Duration>,

@@ -21,7 +21,9 @@ pub(crate) fn info(info: &SessionInfo) -> Value {
         "pause": info.pause.as_ref().map(|pause| json!({
             "at": output::rfc3339(pause.at),
             "reason": pause.reason,
+            "by": Some(&pause.by).filter(|by| !by.is_empty()),
             "package": pause.package.to_string(),
+            "handoff": pause.handoff.map(|id| id.to_string()),
         })),
         "owner": {
             "model": info.owner.model.as_str(),

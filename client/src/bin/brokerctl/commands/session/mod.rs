@@ -106,11 +106,11 @@ pub(crate) async fn run(global: &Global, args: SessionArgs) -> anyhow::Result<Ex
             };
             pause::resume(global, &client, (id, package), force).await
         }
-        SessionCommand::Transfer { which, to, reason } => {
+        SessionCommand::Transfer { which, to, reason, no_wait } => {
             let to = AgentName::parse(&to).map_err(|_| Misused::AgentName(to))?;
             let client = connect(global).await?;
             let id = chosen(global, &client, named(which)?).await?;
-            pause::transfer(global, &client, &id, &to, &reason).await
+            pause::transfer(global, &client, (&id, &to, &reason), no_wait).await
         }
         SessionCommand::Delete { id, yes } => {
             let id = one(id, session)?.ok_or(Misused::NoSession)?;

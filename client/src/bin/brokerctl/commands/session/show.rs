@@ -3,8 +3,8 @@
 use broker_client::{Client, Page};
 use broker_proto::types::{
     EntryKind, Handoff, PackageFilter, PackageInfo, Part, SessionDetail, SessionDiff, SessionEntry,
-    SessionId, SessionInfo, SessionPoint, SessionTask, SessionVersion, SharedValue, TaskList,
-    WallTime,
+    SessionId, SessionInfo, SessionPause, SessionPoint, SessionTask, SessionVersion, SharedValue,
+    TaskList, WallTime,
 };
 
 use super::json;
@@ -87,9 +87,13 @@ fn figures(
     let owner =
         format!("{}{} (epoch {})", info.owner.model, agent.unwrap_or_default(), info.owner.epoch);
     if let Some(pause) = &info.pause {
-        let at = output::clock(pause.at, consult::now());
-        let why = if pause.reason.is_empty() { "" } else { ": " };
-        rows.push(["state".to_owned(), format!("paused, {at}{why}{}", pause.reason)]);
+        rows.push(["state".to_owned(), paused(pause)]);
+        let goes_on = match pause.handoff {
+            None => format!("brokerctl session resume {}", info.id),
+            Some(handoff) => format!("once handoff {handoff} ends"),
+        };
+        rows.push(["paused with".to_owned(), format!("package {}", pause.package)]);
+        rows.push(["goes on".to_owned(), goes_on]);
     }
     let size = format!("{}, about {} tokens", super::count(info.head.entries), info.tokens);
     rows.extend([
@@ -111,6 +115,18 @@ fn figures(
     let subagents = subagents.map(|it| format!("{} ({}) {}", it.id, it.status, it.description));
     rows.push(["subagents".to_owned(), names(subagents.collect())]);
     output::line(&output::table(["", ""], rows))
+}
+
+/// `paused since 10:04:05 UTC by app: the build is red`
+fn paused(pause: &SessionPause) -> String {
+    let mut words = format!("paused since {}", output::clock(pause.at, consult::now()));
+    if !pause.by.is_empty() {
+        words.push_str(&format!(" by {}", pause.by));
+    }
+    if !pause.reason.is_empty() {
+        words.push_str(&format!(": {}", pause.reason));
+    }
+    words
 }
 
 /// `opus → sonnet (COMPLETED)`

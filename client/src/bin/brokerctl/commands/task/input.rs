@@ -37,6 +37,7 @@ pub(super) fn message(args: &DelegateArgs) -> anyhow::Result<Message> {
         None => input::new_id()?,
     };
     let mut message = Message::delegation(id, args.to.clone(), task);
+    message.session = args.session.as_ref().map(ToString::to_string);
     if let Some(path) = &args.context {
         message.payload.context = input::conversation(path)?;
     }
