@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn of_a_long_partial_result_the_beginning_is_kept() {
-        let text = |bytes: usize| Part::text(&"ä".repeat(bytes / 2));
+        let text = |bytes: usize| Part::text("ä".repeat(bytes / 2));
         let (all, more) = (LONGEST_PARTIAL as usize, 100);
         assert_eq!(first_of(vec![text(all)]), [text(all)]);
         assert_eq!(first_of(vec![text(more), text(all)]), [text(more), text(all - more)]);

@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
             self.note(&Note::Sweep { model, is_due: true });
         }
         for agent in self.state.agent.newly_away(self.now.boot) {
-            self.stop_waiting_for(agent);
+            self.stop_waiting_for(&agent);
         }
         if let Some(model) = self.state.route.to_sweep().cloned() {
             self.sweep(&model);

@@ -80,8 +80,8 @@ impl Run<'_> {
     }
 
     /// Nobody waits for an agent any more: what waited for it goes to others of its model.
-    pub(super) fn stop_waiting_for(&mut self, agent: AgentName) {
-        let of = self.state.session.owned_by(|owner| *owner == agent);
+    pub(super) fn stop_waiting_for(&mut self, agent: &AgentName) {
+        let of = self.state.session.owned_by(|owner| owner == agent);
         let sessions: Vec<SessionId> = of.map(|session| session.info.id.clone()).collect();
         self.note(&Note::ToldAway { agent: agent.clone() });
         for session in sessions {
