@@ -69,9 +69,12 @@ fn first_line(payload: &Payload) -> String {
     let notice = payload.status.iter().map(|status| status.text.as_str());
     let mut lines = task.chain(notice).chain(said).flat_map(str::lines).map(str::trim);
     let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
-    let mut shown: String =
-        line.chars().filter(|letter| !letter.is_control()).take(ASKED).collect();
-    if shown.len() < line.len() {
+    // A tab parts two words; what else a terminal obeys parts none.
+    let is_seen = |letter: &char| *letter == '\t' || !letter.is_control();
+    let mut letters =
+        line.chars().filter(is_seen).map(|letter| if letter == '\t' { ' ' } else { letter });
+    let mut shown: String = letters.by_ref().take(ASKED).collect();
+    if letters.next().is_some() {
         shown.push('…');
     }
     shown
@@ -85,7 +88,10 @@ mod tests {
     fn what_is_asked_is_one_short_line() {
         let payload =
             |text: &str| Payload { request: vec![Part::text(text)], ..Payload::default() };
-        assert_eq!(first_line(&payload("\n  Why is\tit?\nAnd more")), "Why isit?…");
+        assert_eq!(first_line(&payload("\n  Why is\tit?\nAnd more")), "Why is it?");
+        assert_eq!(first_line(&payload("Why\u{1b}[2J \u{7} not?")), "Why[2J  not?");
+        let most = "é".repeat(ASKED);
+        assert_eq!(first_line(&payload(&most)), most);
         assert_eq!(first_line(&payload("é".repeat(200).as_str())).chars().count(), ASKED + 1);
         assert_eq!(first_line(&Payload::default()), "");
     }
