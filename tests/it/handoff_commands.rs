@@ -266,24 +266,29 @@ async fn the_report_says_what_was_confirmed_and_what_the_first_reply_asks_for_ag
     let report = json_of(&broker, &["show", &id, "--report"]).await;
     assert_eq!((&report["reply"], &report["confirmed"]), (&Value::Null, &json!([])));
     assert!(report["unconfirmed"].as_array().unwrap().len() > 3, "{report}");
+    let item = "Critical facts: The port is 7411";
+    let unknown = json!({"item": item, "verdict": "unknown", "sentence": null});
+    assert_eq!(report["judged"], json!([unknown]), "there is no reply yet");
     handoff(&broker, &["accept", &id]).await.exits(0);
     drop(link);
     let mut sonnet = broker.agent("sonnet-2", &["sonnet"]).await;
     let consult = ["consult", "--session", "s", "--question", "Go on."];
-    let reply = "The port is 8080. Which port do you mean?";
+    let reply = "Der Port ist 8080. Welchen Port\u{1b}[2J meinst du?";
     let (asked, ()) = tokio::join!(broker.run(&consult), sonnet.answer(reply));
     asked.exits(0);
 
     let report = json_of(&broker, &["show", &id, "--report"]).await;
 
     assert_eq!((&report["reply"], &report["unconfirmed"]), (&json!(3), &json!([])));
-    let item = "Critical facts: The port is 7411";
-    let again = json!([{"item": item, "sentence": "Which port do you mean?"}]);
+    let again = json!([{"item": item, "sentence": "Welchen Port [2J meinst du?"}]);
     assert_eq!(report["asked_again"], again);
-    assert_eq!(report["contradicted"], json!([{"item": item, "sentence": "The port is 8080."}]));
+    let against = json!({"item": item, "sentence": "Der Port ist 8080."});
+    assert_eq!(report["contradicted"], json!([against]));
+    assert_eq!(report["judged"][0]["verdict"], "contradicted");
+    assert!(report["judged_by"].as_str().unwrap().contains("not that it is known"), "{report}");
     let people = handoff(&broker, &["show", &id, "--report"]).await.exits(0).stdout;
     assert!(
-        people.contains("> The port is 8080.") && people.contains("guessed by words"),
+        people.contains("> `Der Port ist 8080.`") && people.contains("by values and key words"),
         "{people}"
     );
 }

@@ -1,9 +1,20 @@
 //! How a handoff went: its package beside the new owner's first reply.
 
-use broker_proto::{Echo, EntryKind, Handoff, HandoffReport, Part, Role, SessionEntry};
+use broker_proto::{EntryKind, Handoff, HandoffReport, Judged, Part, Role, SessionEntry, Verdict};
 
 use super::{Error, Loaded, Packages};
-use crate::context::{echo::echoes, render::must_keep};
+use crate::{
+    context::{
+        echo::{READ, SENTENCES, echoes},
+        render::must_keep,
+    },
+    engine,
+};
+
+/// What the verdicts go by.
+const BASIS: &str = "Guessed from the first reply's text by values and key words, in any language; a \"not\" and a request \
+                     without a question mark in English alone. Code and quoted lines were not read. `unknown` means that it \
+                     cannot be told, not that it is known.";
 
 impl Packages {
     /// The report of a handoff. What is not there any more is said in it, and leaves the rest.
@@ -26,15 +37,28 @@ impl Packages {
         }
         let reply =
             if handoff.active_at.is_some() { self.first_reply(&handoff).await? } else { None };
-        let found = reply.as_ref().map(|reply| echoes(&items, &text(reply))).unwrap_or_default();
+        let (number, said) = (reply.as_ref().map(|reply| reply.number), reply.as_ref().map(text));
+        let all = items.len() as u64;
+        // A long reply and many items take their time.
+        let found = tokio::task::spawn_blocking(move || echoes(&items, said.as_deref()));
+        let found = found.await.map_err(|_| Error::Engine(engine::Error::Stopping))?;
+        let mut basis = BASIS.to_owned();
+        if found.is_partial {
+            let read = READ / 1024;
+            basis.push_str(&format!(
+                " Only its first {read} KiB or {SENTENCES} sentences were read."
+            ));
+        }
         let mut report = HandoffReport {
             handoff,
             markdown: String::new(),
             parts,
-            items: items.len() as u64,
-            reply: reply.map(|reply| reply.number),
+            items: all,
+            reply: number,
             contradicted: found.contradicted,
             asked_again: found.asked_again,
+            judged: found.judged,
+            basis,
             problem,
         };
         report.markdown = markdown(&report);
@@ -68,12 +92,13 @@ fn markdown(report: &HandoffReport) -> String {
         true => format!("- [x] {part}\n"),
         false => format!("- [ ] {part}\n"),
     };
-    let list = |echoes: &[Echo]| match (echoes.is_empty(), report.reply) {
-        (true, Some(_)) => "Nothing was found.\n".to_owned(),
-        (true, None) => "There is no reply yet.\n".to_owned(),
-        (false, _) => {
-            let line = |echo: &Echo| format!("- {}\n  > {}\n", echo.item, echo.sentence);
-            echoes.iter().map(line).collect()
+    let list = |verdict: Verdict| {
+        let lines: String =
+            report.judged.iter().filter(|it| it.verdict == verdict).map(line).collect();
+        match (lines.is_empty(), report.reply) {
+            (false, _) => lines,
+            (true, Some(_)) => "Nothing was found.\n".to_owned(),
+            (true, None) => "There is no reply yet.\n".to_owned(),
         }
     };
     let missing: String =
@@ -90,7 +115,8 @@ fn markdown(report: &HandoffReport) -> String {
          ## What the receiver confirmed\n\n{count} of {all} parts.\n\n{parts}\n\
          ## What its first reply contradicts\n\n{contradicted}\n\
          ## What its first reply asks for again\n\n{asked}\n\
-         The last two are guessed by words: what is not listed is not proved to be known.\n",
+         ## What its first reply restates\n\n{restated}\n\
+         ## What cannot be told\n\n{unknown}\n{basis}\n",
         id = handoff.id,
         session = handoff.session,
         from = handoff.from.model,
@@ -105,7 +131,49 @@ fn markdown(report: &HandoffReport) -> String {
         count = parts.iter().filter(|part| confirmed(part)).count(),
         all = parts.len(),
         parts = parts.iter().map(part).collect::<String>(),
-        contradicted = list(&report.contradicted),
-        asked = list(&report.asked_again),
+        contradicted = list(Verdict::Contradicted),
+        asked = list(Verdict::AskedAgain),
+        restated = list(Verdict::Restated),
+        unknown = match report.judged.iter().filter(|it| it.verdict == Verdict::Unknown).count() {
+            0 => "Nothing.\n".to_owned(),
+            count => format!("{count} of {items}:\n\n{}", unknown(report)),
+        },
+        basis = report.basis,
     )
+}
+
+fn unknown(report: &HandoffReport) -> String {
+    report.judged.iter().filter(|it| it.verdict == Verdict::Unknown).map(line).collect()
+}
+
+/// An item with the sentence that shows its verdict. What a model said is code: no markup of its own comes through.
+fn line(judged: &Judged) -> String {
+    match judged.sentence.as_str() {
+        "" => format!("- {}\n", judged.item),
+        said => format!("- {}\n  > {}\n", judged.item, code(said)),
+    }
+}
+
+/// As a code span, with more backticks around it than stand in it.
+fn code(text: &str) -> String {
+    let mut longest = 0;
+    let mut run = 0;
+    for letter in text.chars() {
+        run = if letter == '`' { run + 1 } else { 0 };
+        longest = longest.max(run);
+    }
+    let fence = "`".repeat(longest + 1);
+    let edge = if longest > 0 { " " } else { "" };
+    format!("{fence}{edge}{text}{edge}{fence}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_model_said_is_shown_without_its_markup() {
+        assert_eq!(code("The <b>port</b> is [8080](x)."), "`The <b>port</b> is [8080](x).`");
+        assert_eq!(code("It is ``8080``."), "``` It is ``8080``. ```");
+    }
 }

@@ -8,8 +8,8 @@ use super::{
 use crate::{
     AcceptHandoff, Advice, AskHandoff, Echo, HandedOver, Handoff, HandoffCheck, HandoffFilter,
     HandoffId, HandoffKept, HandoffOffer, HandoffOutlook, HandoffPolicyChange, HandoffReport,
-    HandoffState, HandoffStatus, ModelName, Pace, PackageId, Preservation, TriedReceiver, Trigger,
-    TriggerKind, Urgency, WallTime, pb,
+    HandoffState, HandoffStatus, Judged, ModelName, Pace, PackageId, Preservation, TriedReceiver,
+    Trigger, TriggerKind, Urgency, Verdict, WallTime, pb,
 };
 
 /// Bytes of a reason: one line in a list.
@@ -352,6 +352,23 @@ impl From<Echo> for pb::HandoffEcho {
     }
 }
 
+impl TryFrom<pb::HandoffJudged> for Judged {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::HandoffJudged) -> Result<Self, InvalidField> {
+        let pb::HandoffJudged { item, verdict, sentence } = wire;
+        let verdict = Verdict::parse(&verdict);
+        let verdict = verdict.ok_or_else(|| InvalidField::new("verdict", "is none"))?;
+        Ok(Self { item, verdict, sentence })
+    }
+}
+
+impl From<Judged> for pb::HandoffJudged {
+    fn from(Judged { item, verdict, sentence }: Judged) -> Self {
+        Self { item, verdict: verdict.as_str().to_owned(), sentence }
+    }
+}
+
 impl TryFrom<pb::ReportHandoffResponse> for HandoffReport {
     type Error = InvalidField;
 
@@ -365,6 +382,8 @@ impl TryFrom<pb::ReportHandoffResponse> for HandoffReport {
             contradicted: wire.contradicted.into_iter().map(Into::into).collect(),
             asked_again: wire.asked_again.into_iter().map(Into::into).collect(),
             problem: wire.problem,
+            judged: wire.judged.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            basis: wire.basis,
         })
     }
 }
@@ -380,6 +399,8 @@ impl From<HandoffReport> for pb::ReportHandoffResponse {
             contradicted: report.contradicted.into_iter().map(Into::into).collect(),
             asked_again: report.asked_again.into_iter().map(Into::into).collect(),
             problem: report.problem,
+            judged: report.judged.into_iter().map(Into::into).collect(),
+            basis: report.basis,
         }
     }
 }

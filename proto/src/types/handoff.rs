@@ -369,6 +369,56 @@ pub struct Echo {
     pub sentence: String,
 }
 
+/// What a first reply makes of an item that must be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It states another value, or the opposite.
+    Contradicted,
+    AskedAgain,
+    /// It says the same. Whether it acts on that is not known.
+    Restated,
+    /// It cannot be told from the reply.
+    Unknown,
+}
+
+impl Verdict {
+    pub const ALL: [Self; 4] =
+        [Self::Contradicted, Self::AskedAgain, Self::Restated, Self::Unknown];
+
+    /// Its word, in output and on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Contradicted => "contradicted",
+            Self::AskedAgain => "asked_again",
+            Self::Restated => "restated",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verdict| verdict.as_str() == word)
+    }
+}
+
+/// What a first reply shows of one item.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// As `Decisions: the text`.
+    pub item: String,
+    pub verdict: Verdict,
+    /// Empty where nothing shows it.
+    pub sentence: String,
+}
+
+/// Content never reaches a log.
+impl fmt::Debug for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Judged({})", self.verdict.as_str())
+    }
+}
+
 /// Content never reaches a log.
 impl fmt::Debug for Echo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -388,7 +438,10 @@ pub struct HandoffReport {
     pub items: u64,
     /// The entry that is the new owner's first reply.
     pub reply: Option<u64>,
-    /// Guessed by words, as is the next.
+    /// One for each item, in their order: a guess, as are the next.
+    pub judged: Vec<Judged>,
+    /// What the verdicts go by, in words.
+    pub basis: String,
     pub contradicted: Vec<Echo>,
     pub asked_again: Vec<Echo>,
     /// Why something could not be looked at; empty when all was.
@@ -409,6 +462,9 @@ mod tests {
         }
         assert_eq!(Pace::parse("gradually"), Some(Pace::Gradually));
         assert_eq!(Urgency::parse("none"), None);
+        for verdict in Verdict::ALL {
+            assert_eq!(Verdict::parse(verdict.as_str()), Some(verdict));
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub use frames::{FrameCounter, FrameGap, Stamp};
 pub use handoff::{
     AcceptHandoff, Advice, AskHandoff, Echo, Handoff, HandoffCheck, HandoffFilter, HandoffId,
     HandoffKept, HandoffOutlook, HandoffPolicyChange, HandoffReport, HandoffState, HandoffStatus,
-    Pace, TriedReceiver, Trigger, TriggerKind, Urgency,
+    Judged, Pace, TriedReceiver, Trigger, TriggerKind, Urgency, Verdict,
 };
 pub use hex::Hex;
 pub use key::{InvalidKey, PackageKey};

@@ -1,7 +1,7 @@
 //! `handoff show`: a handoff or a package, whichever has the id.
 
 use broker_client::Client;
-use broker_proto::types::{Echo, Handoff, HandoffId, PackageId};
+use broker_proto::types::{Echo, Handoff, HandoffId, Judged, PackageId};
 
 use super::{moved, package};
 use crate::{
@@ -60,11 +60,17 @@ async fn reported(global: &Global, client: &Client, id: HandoffId) -> anyhow::Re
         "reply": report.reply,
         "contradicted": echoes(&report.contradicted),
         "asked_again": echoes(&report.asked_again),
-        "judged_by": "words",
+        "judged": report.judged.iter().map(judged).collect::<Vec<_>>(),
+        "judged_by": report.basis,
         "problem": Some(&report.problem).filter(|problem| !problem.is_empty()),
         "markdown": report.markdown,
     }))?;
     Ok(Exit::Done)
+}
+
+fn judged(it: &Judged) -> serde_json::Value {
+    let sentence = Some(&it.sentence).filter(|sentence| !sentence.is_empty());
+    serde_json::json!({ "item": it.item, "verdict": it.verdict.as_str(), "sentence": sentence })
 }
 
 async fn found(client: &Client, id: HandoffId) -> Result<Option<Handoff>, broker_client::Error> {
