@@ -75,6 +75,11 @@ async fn a_line_is_edited_and_recalled_and_its_history_is_for_nobody_else() {
     again.shows("healthy> ").await;
     again.types("/quit\r");
     assert_eq!(again.ends().await, 0);
+    assert!(
+        again.text().contains("left; `brokerctl chat --session s` goes on"),
+        "{}",
+        again.text()
+    );
 
     let kept = holding(home.path(), "Which port?");
     let [file] = &kept[..] else { panic!("one file has it: {kept:?}") };

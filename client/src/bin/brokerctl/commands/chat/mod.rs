@@ -121,7 +121,7 @@ impl Chat<'_> {
             let line = match read {
                 Read::Line(line) => line,
                 Read::Dropped => continue,
-                Read::End => return Ok(Exit::Done),
+                Read::End => return Ok(self.left(lines)),
                 Read::Failed(err) => return Err(err.into()),
             };
             let verb = match verb::read(&line) {
@@ -131,7 +131,7 @@ impl Chat<'_> {
                     tried(self.owned().await)?;
                     continue;
                 }
-                Ok(Line::Verb(Verb::Quit)) => return Ok(Exit::Done),
+                Ok(Line::Verb(Verb::Quit)) => return Ok(self.left(lines)),
                 Ok(Line::Verb(verb)) => verb,
                 Err(err) => {
                     output::note(&err.to_string());
@@ -141,6 +141,14 @@ impl Chat<'_> {
             let done = Box::pin(self.carry_out(verb)).await;
             tried(done)?;
         }
+    }
+
+    /// Who ended it by mistake finds back.
+    fn left(&self, lines: &Lines) -> Exit {
+        if lines.is_terminal() {
+            output::note(&format!("left; `brokerctl chat --session {}` goes on", self.session));
+        }
+        Exit::Done
     }
 
     async fn question(&mut self, question: String) -> anyhow::Result<()> {
@@ -173,7 +181,7 @@ impl Chat<'_> {
         };
         let payload = consult::input::question(&question)?;
         let args = ConsultArgs { question, no_stream: false, restart: false, keep: false };
-        let tell = consult::TellOwner::No;
+        let tell = consult::Tell::Trouble;
         // How it ended was told; the next line may be another question.
         consult::asked(self.global, &self.client, args, payload, tell).await.map(|_| ())
     }

@@ -34,7 +34,7 @@ pub(super) fn full(check: &HandoffCheck) -> String {
 }
 
 /// Thousands from 10,000 on.
-fn tokens(count: u64) -> String {
+pub(super) fn tokens(count: u64) -> String {
     if count < 10_000 { count.to_string() } else { format!("{}k", count / 1_000) }
 }
 

@@ -56,6 +56,10 @@ impl Chat<'_> {
                 let how = "/handoff hands the session over, and `chat --handoff-enabled` does so";
                 output::note(&format!("{full}: {how} by itself"));
             }
+            Due::Warning | Due::Preparation if is_news && self.moves => {
+                let at = prompt::tokens(check.switch_threshold);
+                output::note(&format!("{full}: the session is handed over at {at}"));
+            }
             Due::Warning | Due::Preparation if is_news => {
                 output::note(&format!("{full}: /handoff hands the session over"));
             }

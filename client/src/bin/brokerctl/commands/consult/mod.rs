@@ -57,15 +57,16 @@ async fn ask(global: &Global, args: ConsultArgs) -> anyhow::Result<Exit> {
     let payload = input::question(&args.question)?;
     check_model(&args.question)?;
     let client = connect(global).await?;
-    asked(global, &client, args, payload, TellOwner::IfChanged).await
+    asked(global, &client, args, payload, Tell::All).await
 }
 
-/// Whether a question tells that its session has another owner than before.
+/// What a question tells of its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TellOwner {
-    IfChanged,
-    /// Whoever asks tells it.
-    No,
+pub(crate) enum Tell {
+    /// What was appended, and that it has another owner than before.
+    All,
+    /// Only that nothing was appended: whoever asks tells the rest.
+    Trouble,
 }
 
 /// Asks over a connection that is there, and shows the answer.
@@ -74,11 +75,11 @@ pub(crate) async fn asked(
     client: &Client,
     args: ConsultArgs,
     payload: Payload,
-    tell: TellOwner,
+    tell: Tell,
 ) -> anyhow::Result<Exit> {
     let (message, mut options, thread) = prepare(client, &args.question, payload).await?;
     if let Some(thread) = thread.as_ref().filter(|_| args.question.model.is_none())
-        && tell == TellOwner::IfChanged
+        && tell == Tell::All
     {
         thread::tell_owner(thread);
     }
@@ -96,8 +97,8 @@ pub(crate) async fn asked(
     let shown = Shown { screen, thread: thread.as_ref() };
     let done = watch(client, follow, shown, OnInterrupt::Cancel, args.question.deadline).await?;
     if let Some(thread) = thread.filter(|_| done != Exit::Interrupted) {
-        thread::tell(client, id).await;
-        if tell == TellOwner::IfChanged {
+        thread::tell(client, id, tell).await;
+        if tell == Tell::All {
             thread::tell_moved(client, &thread).await;
         }
     }
@@ -115,7 +116,7 @@ pub(crate) async fn attach(global: &Global, args: &AttachArgs) -> anyhow::Result
     let shown = Shown { screen, thread: None };
     let done = watch(&client, follow, shown, OnInterrupt::Leave, None).await?;
     if done == Exit::Done {
-        thread::tell(&client, args.message.clone()).await;
+        thread::tell(&client, args.message.clone(), Tell::All).await;
     }
     Ok(done)
 }
@@ -277,7 +278,7 @@ pub(crate) async fn poll(global: &Global, args: &PollArgs) -> anyhow::Result<Exi
         }
     };
     if poll.state == MessageState::Done {
-        thread::tell(&client, args.message.clone()).await;
+        thread::tell(&client, args.message.clone(), Tell::All).await;
     }
     let terminal = ended(poll.state, poll.summary, poll.failure);
     let answer = text_of(&poll.parts);

@@ -10,7 +10,7 @@ use broker_proto::types::{
     SessionDetail, SessionEntry, SessionId, SessionPoint,
 };
 
-use super::{input, report::Owner};
+use super::{Tell, input, report::Owner};
 use crate::{
     cli::{Misused, QuestionArgs},
     commands::{current, session},
@@ -165,22 +165,33 @@ pub(crate) fn owned(handoff: &Handoff) -> String {
 }
 
 /// Says what the broker appended to the session of a question that has ended, if it belongs to one.
-pub(super) async fn tell(client: &Client, message: impl Into<MessageName>) {
+pub(super) async fn tell(client: &Client, message: impl Into<MessageName>, tell: Tell) {
     match appended(client, message.into()).await {
-        Ok(Some(told)) => output::note(&told),
-        Ok(None) => {}
+        Ok(Appended::Entries(told)) if tell == Tell::All => output::note(&told),
+        Ok(Appended::Nothing(why)) => output::note(&why),
+        Ok(Appended::Entries(_) | Appended::Unknown) => {}
         Err(err) => output::note(&format!("cannot look at its session: {err}")),
     }
 }
 
-async fn appended(client: &Client, name: MessageName) -> Result<Option<String>, Error> {
+/// What became of a question's entries, in words.
+enum Appended {
+    Entries(String),
+    Nothing(String),
+    /// It belongs to no session, or that went on since.
+    Unknown,
+}
+
+async fn appended(client: &Client, name: MessageName) -> Result<Appended, Error> {
     let (info, _) = client.message(name.clone(), false).await?;
     let how = info.labels.get(APPEND_LABEL).map(String::as_str);
-    let Some((session, how)) = info.session.as_deref().zip(how) else { return Ok(None) };
+    let Some((session, how)) = info.session.as_deref().zip(how) else {
+        return Ok(Appended::Unknown);
+    };
     // Of no session of the broker's, whatever else it may group by that word.
-    let Ok(session) = SessionId::parse(session) else { return Ok(None) };
+    let Ok(session) = SessionId::parse(session) else { return Ok(Appended::Unknown) };
     if info.state != MessageState::Done {
-        return Ok(Some(format!("nothing was appended to session {session}")));
+        return Ok(Appended::Nothing(format!("nothing was appended to session {session}")));
     }
     let poll = client.poll(name, std::time::Duration::ZERO).await?;
     let summary = poll.summary;
@@ -188,13 +199,15 @@ async fn appended(client: &Client, name: MessageName) -> Result<Option<String>, 
         output::note(what);
     }
     if let Some(why) = summary.as_ref().and_then(|summary| summary.not_appended.as_ref()) {
-        return Ok(Some(format!("{why}: nothing was appended to session {session}")));
+        let told = format!("{why}: nothing was appended to session {session}");
+        return Ok(Appended::Nothing(told));
     }
     let model = summary.and_then(|summary| summary.model);
     let head = match client.session(&session, &SessionPoint::Head).await {
         Ok(detail) => detail.info.head,
         Err(Error::Refused { reason, .. }) if reason == "UNKNOWN_SESSION" => {
-            return Ok(Some(format!("session {session} is gone: nothing was appended")));
+            let told = format!("session {session} is gone: nothing was appended");
+            return Ok(Appended::Nothing(told));
         }
         Err(err) => return Err(err),
     };
@@ -203,9 +216,9 @@ async fn appended(client: &Client, name: MessageName) -> Result<Option<String>, 
     let is_answer = |it: &&SessionEntry| it.model == model && it.entry.parts == poll.parts;
     let Some(answer) = last.iter().rev().find(is_answer).map(|entry| entry.number) else {
         // It went on since, or was not there any more.
-        return Ok(None);
+        return Ok(Appended::Unknown);
     };
-    Ok(Some(if how == ADVICE {
+    Ok(Appended::Entries(if how == ADVICE {
         format!("session {session}: entry {answer} appended")
     } else {
         format!("session {session}: entries {}-{answer} appended", answer.saturating_sub(1))
