@@ -84,6 +84,7 @@ impl Run<'_> {
                 self.assess(&Subject::Session(session.clone()));
                 self.still_at_limit(&session);
             }
+            self.expect_checkpoints();
         }
         Ok(Reply::Handoff(HandoffReply::Policy(self.handoff_policy())))
     }

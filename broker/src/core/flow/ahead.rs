@@ -28,6 +28,18 @@ impl Run<'_> {
             let subject = Subject::Session(id.to_string());
             self.effect(Effect::Prepare(Near { subject, reason: owed.reason }));
         }
+        self.expect_checkpoint(id);
+    }
+
+    /// The interval was set, or the broker has started: what is due by the clock is known anew.
+    pub(super) fn expect_checkpoints(&mut self) {
+        let sessions: Vec<SessionId> = self.state.session.ids().cloned().collect();
+        for session in sessions {
+            self.expect_checkpoint(&session);
+        }
+    }
+
+    fn expect_checkpoint(&mut self, id: &SessionId) {
         let at = self.checkpoint_at(id).map(|at| at.max(self.now.wall.after(SETTLED)));
         self.note(&Note::LookAtCheckpoint { session: id.clone(), at });
     }

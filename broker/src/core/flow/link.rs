@@ -248,6 +248,7 @@ impl Run<'_> {
         // What time has changed while no broker ran, and what a new configuration says.
         self.assess_all();
         self.resume_handoffs();
+        self.expect_checkpoints();
         self.resume_rings();
     }
 

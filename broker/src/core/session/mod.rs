@@ -208,7 +208,7 @@ pub enum Refusal {
     TooMany,
 }
 
-/// Every session. Looked up by id; walked only when a ring passes on.
+/// Every session. Looked up by id; walked only when a ring passes on, and when what all of them are owed is known anew.
 #[derive(Debug, Default)]
 pub struct State {
     sessions: BTreeMap<SessionId, Session>,
@@ -218,6 +218,11 @@ impl State {
     #[must_use]
     pub fn get(&self, id: &SessionId) -> Option<&Session> {
         self.sessions.get(id)
+    }
+
+    /// Each session's id, in order.
+    pub fn ids(&self) -> impl Iterator<Item = &SessionId> {
+        self.sessions.keys()
     }
 
     /// The sessions whose owner is one of these agents, in the order of their ids.

@@ -449,6 +449,31 @@ fn a_session_with_new_turns_is_owed_a_package_at_each_interval() {
 }
 
 #[test]
+fn sessions_that_were_there_before_the_interval_get_their_packages_too() {
+    let owed = |world: &World| {
+        let is_owed = |effect: &&Effect| matches!(effect, Effect::Prepare(_));
+        world.effects.iter().filter(is_owed).count()
+    };
+    let mut world = World::new();
+    begin(&mut world);
+    set(&mut world, &[("checkpoint_every", "30m")], &[]).unwrap();
+    world.restart(secs(1_000));
+    assert_eq!(owed(&world), 0);
+    world.advance(secs(2_000));
+    assert_eq!(owed(&world), 1, "a restart forgets no checkpoint");
+
+    let mut world = World::new();
+    begin(&mut world);
+    world.advance(secs(7_200));
+    set(&mut world, &[("checkpoint_every", "30m")], &[]).unwrap();
+    world.advance(secs(1));
+    assert_eq!(owed(&world), 1, "one that is overdue is made at once");
+    set(&mut world, &[("checkpoint_every", "off")], &[]).unwrap();
+    world.advance(secs(7_200));
+    assert_eq!(owed(&world), 1);
+}
+
+#[test]
 fn without_an_interval_no_package_is_owed_by_the_clock() {
     let mut world = world();
     world.advance(secs(86_400));
