@@ -4,7 +4,7 @@ use broker_client::NewSession;
 use broker_proto::{
     Down, Entry, EntryKind, ModelName, NewSessionEntry, Part, Role, SessionId, SessionPoint,
 };
-use broker_tests::{Output, Place, RawLink, TestBroker, eventually, hello};
+use broker_tests::{Output, Place, RawLink, TestBroker, TestHouse, eventually, hello};
 use serde_json::{Value, json};
 
 fn id(text: &str) -> SessionId {
@@ -291,4 +291,63 @@ async fn the_report_says_what_was_confirmed_and_what_the_first_reply_asks_for_ag
         people.contains("> `Der Port ist 8080.`") && people.contains("by values and key words"),
         "{people}"
     );
+}
+
+#[tokio::test]
+async fn a_session_is_moved_by_hand_and_its_history_is_told() {
+    let house = TestHouse::start().await;
+    house.run(&["session", "new", "s", "--model", "opus"]).await.exits(0);
+    let append = ["session", "append", "s", "--role", "user", "The port is 7411."];
+    house.run(&append).await.exits(0);
+    let run = async |args: &[&str]| {
+        let args = [&["handoff"], args, &["--session", "s"]].concat();
+        house.run(&args).await.exits(0)
+    };
+
+    let chosen = run(&["execute"]).await;
+    assert_eq!(chosen.stdout, "session s belongs to sonnet (agent sonnet, epoch 2)\n");
+    assert!(chosen.stderr.contains("nothing is prepared: the broker chooses"), "{chosen:?}");
+    let named = run(&["execute", "--to", "gpt4o", "--reason", "a picture"]).await.stdout;
+    assert_eq!(named, "session s belongs to gpt-4o (agent gpt-4o, epoch 3)\n");
+    run(&["prepare", "--to", "local"]).await;
+    let prepared = run(&["execute", "--output", "json"]).await.json();
+    let told = [&prepared["state"], &prepared["owner"]["model"], &prepared["trigger"]];
+    assert_eq!(told, [&json!("ACTIVE"), &json!("local"), &json!("user_request")]);
+    let forced = run(&["force", "--to", "opus"]).await.stdout;
+    assert_eq!(forced, "session s belongs to opus (agent opus, epoch 5)\n");
+
+    let history = run(&["history", "--limit", "3", "--output", "json"]).await.json();
+    let hops: Vec<String> = history["handoffs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| format!("{} to {}: {}", it["from"], it["to"], it["reason"]).replace('"', ""))
+        .collect();
+    let by_hand = "a person asked for it";
+    let want = [
+        format!("local to opus: {by_hand}"),
+        format!("gpt-4o to local: {by_hand}"),
+        "sonnet to gpt-4o: a picture".to_owned(),
+    ];
+    assert_eq!(hops, want);
+    let newest = run(&["history", "show", "--limit", "1"]).await.stdout;
+    assert_eq!(newest.lines().filter(|line| line.contains(" s ")).count(), 1, "{newest}");
+    let all = run(&["history", "show", "--output", "json"]).await.json();
+    assert_eq!(all["handoffs"].as_array().map(Vec::len), Some(4));
+    house.run(&["handoff", "history", "--limit", "0"]).await.exits(2);
+}
+
+#[tokio::test]
+async fn an_offer_that_nobody_answers_is_limited_and_says_who_is_away() {
+    let settings = "[handoff]\noffer_deadline = \"100ms\"\n";
+    let broker = TestBroker::with(Place::Memory, settings).await;
+    begin(&broker, "s").await;
+    let nobody = handoff(&broker, &["execute", "--session", "s", "--to", "sonnet"]).await.exits(5);
+    assert_eq!(nobody.stdout, "session s still belongs to opus (epoch 1)\n");
+    assert!(nobody.stderr.contains("nobody answered in time"), "{nobody:?}");
+    assert!(nobody.stderr.contains("no agent of sonnet is connected"), "{nobody:?}");
+
+    let _deaf = deaf(&broker, "sonnet-1", "sonnet").await;
+    let silent = handoff(&broker, &["execute", "--session", "s", "--to", "sonnet"]).await.exits(5);
+    assert!(!silent.stderr.contains("is connected"), "one is there: {silent:?}");
 }

@@ -209,7 +209,7 @@ async fn with_a_broker_it_ends_as_a_check_does() {
     let broker = TestBroker::start().await;
     let none = user.init_for(&broker, &[]).await.exits(0);
     assert!(none.stdout.contains("nothing to hand off: there is no session yet"), "{none:?}");
-    assert!(none.stderr.contains("when it is started again"), "{none:?}");
+    assert!(none.stderr.contains("from the next `brokerctl up`"), "{none:?}");
 
     begin(&broker, "small", "1000").await;
     let normal = user.init_for(&broker, &["--force"]).await.exits(0);

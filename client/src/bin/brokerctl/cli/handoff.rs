@@ -82,7 +82,7 @@ pub(crate) enum HandoffCommand {
     ///
     /// Shows how far it is and prints who owns the session then. Ctrl-C only leaves; the handoff goes on.
     #[command(
-        after_help = "Examples:\n  brokerctl handoff execute --to sonnet --reason 'opus is at 90 %'\n  brokerctl handoff prepare --session s1 --to local && brokerctl handoff execute --session s1\n\nExit codes: 0 the session has its new owner, 1 it stays with the old one (stderr says why), 3 no such session or model, 5 nobody can take it now (with the earliest time)."
+        after_help = "Examples:\n  brokerctl handoff execute --to sonnet --reason 'opus is at 90 %'\n  brokerctl handoff prepare --session s1 --to local && brokerctl handoff execute --session s1\n\nExit codes: 0 the session has its new owner, 1 it stays with the old one (stderr says why), 3 no such session or model, 5 nobody can take it now (with the earliest time), or nobody who was asked answered."
     )]
     Execute(ExecuteArgs),
     /// As `execute`, at once: without regard to cool-down, hops and loops, and not waiting for work in hand

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use broker_proto::types::{ModelName, Preservation};
 use clap::{Args, ValueEnum};
 
+use crate::commands::consult::input;
+
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     /// Whether sessions move by themselves: at a model's limit, and with the next turn at their own
@@ -92,7 +94,8 @@ impl From<Preserve> for Preservation {
 }
 
 fn model(text: &str) -> Result<ModelName, String> {
-    ModelName::parse(text).map_err(|invalid| invalid.to_string())
+    // People also write GPT-4o.
+    input::model_name(text).map_err(|misused| misused.to_string())
 }
 
 fn limit(text: &str) -> Result<(ModelName, String), String> {

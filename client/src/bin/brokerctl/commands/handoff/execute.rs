@@ -2,8 +2,8 @@
 
 use broker_client::Client;
 use broker_proto::types::{
-    AskHandoff, Handoff, HandoffState, PackageFilter, PackageInfo, SessionId, SessionOwner,
-    SessionPoint,
+    AskHandoff, Handoff, HandoffState, ModelInfo, PackageFilter, PackageInfo, SessionId,
+    SessionOwner, SessionPoint,
 };
 
 use super::{moved, offer};
@@ -118,7 +118,28 @@ async fn wait(global: &Global, client: &Client, begun: Handoff) -> anyhow::Resul
             output::line(&belongs(&handoff, &owner))?;
         }
     }
-    Ok(if has_moved { Exit::Done } else { Exit::Failed })
+    Ok(match handoff.state {
+        _ if has_moved => Exit::Done,
+        // It may help later: whoever was asked said nothing.
+        HandoffState::Expired => {
+            say_who_is_away(&client.models().await?, &handoff);
+            Exit::Limited
+        }
+        _ => Exit::Failed,
+    })
+}
+
+/// Nobody could answer for a model without an agent.
+fn say_who_is_away(models: &[ModelInfo], handoff: &Handoff) {
+    let was_asked = |model: &&ModelInfo| handoff.tried.iter().any(|it| it.model == model.name);
+    let away = models.iter().filter(was_asked).filter(|model| model.agents == 0);
+    let away: Vec<&str> = away.map(|model| model.name.as_str()).collect();
+    if !away.is_empty() {
+        let away = away.join(" and ");
+        output::note(&format!(
+            "no agent of {away} is connected: `brokerctl up` starts one per model, `brokerctl agents` shows them"
+        ));
+    }
 }
 
 /// `session s1 belongs to sonnet now (agent sonnet-1, epoch 2)`

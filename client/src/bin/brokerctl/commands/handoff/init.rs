@@ -146,7 +146,7 @@ impl Made {
             return Ok(());
         }
         output::note(
-            "the running broker reads the file when it is started again; until then `brokerctl handoff config` and `brokerctl handoff models` set the same at once",
+            "it counts from the next `brokerctl up`; in the running broker `brokerctl handoff config` and `brokerctl handoff models` set the same at once",
         );
         if format == Format::Json {
             return Ok(());
