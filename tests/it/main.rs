@@ -22,6 +22,7 @@ mod handoff;
 
 mod handoff_commands;
 mod handoff_init;
+mod handoff_policy;
 mod house;
 mod identity;
 mod layers;
