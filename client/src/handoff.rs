@@ -58,12 +58,30 @@ impl Client {
         handoff(self.reply(self.handoffs().accept_handoff(request).await)?.handoff)
     }
 
-    /// Does not take a session over, with the reason in one line.
+    /// Does not take a session over, with the reason in one line. An agent says so for itself: other processes of its model
+    /// are still asked.
     ///
     /// # Errors
     /// [`Error::Refused`] when it is not offered (any more).
     pub async fn decline_handoff(&self, id: HandoffId, reason: String) -> Result<Handoff, Error> {
-        let request = pb::DeclineHandoffRequest { handoff_id: id.to_string(), reason };
+        self.decline(id, reason, false).await
+    }
+
+    /// The same for every process of its model, as nobody can take what cannot be verified.
+    ///
+    /// # Errors
+    /// As [`Client::decline_handoff`].
+    pub async fn decline_for_model(&self, id: HandoffId, reason: String) -> Result<Handoff, Error> {
+        self.decline(id, reason, true).await
+    }
+
+    async fn decline(
+        &self,
+        id: HandoffId,
+        reason: String,
+        for_model: bool,
+    ) -> Result<Handoff, Error> {
+        let request = pb::DeclineHandoffRequest { handoff_id: id.to_string(), reason, for_model };
         let request = self.unary_request(request)?;
         handoff(self.reply(self.handoffs().decline_handoff(request).await)?.handoff)
     }

@@ -75,8 +75,14 @@ impl Handoffs {
 
     /// # Errors
     /// The core's refusal.
-    pub async fn decline(&self, id: HandoffId, by: By, reason: String) -> Result<Handoff, Error> {
-        self.command(HandoffCommand::Decline { id, by, reason }).await
+    pub async fn decline(
+        &self,
+        id: HandoffId,
+        by: By,
+        reason: String,
+        for_model: bool,
+    ) -> Result<Handoff, Error> {
+        self.command(HandoffCommand::Decline { id, by, reason, for_model }).await
     }
 
     /// # Errors

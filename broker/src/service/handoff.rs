@@ -134,7 +134,8 @@ impl pb::handoff_service_server::HandoffService for HandoffService {
         let request = request.into_inner();
         let id = handoff_id(&request.handoff_id)?;
         let reason = handoff_line(request.reason, "reason")?;
-        let handoff = self.handoffs.decline(id, by, reason).await.map_err(status::handoffs)?;
+        let handoff = self.handoffs.decline(id, by, reason, request.for_model).await;
+        let handoff = handoff.map_err(status::handoffs)?;
         Ok(Response::new(pb::DeclineHandoffResponse { handoff: Some(handoff.into()) }))
     }
 

@@ -1,6 +1,6 @@
 //! Events in words, for people and scripts. No content: names, numbers, and why.
 
-use broker_proto::{AgentName, MessageState, ModelName, Recipient, WallTime};
+use broker_proto::{AgentName, HandoffKept, MessageState, ModelName, Recipient, WallTime};
 
 use crate::core::{Event, Redirected, Subject, handoff, package, ring, session, usage};
 
@@ -273,14 +273,20 @@ fn handoff(event: &handoff::Event) -> Told {
     };
     let (id, from, to) = (handoff.id, &handoff.from.model, &handoff.to);
     let (state, trigger) = (handoff.state.as_str(), handoff.trigger.kind.as_str());
-    let mut detail = format!("{id}: {state}, {from} to {to}, {trigger}");
-    let why = match handoff.outcome.as_str() {
-        "" => &handoff.trigger.reasoning,
-        outcome => outcome,
-    };
-    if !why.is_empty() {
-        detail.push_str(": ");
-        detail.push_str(why);
+    let why = &handoff.trigger.reasoning;
+    let mut detail = format!("{id}: {state}, {from} to {to}, {trigger}: {why}");
+    for tried in &handoff.tried {
+        let agent = tried.agent.as_ref().map(|agent| format!(" (agent {agent})"));
+        let (agent, how) = (agent.unwrap_or_default(), tried.state.as_str().to_lowercase());
+        detail.push_str(&format!("; tried {}{agent}: {how}, {}", tried.model, tried.reason));
+    }
+    if handoff.manifest.is_some() {
+        let HandoffKept { kept, partly, dropped, moved, revoked, .. } = &handoff.kept;
+        detail.push_str(&format!("; kept {kept} entries, {partly} in part, lost {dropped}"));
+        detail.push_str(&format!("; moved {moved} messages, revoked {revoked} leases"));
+    }
+    if !handoff.outcome.is_empty() {
+        detail.push_str(&format!("; outcome: {}", handoff.outcome));
     }
     let told = Told::new("handoff", *at, detail).model(Some(to)).agent(handoff.agent.as_ref());
     Told { session: Some(handoff.session.to_string()), ..told }

@@ -111,8 +111,12 @@ impl World {
                 let kept = HandoffKept { tokens: 1, ..HandoffKept::default() };
                 Moving::Built(Box::new(Built { id, package, manifest: [7; 32], kept }))
             }
-            HandoffState::Offered if how == 4 => Moving::Decline { id, by, reason },
-            HandoffState::Accepted if how == 5 => Moving::Decline { id, by, reason },
+            HandoffState::Offered if how == 4 => {
+                Moving::Decline { id, by, reason, for_model: false }
+            }
+            HandoffState::Accepted if how == 5 => {
+                Moving::Decline { id, by, reason, for_model: false }
+            }
             HandoffState::Active if how < 9 => Moving::Complete { id, by, outcome: reason },
             HandoffState::Active | HandoffState::Completed => Moving::GiveBack { id, reason },
             _ => {

@@ -115,7 +115,8 @@ impl Taker {
             Ok(Err(unfit)) => {
                 let reason = unfit.to_string();
                 tracing::warn!(%session, %handoff, to = %model, reason, "a session is not taken");
-                let declined = || self.client.decline_handoff(*handoff, reason.clone());
+                // It stands against the package, and so against whoever else fetches it.
+                let declined = || self.client.decline_for_model(*handoff, reason.clone());
                 self.until_heard(declined).await.map(drop)
             }
             Err(error) => Err(error),

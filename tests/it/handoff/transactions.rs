@@ -2,7 +2,7 @@
 //! its turns.
 
 use broker_proto::{AcceptHandoff, AskHandoff, Handoff, HandoffState, SessionOwner};
-use broker_tests::{Plan, ScriptedAgent, eventually};
+use broker_tests::{Plan, ScriptedAgent, brokerctl, eventually};
 use futures::future::join_all;
 
 use super::{Talk, ask, model, reason};
@@ -274,4 +274,38 @@ async fn a_receiver_that_dies_before_its_first_answer_hands_on() {
     });
     assert_eq!(owner.await.epoch, 3);
     assert_eq!(talk.turns().await[3..], ["Go on.", "I do."], "asked once, answered once");
+}
+
+#[tokio::test]
+async fn what_one_process_declines_another_of_its_model_takes() {
+    let talk = Talk::begin("").await;
+    let _opus = talk.broker.agent("opus", &["opus"]).await;
+    let _local = talk.broker.agent("local", &["local"]).await;
+    let first = silent(&talk, "sonnet").await;
+    let second = talk.broker.agent_as(Plan::new("sonnet-2", &["sonnet"]).leaves_offers()).await;
+    let begun = talk.client.begin_handoff(ask(&talk.id, None)).await.unwrap();
+    let offered = talk.once(begun.id, HandoffState::Offered).await;
+
+    let declined = first.client().decline_handoff(offered.id, "no room".into()).await.unwrap();
+    assert_eq!((declined.state, declined.to), (HandoffState::Offered, model("sonnet")));
+    assert_eq!(reason(first.client().accept_handoff(word(&offered)).await), "HANDOFF_NOT_YOURS");
+    let taken = second.client().accept_handoff(word(&offered)).await.unwrap();
+
+    assert_eq!(taken.state, HandoffState::Active);
+    let owner = talk.owner().await;
+    assert_eq!(owner.agent.unwrap().as_str(), "sonnet-2");
+    let events =
+        ["events", "tail", "--from", "start", "--output", "json", "--filter", "kind=handoff"];
+    let mut events = brokerctl(&talk.broker.endpoint()).args(&events).start().await;
+    let told = eventually("the event of the switch", async || {
+        let line: serde_json::Value = serde_json::from_str(&events.line().await).unwrap();
+        let detail = line["detail"].as_str().unwrap().to_owned();
+        detail.contains("ACTIVE").then_some(detail)
+    })
+    .await;
+    for part in
+        ["opus to sonnet", "tried sonnet (agent sonnet): declined, no room", "kept 3 entries"]
+    {
+        assert!(told.contains(part), "{part} in {told}");
+    }
 }

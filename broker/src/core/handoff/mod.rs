@@ -103,6 +103,8 @@ pub enum Command {
         id: HandoffId,
         by: By,
         reason: String,
+        /// It speaks for every agent of its model.
+        for_model: bool,
     },
     Complete {
         id: HandoffId,

@@ -8,7 +8,10 @@ use broker_proto::{
 use super::world::*;
 use crate::core::{
     Command, Effect, Event, NewMessage, Refusal, Reply,
-    handoff::{Built, By, Command as HandoffCommand, Refusal as Refused, Reply as HandoffReply},
+    agent::Link,
+    handoff::{
+        Built, By, Command as HandoffCommand, Refusal as Refused, Reply as HandoffReply,
+    },
     queue::Seq,
     session::{self, Change, NewEntries, NewEntry, Point, Start},
     usage,
@@ -190,7 +193,7 @@ fn who_is_not_asked_and_who_says_another_hash_is_refused() {
     assert_eq!(owner(&world).epoch, 2);
     let refused = command(
         &mut world,
-        HandoffCommand::Decline { id, by: by("sonnet"), reason: String::new() },
+        HandoffCommand::Decline { id, by: by("sonnet"), reason: String::new(), for_model: false },
     );
     assert!(matches!(refused, Err(Refusal::Handoff(Refused::State { .. }))), "{refused:?}");
 }
@@ -208,7 +211,12 @@ fn an_offer_that_nobody_answers_goes_to_the_next_and_at_last_the_session_stays()
     let late = accept(&mut world, begun.id, "sonnet").unwrap_err();
     assert!(matches!(late, Refusal::Handoff(_)), "{late}");
     built(&mut world, begun.id).unwrap();
-    let decline = HandoffCommand::Decline { id: begun.id, by: by("gpt-4o"), reason: "busy".into() };
+    let decline = HandoffCommand::Decline {
+        id: begun.id,
+        by: by("gpt-4o"),
+        reason: "busy".into(),
+        for_model: false,
+    };
     command(&mut world, decline).unwrap();
     let reason = "it does not fit".to_owned();
     command(&mut world, HandoffCommand::NotBuilt { id: begun.id, to: model("local"), reason })
@@ -395,4 +403,52 @@ fn a_handoff_ends_with_the_session_it_is_of() {
     assert_eq!((last.id, last.state), (id, HandoffState::Failed));
     assert_eq!(last.outcome, "its session was deleted");
     assert!(accept(&mut world, id, "sonnet").is_err());
+}
+
+fn decline(world: &mut World, id: HandoffId, name: &str, for_model: bool) -> Handoff {
+    let by = by(name);
+    let decline = HandoffCommand::Decline { id, by, reason: "busy".into(), for_model };
+    command(world, decline).unwrap()
+}
+
+/// Offered to two agents of sonnet.
+fn offered_to_two(world: &mut World) -> HandoffId {
+    let up = Link { models: vec![model("sonnet")], ..link("second", "first", 4) };
+    world.greet_as(up, Vec::new());
+    let begun = command(world, HandoffCommand::Begin(Box::new(ask(None)))).unwrap();
+    assert_eq!(begun.to, model("sonnet"));
+    built(world, begun.id).unwrap();
+    begun.id
+}
+
+#[test]
+fn what_one_agent_declines_the_others_of_its_model_may_still_take() {
+    let mut world = world();
+    let id = offered_to_two(&mut world);
+
+    let declined = decline(&mut world, id, "sonnet", false);
+    assert_eq!((declined.state, declined.to), (HandoffState::Offered, model("sonnet")));
+    // Its answer was lost: said again, it is the same word.
+    assert_eq!(decline(&mut world, id, "sonnet", false).tried.len(), 1);
+    let refused = accept(&mut world, id, "sonnet").unwrap_err();
+    assert!(matches!(refused, Refusal::Handoff(Refused::NotYours { .. })), "{refused}");
+
+    let taken = accept(&mut world, id, "second").unwrap();
+    assert_eq!((taken.state, taken.tried.len()), (HandoffState::Active, 1));
+    assert_eq!(owner(&world).agent, Some(agent("second")));
+}
+
+#[test]
+fn what_every_agent_of_a_model_declines_or_one_for_all_goes_to_the_next() {
+    let mut world = world();
+    let id = offered_to_two(&mut world);
+    decline(&mut world, id, "sonnet", false);
+    let next = decline(&mut world, id, "second", false);
+    assert_eq!((next.to, next.tried.len()), (model("gpt-4o"), 2));
+
+    let mut world = self::world();
+    let id = offered_to_two(&mut world);
+    let next = decline(&mut world, id, "sonnet", true);
+    assert_eq!((next.to, next.tried.len()), (model("gpt-4o"), 1));
+    assert!(next.tried[0].agent.is_some());
 }

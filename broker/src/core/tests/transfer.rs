@@ -165,7 +165,8 @@ fn one_that_nobody_takes_leaves_the_session_running_with_its_owner() {
     comes_to_nothing(|world, id| {
         built(world, id);
         let by = By::Agent(agent("opus-2"));
-        order(world, HandoffCommand::Decline { id, by, reason: "busy".into() }).unwrap();
+        order(world, HandoffCommand::Decline { id, by, reason: "busy".into(), for_model: false })
+            .unwrap();
     });
     comes_to_nothing(|world, id| {
         built(world, id);
@@ -173,8 +174,11 @@ fn one_that_nobody_takes_leaves_the_session_running_with_its_owner() {
     });
     comes_to_nothing(|world, id| {
         built(world, id);
-        order(world, HandoffCommand::Decline { id, by: By::Person, reason: String::new() })
-            .unwrap();
+        order(
+            world,
+            HandoffCommand::Decline { id, by: By::Person, reason: String::new(), for_model: false },
+        )
+        .unwrap();
     });
 }
 
@@ -233,7 +237,8 @@ fn a_session_that_somebody_paused_stays_so_when_nobody_takes_it() {
     let begun = order(&mut world, HandoffCommand::Begin(Box::new(asking("opus", None)))).unwrap();
     built(&mut world, begun.id);
     let by = By::Agent(agent("opus-2"));
-    let decline = HandoffCommand::Decline { id: begun.id, by, reason: "busy".into() };
+    let decline =
+        HandoffCommand::Decline { id: begun.id, by, reason: "busy".into(), for_model: false };
     order(&mut world, decline).unwrap();
     assert_eq!(info(&world).pause, Some(pause));
     assert_eq!((worker(&world, runs), worker(&world, waits)), (None, None));

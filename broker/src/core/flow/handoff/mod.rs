@@ -43,7 +43,9 @@ impl Run<'_> {
             Command::Accept { accept, by } => {
                 self.accept(accept.id, &by, accept.manifest, accept.confirmed)?
             }
-            Command::Decline { id, by, reason } => self.decline(id, &by, &reason)?,
+            Command::Decline { id, by, reason, for_model } => {
+                self.decline(id, &by, &reason, for_model)?
+            }
             Command::Complete { id, by, outcome } => self.complete(id, &by, outcome)?,
             Command::GiveBack { id, reason } => self.give_back(id, &reason)?,
             Command::SetPolicy(change) => return self.set_handoff_policy(*change),

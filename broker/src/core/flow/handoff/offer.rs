@@ -1,6 +1,8 @@
 //! A package that is there is offered; its receiver takes it, or says no.
 
-use broker_proto::{AgentName, Handoff, HandoffId, HandoffOffer, HandoffState, Recipient};
+use broker_proto::{
+    AgentName, Handoff, HandoffId, HandoffOffer, HandoffState, Recipient, TriedReceiver,
+};
 
 use crate::core::{
     Effect, Refusal,
@@ -40,7 +42,9 @@ impl Run<'_> {
         let is_for = |link: &LinkId| {
             let link = self.state.agent.link(*link);
             link.is_some_and(|link| {
-                link.pull.is_none() && handoff.agent.as_ref().is_none_or(|name| *name == link.agent)
+                link.pull.is_none()
+                    && handoff.agent.as_ref().is_none_or(|name| *name == link.agent)
+                    && !has_declined(handoff, &link.agent)
             })
         };
         let links: Vec<LinkId> = links.into_iter().filter(is_for).collect();
@@ -121,7 +125,7 @@ impl Run<'_> {
             self.state.agent.links_of(name).any(|(_, link)| link.models.contains(&handoff.to));
         let is_asked = match &handoff.agent {
             Some(only) => only == name,
-            None => serves,
+            None => serves && !has_declined(handoff, name),
         };
         // Whoever accepted may say so again after its link went.
         if is_asked {
@@ -135,8 +139,16 @@ impl Run<'_> {
         id: HandoffId,
         by: &By,
         reason: &str,
+        for_model: bool,
     ) -> Result<HandoffId, Refusal> {
         let handoff = self.handoff_of(id)?;
+        if let By::Agent(name) = by
+            && handoff.state == HandoffState::Offered
+            && has_declined(&handoff, name)
+        {
+            // Its answer was lost on the way.
+            return Ok(id);
+        }
         let agent = self.may_answer(&handoff, by)?;
         // A person ends it at any time before the switch; an agent says no to what it is offered.
         let may = match by {
@@ -148,7 +160,43 @@ impl Run<'_> {
             return Err(Refused::State { id, state, wanted: "declined" }.into());
         }
         let reason = if reason.is_empty() { "no reason given" } else { reason };
-        self.next_receiver(Handoff { agent, ..handoff }, HandoffState::Declined, reason);
+        match by {
+            By::Agent(name) if !for_model && self.is_left_to_others(&handoff, name) => {
+                self.declined_by(handoff, name.clone(), reason.to_owned());
+            }
+            _ => {
+                let handoff = Handoff { agent, ..handoff };
+                self.next_receiver(handoff, HandoffState::Declined, reason);
+            }
+        }
         Ok(id)
     }
+
+    /// Whether another process of the receiver has the offer, and has not said no to it.
+    fn is_left_to_others(&self, handoff: &Handoff, but: &AgentName) -> bool {
+        let queue = Recipient::Model(handoff.to.clone());
+        let mut links = self.state.agent.links_serving(&queue);
+        handoff.agent.is_none()
+            && links.any(|link| {
+                let link = self.state.agent.link(link).filter(|link| link.pull.is_none());
+                link.is_some_and(|link| link.agent != *but && !has_declined(handoff, &link.agent))
+            })
+    }
+
+    /// One process of the receiver said no; the offer stands for the others until its time is over.
+    fn declined_by(&mut self, mut handoff: Handoff, agent: AgentName, reason: String) {
+        handoff.tried.push(TriedReceiver {
+            model: handoff.to.clone(),
+            agent: Some(agent),
+            at: self.now.wall,
+            state: HandoffState::Declined,
+            reason,
+        });
+        self.handoff_changed(handoff);
+    }
+}
+
+/// Whether this process of the receiver said no to what it is offered now.
+fn has_declined(handoff: &Handoff, agent: &AgentName) -> bool {
+    handoff.tried.iter().any(|it| it.model == handoff.to && it.agent.as_ref() == Some(agent))
 }

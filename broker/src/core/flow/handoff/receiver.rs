@@ -1,6 +1,8 @@
 //! Who may receive a session, who is asked first, and who after.
 
-use broker_proto::{AskHandoff, Handoff, HandoffState, ModelName, TriedReceiver, TriggerKind};
+use broker_proto::{
+    AskHandoff, Handoff, HandoffKept, HandoffState, ModelName, TriedReceiver, TriggerKind,
+};
 
 use crate::core::{
     flow::Run,
@@ -102,10 +104,16 @@ impl Run<'_> {
         let (at, reason) = (self.now.wall, reason.to_owned());
         handoff.tried.push(TriedReceiver { model, agent, at, state, reason });
         (handoff.package, handoff.manifest, handoff.offered_at) = (None, None, None);
+        handoff.kept = HandoffKept::default();
         if handoff.then.is_empty() {
+            let tried = &handoff.tried;
+            let is_one =
+                |of: &TriedReceiver| tried.iter().filter(|it| it.model == of.model).count() == 1;
             let said = |tried: &TriedReceiver| {
                 let state = tried.state.as_str().to_lowercase();
-                format!("{}: {state}, {}", tried.model, tried.reason)
+                let agent = tried.agent.as_ref().filter(|_| !is_one(tried));
+                let agent = agent.map(|agent| format!(" (agent {agent})")).unwrap_or_default();
+                format!("{}{agent}: {state}, {}", tried.model, tried.reason)
             };
             let why: Vec<String> = handoff.tried.iter().map(said).collect();
             // What most of them did counts least: one that answered in time says more than one that did not.

@@ -256,7 +256,7 @@ impl World {
                 let by = By::Agent(AgentName::parse(model.as_str())?);
                 let id = offer.handoff;
                 let command = if self.dice.falls(0.03) {
-                    HandoffCommand::Decline { id, by, reason: "busy".to_owned() }
+                    HandoffCommand::Decline { id, by, reason: "busy".to_owned(), for_model: false }
                 } else {
                     let manifest = offer.manifest;
                     let confirmed = vec!["task".to_owned()];
