@@ -4,7 +4,7 @@ use broker_proto::{
     AgentName, EntryHash, HandoffId, MessageId, ModelName, NewSessionEntry, OnConflict, PackageId,
     Part, PartRef, RenderAsk, Rendering, SessionDetail, SessionDiff, SessionEntry, SessionHistory,
     SessionId, SessionInfo, SessionOutcome, SessionPoint, SessionResumed, SessionTask,
-    SessionVersion, SharedValue, TaskEdit, WallTime,
+    SessionVersion, SharedValue, TaskEdit, Unverified, WallTime,
     convert::{self, InvalidField, Stored as _},
     pb,
 };
@@ -191,6 +191,22 @@ impl Client {
         let request = self.unary_request(pb::PauseSessionRequest { session_id, reason })?;
         let reply = self.reply(self.sessions_of().pause_session(request).await)?;
         Ok(required(reply.session, "session")?.try_into()?)
+    }
+
+    /// Says that what others wrote in a session while it was away has been checked. Gives the session, and what that was;
+    /// `None` where nothing was unverified.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such session.
+    pub async fn verify_session(
+        &self,
+        id: &SessionId,
+    ) -> Result<(SessionInfo, Option<Unverified>), Error> {
+        let request =
+            self.unary_request(pb::VerifySessionRequest { session_id: id.to_string() })?;
+        let reply = self.reply(self.sessions_of().verify_session(request).await)?;
+        let was = reply.verified.map(Unverified::try_from).transpose()?;
+        Ok((required(reply.session, "session")?.try_into()?, was))
     }
 
     /// Lets a session go on, named by itself or by the package that it was paused with. `force` does so although the

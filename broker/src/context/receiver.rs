@@ -1,6 +1,7 @@
 //! Whoever a session is rendered for.
 
 use broker_config::Model;
+use broker_proto::Unverified;
 
 use super::Tokenizer;
 
@@ -18,6 +19,8 @@ pub struct Receiver {
     pub tokenizer: Tokenizer,
     /// Tokens of its window, without those of its answer.
     pub room: u64,
+    /// What others wrote in its place, where the session is its own: it is told so, turn by turn.
+    pub unverified: Option<Unverified>,
 }
 
 impl Receiver {
@@ -32,6 +35,7 @@ impl Receiver {
             tools: model.tools,
             tokenizer: Tokenizer::of(model),
             room: window.saturating_sub(model.max_output_tokens).max(window / 2),
+            unverified: None,
         }
     }
 }

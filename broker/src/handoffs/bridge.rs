@@ -72,7 +72,15 @@ impl Bridges {
         let Owed { session, to: Some(to), level, reason } = owed else { return Ok(()) };
         let (room, is_ahead) = (self.settings.room, true);
         let (of, receiver) = (session.clone(), to.clone());
-        let wanted = ForReceiver { session: of, to: receiver, level, room, reason, is_ahead };
+        let wanted = ForReceiver {
+            session: of,
+            to: receiver,
+            level,
+            room,
+            reason,
+            is_ahead,
+            unverified: None,
+        };
         if let Err(error) = self.packages.for_receiver(wanted).await {
             let problem = error.to_string();
             self.command(BridgeCommand::NotSynced { session, to, problem }).await?;

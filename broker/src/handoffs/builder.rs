@@ -1,6 +1,6 @@
 //! Makes the packages that handoffs need, when the rules ask for them.
 
-use broker_proto::Handoff;
+use broker_proto::{Handoff, Unverified};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
@@ -10,7 +10,7 @@ use crate::{
         Command, Query, Reply,
         handoff::{
             Built, Command as HandoffCommand, Query as HandoffQuery, Reply as HandoffReply,
-            Settings,
+            Settings, unverified,
         },
     },
     engine,
@@ -68,9 +68,6 @@ async fn package(
     if let Some(id) = handoff.package {
         return packages.prepared(id, &handoff.session, &handoff.to).await;
     }
-    if handoff.returns.is_some() {
-        check_first(packages, handoff).await?;
-    }
     let reason = format!("{}: {}", handoff.trigger.kind.as_str(), handoff.trigger.reasoning);
     let wanted = ForReceiver {
         session: handoff.session.clone(),
@@ -79,12 +76,19 @@ async fn package(
         room: settings.room,
         reason,
         is_ahead: false,
+        unverified: comes_with(packages, handoff).await?,
     };
     packages.for_receiver(wanted).await
 }
 
-/// A session that comes back begins with checking what others did meanwhile.
-async fn check_first(packages: &Packages, handoff: &Handoff) -> Result<(), packages::Error> {
+/// What others wrote in a session that this handoff brings home.
+async fn comes_with(
+    packages: &Packages,
+    handoff: &Handoff,
+) -> Result<Option<Unverified>, packages::Error> {
+    if handoff.to != handoff.origin {
+        return Ok(None);
+    }
     let session = &handoff.session;
     let query = Query::Handoff(HandoffQuery::Away(session.clone()));
     let Reply::Handoff(HandoffReply::Away(away)) = packages.intake.engine.query(query).await?
@@ -92,19 +96,5 @@ async fn check_first(packages: &Packages, handoff: &Handoff) -> Result<(), packa
         return Err(engine::Error::Unknown.into());
     };
     let entries = packages.sessions.get(session).await?.info.head.entries;
-    if let Some(step) = unverified(&away, entries) {
-        packages.sessions.put_first(session, &step).await?;
-    }
-    Ok(())
-}
-
-/// The step that checks what was said since a session went away, of which `entries` there are now; `None` where nothing
-/// was.
-fn unverified(away: &[Handoff], entries: u64) -> Option<String> {
-    let first = away.first()?.kept.entries;
-    let last = entries.checked_sub(1).filter(|last| *last >= first)?;
-    let mut names: Vec<&str> = away.iter().map(|handoff| handoff.to.as_str()).collect();
-    names.dedup();
-    let names = names.join(" and ");
-    Some(format!("Check what {names} did in entries {first}-{last}: it is unverified"))
+    Ok(unverified(&away, &handoff.to, entries))
 }

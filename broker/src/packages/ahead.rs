@@ -172,7 +172,8 @@ impl Ahead {
             return Ok(Outcome::Owed);
         };
         let room = self.settings.room;
-        let wanted = ForReceiver { session, to, level, room, reason, is_ahead: true };
+        let wanted =
+            ForReceiver { session, to, level, room, reason, is_ahead: true, unverified: None };
         let header = self.packages.for_receiver(wanted).await?.info.header;
         info!(session = ?header.session, package = %header.id, to = ?header.recipient, "a package is ready");
         Ok(Outcome::Made)

@@ -3,7 +3,7 @@
 use broker_proto::{
     CreditState, HandoffKept, ModelName, NewPackage, PackageContents, PackageFilter, PackageId,
     PackageInfo, PackedConversation, PreparePackage, Preservation, RenderAsk, Rendering,
-    SessionDetail, SessionId, SessionPoint, TokenShare, UsageSetting, UsageStatus,
+    SessionDetail, SessionId, SessionPoint, TokenShare, Unverified, UsageSetting, UsageStatus,
 };
 
 use super::{Error, Loaded, Packages, made::checked};
@@ -36,7 +36,7 @@ impl Packages {
         caller: String,
         prepare: PreparePackage,
     ) -> Result<Prepared, Error> {
-        self.pack(caller, prepare, None).await
+        self.pack(caller, prepare, None, None).await
     }
 
     /// Makes the package that a receiver goes on with, as a handoff asks for it: two of one session for one model are
@@ -45,7 +45,7 @@ impl Packages {
     /// # Errors
     /// As [`Packages::prepare`].
     pub async fn for_receiver(&self, wanted: ForReceiver) -> Result<Prepared, Error> {
-        let ForReceiver { session, to, level, room, reason, is_ahead } = wanted;
+        let ForReceiver { session, to, level, room, reason, is_ahead, unverified } = wanted;
         let window = self.intake.models.get(to.as_str()).map(|model| model.context_window);
         let room = window.map(|window| window / 100 * u64::from(room));
         let ask = RenderAsk {
@@ -58,7 +58,7 @@ impl Packages {
         };
         let package = NewPackage { reason, ..NewPackage::default() };
         let prepare = PreparePackage { session, ask, package };
-        self.pack(MAKER.to_owned(), prepare, Some(is_ahead)).await
+        self.pack(MAKER.to_owned(), prepare, Some(is_ahead), unverified).await
     }
 
     /// `ahead`: for a receiver, and whether nobody has asked for it yet.
@@ -67,6 +67,7 @@ impl Packages {
         caller: String,
         prepare: PreparePackage,
         ahead: Option<bool>,
+        unverified: Option<Unverified>,
     ) -> Result<Prepared, Error> {
         let PreparePackage { session, mut ask, mut package } = prepare;
         let recipient = match &ask.reader {
@@ -75,12 +76,15 @@ impl Packages {
         };
         ask.reader = Some(recipient.clone());
         package.contents.context = checked(std::mem::take(&mut package.contents.context)).await?;
-        let detail = self.sessions.detail(&session, &SessionPoint::Head).await?;
-        // Of the same moment, also when the session goes on meanwhile.
-        let version = detail.info.version;
-        let at = SessionPoint::Version(version);
-        let level = ask.level;
-        let mut rendering = self.sessions.render(&session, &at, ask).await?;
+        let mut detail = self.sessions.detail(&session, &SessionPoint::Head).await?;
+        // What it comes home with: nobody owns it there yet.
+        if let Some(unverified) = unverified {
+            let before = detail.info.unverified.take();
+            detail.info.unverified = Some(unverified.and(before));
+        }
+        let (version, level) = (detail.info.version, ask.level);
+        let mut rendering = self.sessions.render_this(detail.clone(), ask).await?;
+        let unverified = self.sessions.unverified(&mut detail, &recipient).await?;
         let summary = std::mem::take(&mut rendering.summary);
         let status = self.usage(Some(session.to_string())).await?;
         let hops = self.hops(&session).await?;
@@ -93,6 +97,7 @@ impl Packages {
         let mut kept = kept(&rendering);
         (kept.entries, kept.tokens_before) = (detail.info.head.entries, detail.info.tokens);
         fill(contents, detail, rendering, &status, limits);
+        contents.conversation.unverified = unverified;
         let (queued, left_out) = self.queued(&session).await?;
         contents.task_queue.extend(queued);
         contents.queue_left_out = left_out;
@@ -187,6 +192,8 @@ pub struct ForReceiver {
     pub reason: String,
     /// Nobody has asked for it yet: the next one replaces it.
     pub is_ahead: bool,
+    /// What others wrote in the receiver's place, when the session comes home to it.
+    pub unverified: Option<Unverified>,
 }
 
 /// A package of a session that was made for one model.
@@ -251,6 +258,7 @@ fn fill(
         dropped: rendering.dropped,
         must_keep_missing: rendering.must_keep_missing,
         through: last,
+        unverified: Vec::new(),
     };
 }
 

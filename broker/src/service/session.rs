@@ -103,6 +103,18 @@ impl pb::session_service_server::SessionService for SessionService {
         Ok(Response::new(pb::PauseSessionResponse { session: Some(info.into()) }))
     }
 
+    async fn verify_session(
+        &self,
+        request: Request<pb::VerifySessionRequest>,
+    ) -> Result<Response<pb::VerifySessionResponse>, Status> {
+        let id = id(&request.into_inner().session_id)?;
+        let (session, was) = self.sessions.verify(&id).await.map_err(status::session)?;
+        Ok(Response::new(pb::VerifySessionResponse {
+            session: Some(session.info.into()),
+            verified: was.map(Into::into),
+        }))
+    }
+
     async fn resume_session(
         &self,
         request: Request<pb::ResumeSessionRequest>,

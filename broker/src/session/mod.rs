@@ -24,7 +24,7 @@ use std::sync::Arc;
 use broker_config::Sessions as Settings;
 use broker_proto::{
     MessageId, ModelName, NewSessionEntry, SessionDetail, SessionId, SessionInfo, SessionPoint,
-    SessionTask, SharedValue, TaskEdit, convert::Stored as _,
+    SessionTask, SharedValue, TaskEdit, Unverified, convert::Stored as _,
 };
 
 pub use answer::Answer;
@@ -194,17 +194,14 @@ impl Sessions {
         self.change_task(id, words.join(", "), |task| task::edit(task, edits)).await
     }
 
-    /// Puts a step before all others that are next.
+    /// Somebody has checked what others wrote while the session was away. Gives the session, and what that was.
     ///
     /// # Errors
-    /// As [`Sessions::edit`].
-    pub async fn put_first(
-        &self,
-        id: &SessionId,
-        step: &str,
-    ) -> Result<(Session, SessionTask), Error> {
-        let detail = "next_steps: one is first now".to_owned();
-        self.change_task(id, detail, |task| task::put_first(task, step)).await
+    /// [`Error::Refused`] when there is none.
+    pub async fn verify(&self, id: &SessionId) -> Result<(Session, Option<Unverified>), Error> {
+        let was = self.get(id).await?.info.unverified;
+        let command = session::Command::Verify { id: id.clone() };
+        Ok((self.command(command, Vec::new()).await?, was))
     }
 
     async fn change_task(

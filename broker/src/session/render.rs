@@ -14,6 +14,7 @@ use crate::context::{
     history::{Plan, plan},
     render::{Ask, Beside, Missing, View, render_beside},
 };
+use crate::core::session::task;
 
 /// A rendering that somebody waits for.
 pub(super) struct Wanted {
@@ -34,8 +35,20 @@ impl Sessions {
         ask: RenderAsk,
     ) -> Result<Rendering, Error> {
         let detail = self.detail(id, at).await?;
+        self.render_this(detail, ask).await
+    }
+
+    /// The same of a session that was read before.
+    ///
+    /// # Errors
+    /// As [`Sessions::render`].
+    pub async fn render_this(
+        &self,
+        mut detail: SessionDetail,
+        ask: RenderAsk,
+    ) -> Result<Rendering, Error> {
         let reader = ask.reader.clone().unwrap_or_else(|| detail.info.owner.model.clone());
-        let receiver = self.receiver(&reader)?;
+        let receiver = self.receiver_of(&mut detail, &reader)?;
         let wanted = Arc::new(Wanted { detail, receiver, ask });
         match wanted.ask.summary {
             // Rare and large: not a part of every rendering that waits.
@@ -91,9 +104,10 @@ impl Sessions {
         next: String,
         most: Option<u64>,
     ) -> Result<SessionHistory, Error> {
-        let detail = self.detail(id, at).await?;
+        let mut detail = self.detail(id, at).await?;
         let head = detail.info.head;
-        let mut receiver = self.receiver(reader.as_ref().unwrap_or(&detail.info.owner.model))?;
+        let reader = reader.unwrap_or_else(|| detail.info.owner.model.clone());
+        let mut receiver = self.receiver_of(&mut detail, &reader)?;
         if let Some(most) = most {
             let most = most.saturating_add(receiver.tokenizer.count(&next));
             receiver.room = receiver.room.min(most);
@@ -120,6 +134,39 @@ impl Sessions {
         let name = self.intake.model(reader)?;
         let model = self.intake.models.get(name.as_str()).ok_or(Error::NoModel)?;
         Ok(Receiver::of(model))
+    }
+
+    /// The same as one that reads this session: its own model has others' turns to check, and does that first.
+    fn receiver_of(
+        &self,
+        detail: &mut SessionDetail,
+        reader: &ModelName,
+    ) -> Result<Receiver, Error> {
+        let mut receiver = self.receiver(reader)?;
+        let unverified = detail.info.unverified.as_ref();
+        receiver.unverified = unverified.filter(|of| of.home.as_str() == receiver.model).cloned();
+        if let Some(unverified) = &receiver.unverified {
+            task::check_first(&mut detail.task, unverified);
+        }
+        Ok(receiver)
+    }
+
+    /// The turns that this reader has to check, with who wrote each; checking them is its first step from here on.
+    ///
+    /// # Errors
+    /// [`Error`] when they cannot be read.
+    pub(crate) async fn unverified(
+        &self,
+        detail: &mut SessionDetail,
+        reader: &ModelName,
+    ) -> Result<Vec<(u64, String)>, Error> {
+        let Some(unverified) = self.receiver_of(detail, reader)?.unverified else {
+            return Ok(Vec::new());
+        };
+        let entries = self.entries_from(detail.info.head, unverified.from).await?;
+        let written =
+            entries.iter().filter_map(|it| Some((it.number, unverified.writer(it)?.to_owned())));
+        Ok(written.collect())
     }
 
     /// All entries up to `head`; of those that are kept of the session, only what is new is read.

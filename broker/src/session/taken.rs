@@ -18,6 +18,16 @@ const OF: u64 = 10;
 /// Above what was taken over.
 const OPENING: &str = "This conversation was handed over to you. What was said before:\n\n";
 
+/// Below it, once somebody has said so: the package itself never changes.
+const VERIFIED: &str = "\n\nWhat is marked as unverified above has been checked since.\n";
+
+/// A package's text.
+struct Taken {
+    text: String,
+    /// It marks turns as unverified.
+    has_unverified: bool,
+}
+
 impl Sessions {
     /// The session as its owner knows it: what was taken over, then what came since. `None` where the reader is another,
     /// where nothing was taken over, and where it does not fit any more: then it is rendered anew.
@@ -38,17 +48,25 @@ impl Sessions {
         if info.window_tokens() + asked > receiver.room / OF * MOST {
             return Ok(None);
         }
-        let Some((text, rendering)) = self.package_text(over).await? else { return Ok(None) };
+        let Some((mut text, rendering)) = self.package_text(over).await? else { return Ok(None) };
+        // A package that somebody prepared before it came home marks nothing.
+        let unverified = receiver.unverified.as_ref();
+        if !text.has_unverified && unverified.is_some_and(|of| of.from < over.entries) {
+            return Ok(None);
+        }
+        if text.has_unverified && unverified.is_none() {
+            text.text.push_str(VERIFIED);
+        }
         let light = self.entries_from(info.head, over.entries).await?;
         let whole = self.whole_entries_from(info.head, over.entries).await?;
         let mut entries = for_receiver(&apart_for(&light, &whole, receiver), receiver);
-        let parts = vec![Part::Text(text)];
+        let parts = vec![Part::Text(text.text)];
         entries.insert(0, Entry { role: Role::User, name: String::new(), parts });
         Ok(Some(SessionHistory { entries, rendering: Some(rendering), is_taken_over: true }))
     }
 
     /// The conversation as a package has it, and what became of the entries.
-    async fn package_text(&self, over: HandedOver) -> Result<Option<(String, Rendering)>, Error> {
+    async fn package_text(&self, over: HandedOver) -> Result<Option<(Taken, Rendering)>, Error> {
         let head = self.intake.engine.head();
         let Some(saved) = self.intake.projection.package(over.package, head).await? else {
             // Somebody deleted it.
@@ -75,6 +93,7 @@ impl Sessions {
         };
         let talk = contents.conversation;
         let text = format!("{OPENING}{}\n\n{}", talk.text, contents.resumption_instructions);
+        let text = Taken { text, has_unverified: !talk.unverified.is_empty() };
         let rendering = Rendering {
             text: String::new(),
             kept: talk.kept,

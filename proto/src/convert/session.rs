@@ -9,7 +9,7 @@ use crate::{
     EntryHash, EntryKind, HandedOver, NewSessionEntry, OnConflict, PendingSubagent, SessionDetail,
     SessionDiff, SessionEntry, SessionHead, SessionId, SessionInfo, SessionItem, SessionOutcome,
     SessionOwner, SessionPause, SessionPoint, SessionResumed, SessionTask, SessionVersion,
-    SharedValue, TaskEdit, TaskList, pb,
+    SharedValue, TaskEdit, TaskList, Unverified, pb,
 };
 
 /// Bytes of a title, of a key and of a source.
@@ -345,6 +345,7 @@ impl TryFrom<pb::SessionInfo> for SessionInfo {
             models: models.collect::<Result<_, _>>()?,
             handed_over: wire.handed_over.map(HandedOver::try_from).transpose()?,
             pause: wire.pause.map(SessionPause::try_from).transpose()?,
+            unverified: wire.unverified.map(Unverified::try_from).transpose()?,
         })
     }
 }
@@ -367,7 +368,29 @@ impl From<SessionInfo> for pb::SessionInfo {
             models: info.models.iter().map(ToString::to_string).collect(),
             handed_over: info.handed_over.map(Into::into),
             pause: info.pause.map(Into::into),
+            unverified: info.unverified.map(Into::into),
         }
+    }
+}
+
+impl TryFrom<pb::Unverified> for Unverified {
+    type Error = InvalidField;
+
+    fn try_from(wire: pb::Unverified) -> Result<Self, InvalidField> {
+        let by = wire.by.iter().map(|name| model(name, "unverified.by"));
+        Ok(Self {
+            home: model(&wire.home, "unverified.home")?,
+            from: wire.from,
+            until: wire.until,
+            by: by.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<Unverified> for pb::Unverified {
+    fn from(of: Unverified) -> Self {
+        let by = of.by.iter().map(ToString::to_string).collect();
+        Self { home: of.home.to_string(), from: of.from, until: of.until, by }
     }
 }
 

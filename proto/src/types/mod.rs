@@ -76,6 +76,7 @@ pub use session::{
     NewSessionEntry, OnConflict, PendingSubagent, SessionDetail, SessionDiff, SessionEntry,
     SessionHead, SessionInfo, SessionItem, SessionOutcome, SessionOwner, SessionPause,
     SessionPoint, SessionResumed, SessionTask, SessionVersion, SharedValue, TaskEdit, TaskList,
+    Unverified,
 };
 pub use status::{Severity, StatusKind, StatusNotice};
 pub use task::{

@@ -231,6 +231,8 @@ pub struct PackedConversation {
     pub must_keep_missing: Vec<String>,
     /// The session's newest entry that it was rendered from.
     pub through: Option<u64>,
+    /// Turns of others, which the receiver has to check: entry numbers, and who wrote each.
+    pub unverified: Vec<(u64, String)>,
 }
 
 /// Everything a package carries behind its header.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{AgentName, ContentHash, Entry, HandoffId, ModelName, PackageId, SessionId, WallTime};
+use super::{
+    AgentName, ContentHash, Entry, HandoffId, ModelName, PackageId, Role, SessionId, WallTime,
+};
 
 /// BLAKE3 over an entry's encoding and the hash of the entry before it: equal hashes mean equal conversations.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -325,6 +327,8 @@ pub struct SessionInfo {
     pub handed_over: Option<HandedOver>,
     /// Set while it is paused.
     pub pause: Option<SessionPause>,
+    /// What others wrote in its own model's place, until somebody has checked it.
+    pub unverified: Option<Unverified>,
 }
 
 impl SessionInfo {
@@ -348,6 +352,71 @@ pub struct HandedOver {
     pub tokens_before: u64,
     /// Tokens of what it took over, in its own window.
     pub tokens: u64,
+}
+
+/// Turns that others wrote while a session was away from its own model, and that nobody has checked since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unverified {
+    /// The model whose session it is: what it said itself meanwhile is none of them.
+    pub home: ModelName,
+    /// The number of the first entry that may be one of them, and the one behind the last.
+    pub from: u64,
+    pub until: u64,
+    /// Those who owned it meanwhile, in their order.
+    pub by: Vec<ModelName>,
+}
+
+impl Unverified {
+    /// Who wrote this entry in the place of the session's own model; `None` where nobody did.
+    #[must_use]
+    pub fn writer<'a>(&'a self, entry: &'a SessionEntry) -> Option<&'a str> {
+        let is_turn = entry.kind == EntryKind::Turn && entry.entry.role == Role::Assistant;
+        let model = entry.model.as_ref().map_or("", ModelName::as_str);
+        if is_turn { self.writer_of(entry.number, model) } else { None }
+    }
+
+    /// The same of a model's turn with this number; `model` is empty where nobody said which one it was.
+    #[must_use]
+    pub fn writer_of<'a>(&'a self, number: u64, model: &'a str) -> Option<&'a str> {
+        if !(self.from..self.until).contains(&number) || model == self.home.as_str() {
+            return None;
+        }
+        match model {
+            // Then it was one of those.
+            "" => self.by.last().map(ModelName::as_str),
+            named => Some(named),
+        }
+    }
+
+    /// What the session's own model does first.
+    #[must_use]
+    pub fn step(&self) -> String {
+        let names: Vec<&str> = self.by.iter().map(ModelName::as_str).collect();
+        let (first, last) = (self.from, self.until.saturating_sub(1));
+        format!(
+            "Check what {} did in entries {first}-{last}: it is unverified",
+            names.join(" and ")
+        )
+    }
+
+    /// Of the first so many entries.
+    #[must_use]
+    pub fn within(self, entries: u64) -> Option<Self> {
+        let until = self.until.min(entries);
+        (self.from < until).then_some(Self { until, ..self })
+    }
+
+    /// Both: what was unverified before, and what is now.
+    #[must_use]
+    pub fn and(self, before: Option<Self>) -> Self {
+        let Some(before) = before.filter(|before| before.home == self.home) else { return self };
+        let mut by = before.by;
+        by.extend(self.by);
+        let mut known = std::collections::BTreeSet::new();
+        by.retain(|name| known.insert(name.clone()));
+        let (from, until) = (self.from.min(before.from), self.until.max(before.until));
+        Self { home: self.home, from, until, by }
+    }
 }
 
 /// A session, what it is about and what it shares, at some point of it.

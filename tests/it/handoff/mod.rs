@@ -1,5 +1,6 @@
 //! Sessions that change their owner: agents as receivers, over the real wire.
 
+mod homecoming;
 mod kills;
 mod receivers;
 mod road;

@@ -206,6 +206,7 @@ fn turns(path: &Path) -> anyhow::Result<Vec<Turn>> {
             role: line.role,
             name: line.name,
             at: at.map(|seconds| WallTime(seconds * 1000)),
+            author: None,
             sitting: None,
             text: line.content.unwrap_or_default(),
         })

@@ -88,7 +88,11 @@ fn said(entry: &SessionEntry, has_begun: bool, receiver: &Receiver) -> Turn {
         }
         (EntryKind::Turn, Role::System) if has_begun => (Speaker::User, "System: ".to_owned()),
         (EntryKind::Turn, Role::System) => (Speaker::System, String::new()),
-        (EntryKind::Turn, Role::Assistant) => (Speaker::Assistant, String::new()),
+        (EntryKind::Turn, Role::Assistant) => {
+            let writer = receiver.unverified.as_ref().and_then(|of| of.writer(entry));
+            let mark = writer.map(|writer| format!("({writer}, unverified) ")).unwrap_or_default();
+            (Speaker::Assistant, mark)
+        }
         (EntryKind::Turn, Role::User) if !said.name.is_empty() => {
             (Speaker::User, format!("{}: ", said.name))
         }

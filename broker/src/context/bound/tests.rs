@@ -1,5 +1,5 @@
 use broker_config::{Model, Provider};
-use broker_proto::{ContentHash, EntryHash, ModelName, PartRef};
+use broker_proto::{ContentHash, EntryHash, ModelName, PartRef, Unverified};
 use bytes::Bytes;
 
 use super::*;
@@ -298,4 +298,35 @@ fn large_parts_stay_apart_where_the_receiver_takes_them_as_they_are() {
     let blind = Receiver { vision: false, ..gpt() };
     let mark = "User: ref, \"[image/png image, 4 bytes], which this model is not shown\"";
     check(&apart_for(&light, &whole, &blind), &blind, &[mark, "Assistant: call c1", closed]);
+}
+
+#[test]
+fn what_others_said_in_its_place_is_marked_for_the_sessions_own_model() {
+    let name = |name: &str| ModelName::parse(name).unwrap();
+    let talk: Vec<SessionEntry> = [
+        user("hi"),
+        by("sonnet", assistant("ho")),
+        user("again"),
+        by("opus", assistant("mine")),
+        user("more"),
+        by("sonnet", assistant("later")),
+    ]
+    .into_iter()
+    .zip(0..)
+    .map(|(entry, number)| SessionEntry { number, ..entry })
+    .collect();
+    let of = Unverified { home: name("opus"), from: 0, until: 4, by: vec![name("sonnet")] };
+    let home = Receiver { unverified: Some(of), ..opus() };
+    check(
+        &talk,
+        &home,
+        &[
+            "User: \"hi\"",
+            "Assistant: \"(sonnet, unverified) ho\"",
+            "User: \"again\"",
+            "Assistant: \"mine\"",
+            "User: \"more\"",
+            "Assistant: \"later\"",
+        ],
+    );
 }

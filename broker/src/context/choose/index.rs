@@ -25,6 +25,8 @@ pub struct Turn {
     pub role: String,
     /// Who said it, where that is more than a role.
     pub name: Option<String>,
+    /// The model whose turn it is, or an empty name where nobody said which; `None`: not a model's.
+    pub author: Option<String>,
     pub at: Option<WallTime>,
     /// Which of several sittings it belongs to, where that was said.
     pub sitting: Option<String>,

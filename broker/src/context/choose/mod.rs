@@ -11,7 +11,7 @@ mod words;
 
 pub use index::{Index, Turn};
 pub(super) use pick::GAP;
-pub use pick::{Choice, choose};
+pub use pick::{Choice, choose, choose_marked};
 pub(super) use words::terms;
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use broker_proto::Unverified;
 use time::OffsetDateTime;
 
 use super::{
     super::Tokenizer,
-    index::{Entry, Index},
+    index::Index,
     unit::unnumbered,
     value::{sittings, values},
 };
@@ -52,11 +53,24 @@ impl std::fmt::Debug for Choice {
 /// Chooses what fits into `budget` tokens and says most of what `query` needs.
 #[must_use]
 pub fn choose(index: &Index, query: &str, budget: u64, tokenizer: Tokenizer) -> Choice {
+    choose_marked(index, query, budget, tokenizer, None)
+}
+
+/// The same; whoever speaks in what is unverified is marked with his name.
+#[must_use]
+pub fn choose_marked(
+    index: &Index,
+    query: &str,
+    budget: u64,
+    tokenizer: Tokenizer,
+    unverified: Option<&Unverified>,
+) -> Choice {
     let sittings = sittings(index);
     let words = index.query(query);
     let values = values(index, query, &words, &sittings);
     let scores = words.len() > 1 && values.iter().any(|value| *value > 0.0);
     let mut picked = Picked::new(index, &sittings, budget, tokenizer);
+    picked.unverified = unverified;
     let text = match picked.whole() {
         Some(text) => text,
         None => {
@@ -102,6 +116,7 @@ struct Picked<'a> {
     tokenizer: Tokenizer,
     /// The tokens of a gap's mark.
     gap: u64,
+    unverified: Option<&'a Unverified>,
 }
 
 impl<'a> Picked<'a> {
@@ -118,6 +133,7 @@ impl<'a> Picked<'a> {
             budget,
             tokenizer,
             gap,
+            unverified: None,
         }
     }
 
@@ -202,7 +218,7 @@ impl<'a> Picked<'a> {
                 return false;
             }
         }
-        cost += self.tokenizer.count(&self.speaks(entry));
+        cost += self.tokenizer.count(&self.speaks(it.entry));
         if !self.headed.contains(&sitting) {
             cost += self.header(it.entry).map_or(0, |header| self.tokenizer.count(&header));
         }
@@ -224,9 +240,16 @@ impl<'a> Picked<'a> {
         is_taken
     }
 
-    fn speaks(&self, entry: &Entry) -> String {
+    fn speaks(&self, place: usize) -> String {
+        let entry = &self.index.entries[place];
         let (speaker, _) = self.index.speaker(entry);
-        if speaker.is_empty() { String::new() } else { format!("{speaker}: ") }
+        let author = entry.turn.author.as_deref();
+        let writer = author.and_then(|author| self.unverified?.writer_of(place as u64, author));
+        match writer {
+            Some(writer) => format!("{speaker} ({writer}, unverified): "),
+            None if speaker.is_empty() => String::new(),
+            None => format!("{speaker}: "),
+        }
     }
 
     /// The line over a sitting.
@@ -286,7 +309,7 @@ impl<'a> Picked<'a> {
                 text.push_str(&header);
             }
             if !is_begun {
-                text.push_str(&self.speaks(entry));
+                text.push_str(&self.speaks(it.entry));
                 if *unit > entry.units.0 {
                     text.push_str(&self.left_out(it.entry, entry.units.0, *unit));
                 }

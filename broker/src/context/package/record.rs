@@ -146,6 +146,15 @@ pub(super) struct ConversationRecord {
     dropped: Vec<u64>,
     must_keep_missing: Vec<String>,
     through: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unverified: Vec<UnverifiedRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UnverifiedRecord {
+    entry: u64,
+    model: String,
 }
 
 /// Texts of what is not done yet.
@@ -280,6 +289,9 @@ fn shared(from: &SharedValue) -> SharedRecord {
 }
 
 fn conversation(from: &PackedConversation) -> ConversationRecord {
+    let unverified = from.unverified.iter();
+    let unverified =
+        unverified.map(|(entry, model)| UnverifiedRecord { entry: *entry, model: model.clone() });
     ConversationRecord {
         text: None,
         tokens: from.tokens,
@@ -290,6 +302,7 @@ fn conversation(from: &PackedConversation) -> ConversationRecord {
         dropped: from.dropped.clone(),
         must_keep_missing: from.must_keep_missing.clone(),
         through: from.through,
+        unverified: unverified.collect(),
     }
 }
 
@@ -381,6 +394,7 @@ impl TryFrom<PartsRecord> for PackageContents {
                 dropped: talk.dropped,
                 must_keep_missing: talk.must_keep_missing,
                 through: talk.through,
+                unverified: talk.unverified.into_iter().map(|it| (it.entry, it.model)).collect(),
             },
         })
     }

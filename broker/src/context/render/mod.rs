@@ -13,7 +13,7 @@ pub use turn::turn;
 
 use super::{
     Receiver, Tokenizer,
-    choose::{Choice, GAP, Index, choose},
+    choose::{Choice, GAP, Index, choose_marked},
 };
 use head::Head;
 
@@ -123,7 +123,7 @@ pub fn render_beside(
     let free = beside.tokens.min(left / 2);
     let text = if tokenizer.count(beside.text) <= free { beside.text } else { "" };
     let beside = Beside { tokens: free, text };
-    let (text, choice) = fit(&head.text, beside, view.turns, &query, budget, tokenizer);
+    let (text, choice) = fit(&head.text, beside, view.turns, &query, budget, ask.receiver);
     let numbers = |places: &[usize]| places.iter().map(|place| *place as u64).collect();
     let rendering = Rendering {
         tokens: tokenizer.count(&text),
@@ -146,8 +146,9 @@ fn fit(
     turns: &Index,
     query: &str,
     budget: u64,
-    tokenizer: Tokenizer,
+    receiver: &Receiver,
 ) -> (String, Choice) {
+    let Receiver { tokenizer, ref unverified, .. } = *receiver;
     let is_alone = head.is_empty() && beside.tokens == 0;
     let title = if is_alone || turns.is_empty() { "" } else { TURNS };
     let taken = tokenizer.count(&format!("{head}{title}")) + beside.tokens;
@@ -155,7 +156,7 @@ fn fit(
     let above = format!("{head}{title}");
     let mut room = budget.saturating_sub(taken);
     loop {
-        let choice = choose(turns, query, room, tokenizer);
+        let choice = choose_marked(turns, query, room, tokenizer, unverified.as_ref());
         let text = match choice.text.is_empty() {
             false => format!("{above}{}", choice.text),
             // A stretch that is all there is leaves its mark, too.

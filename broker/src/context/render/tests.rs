@@ -1,5 +1,5 @@
 use broker_config::{Model, Provider};
-use broker_proto::{PendingSubagent, SessionItem, WallTime};
+use broker_proto::{ModelName, PendingSubagent, SessionItem, Unverified, WallTime};
 use proptest::prelude::*;
 
 use super::{super::choose::Turn, *};
@@ -269,4 +269,37 @@ proptest! {
             prop_assert_eq!(strict.must_keep_missing.len(), 0);
         }
     }
+}
+
+#[test]
+fn each_turn_that_others_wrote_says_who_wrote_it_and_that_it_is_unverified() {
+    let model = |name: &str| ModelName::parse(name).unwrap();
+    let unverified =
+        Unverified { home: model("opus"), from: 1, until: 6, by: vec![model("sonnet")] };
+    let mut turns = Index::new();
+    let said = [
+        ("assistant", Some("opus")),
+        ("user", None),
+        ("assistant", Some("sonnet")),
+        ("assistant", Some("opus")),
+        ("assistant", Some("")),
+        ("tool", None),
+        ("assistant", Some("sonnet")),
+    ];
+    for (number, (role, author)) in said.into_iter().enumerate() {
+        let (role, author) = (role.to_owned(), author.map(str::to_owned));
+        turns.push(Turn { role, author, text: format!("words {number}"), ..Turn::default() });
+    }
+    let task = SessionTask::default();
+    let view = View { task: &task, shared: &[], turns: &turns };
+    let told = |receiver: &Receiver| render(&view, &ask(receiver)).unwrap().text;
+
+    let home = Receiver { unverified: Some(unverified), ..plain_reader() };
+    assert_eq!(
+        told(&home),
+        "assistant: words 0\nuser: words 1\nassistant (sonnet, unverified): words 2\n\
+         assistant: words 3\nassistant (sonnet, unverified): words 4\ntool: words 5\n\
+         assistant: words 6\n"
+    );
+    assert!(!told(&plain_reader()).contains("unverified"));
 }

@@ -22,9 +22,11 @@ pub fn turn(entry: &SessionEntry) -> Turn {
         EntryKind::Advice => Some(adviser()),
         EntryKind::Turn => Some(said.name.clone()).filter(|name| !name.is_empty()),
     };
+    let is_own = entry.kind == EntryKind::Turn && said.role == Role::Assistant;
     Turn {
         role: role.to_owned(),
         name,
+        author: is_own.then(|| entry.model.as_ref().map(ToString::to_string).unwrap_or_default()),
         at: entry.created_at,
         sitting: None,
         text: plain_all(&said.parts),

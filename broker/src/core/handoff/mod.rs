@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use broker_proto::{
     AcceptHandoff, AgentName, AskHandoff, Handoff, HandoffCheck, HandoffId, HandoffKept,
     HandoffPolicyChange, HandoffState, HandoffStatus, ModelName, PackageId, SessionId,
-    SessionPause, Trigger, TriggerKind, UsageSetting, WallTime,
+    SessionPause, Trigger, TriggerKind, Unverified, UsageSetting, WallTime,
 };
 
 pub use arbiter::{Candidate, Case, Unfit, Verdict};
@@ -425,6 +425,21 @@ impl State {
         }
         self.lend(session, lender);
     }
+}
+
+/// What was written in a session since the first of `away` took it from `home`; of `entries` there are now. `None` where
+/// nothing was.
+#[must_use]
+pub fn unverified(away: &[Handoff], home: &ModelName, entries: u64) -> Option<Unverified> {
+    let from = away.first()?.kept.entries;
+    let mut by: Vec<ModelName> = Vec::new();
+    for handoff in away {
+        if handoff.to != *home && !by.contains(&handoff.to) {
+            by.push(handoff.to.clone());
+        }
+    }
+    let is_any = from < entries && !by.is_empty();
+    is_any.then(|| Unverified { home: home.clone(), from, until: entries, by })
 }
 
 impl Track {

@@ -18,11 +18,12 @@ pub enum Change {
     OwnerChanged,
     Paused,
     Resumed,
+    Verified,
     Deleted,
 }
 
 impl Change {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Started,
         Self::Forked,
         Self::Imported,
@@ -33,6 +34,7 @@ impl Change {
         Self::OwnerChanged,
         Self::Paused,
         Self::Resumed,
+        Self::Verified,
         Self::Deleted,
     ];
 
@@ -50,6 +52,7 @@ impl Change {
             Self::OwnerChanged => "owner_changed",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
+            Self::Verified => "verified",
             Self::Deleted => "deleted",
         }
     }

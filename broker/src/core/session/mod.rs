@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broker_proto::{
     ContentHash, EntryHash, HandedOver, MessageId, ModelName, SessionHead, SessionId, SessionInfo,
-    SessionOwner, SessionPause, WallTime,
+    SessionOwner, SessionPause, Unverified, WallTime,
 };
 
 pub use event::{Change, Entries, EntryRow, Event};
@@ -101,6 +101,8 @@ pub enum Command {
         id: SessionId,
         owner: SessionOwner,
         handed_over: HandedOver,
+        /// What others wrote meanwhile, when it comes home.
+        unverified: Option<Unverified>,
     },
     /// Nothing of it is worked on from now on; the package is of this version.
     Pause {
@@ -109,6 +111,10 @@ pub enum Command {
         pause: SessionPause,
     },
     Resume {
+        id: SessionId,
+    },
+    /// Somebody has checked what others wrote while it was away.
+    Verify {
         id: SessionId,
     },
     Delete {
@@ -127,6 +133,7 @@ impl Command {
             | Self::Own { .. }
             | Self::Pause { .. }
             | Self::Resume { .. }
+            | Self::Verify { .. }
             | Self::Delete { .. } => Vec::new(),
         }
     }
@@ -270,13 +277,18 @@ impl State {
                 let change = Change::SharedChanged;
                 Ok(changed(Session { shared, ..session }, change, detail, now))
             }
-            Command::Own { id, owner, handed_over } => {
+            Command::Own { id, owner, handed_over, unverified } => {
                 let mut session = self.known(&id)?.clone();
                 let detail = format!(
                     "from {} to {}, handoff {}",
                     session.info.owner.model, owner.model, handed_over.handoff
                 );
                 (session.info.owner, session.info.handed_over) = (owner, Some(handed_over));
+                let before = session.info.unverified.take();
+                session.info.unverified = match unverified {
+                    Some(unverified) => Some(unverified.and(before)),
+                    None => before,
+                };
                 // It goes on with its new owner.
                 session.info.pause = None;
                 Ok(changed(session, Change::OwnerChanged, detail, now))
@@ -299,6 +311,16 @@ impl State {
                     return Err(Refusal::Running(id));
                 }
                 Ok(changed(session, Change::Resumed, String::new(), now))
+            }
+            Command::Verify { id } => {
+                let mut session = self.known(&id)?.clone();
+                // Said again, it is no other word.
+                let Some(unverified) = session.info.unverified.take() else {
+                    return Ok((Vec::new(), Reply::Session(Box::new(session))));
+                };
+                let Unverified { from, until, .. } = unverified;
+                let detail = format!("entries {from}-{}", until.saturating_sub(1));
+                Ok(changed(session, Change::Verified, detail, now))
             }
             Command::Delete { id } => {
                 self.known(&id)?;
@@ -327,6 +349,8 @@ impl State {
             None => count_new(entries.entries.len()),
         };
         let (forked_from, models) = from.map(|(from, models)| ((from, forked), models)).unzip();
+        let origin = forked_from.as_ref().and_then(|(from, _)| self.sessions.get(from));
+        let unverified = origin.and_then(|origin| origin.info.unverified.clone()?.within(forked));
         let info = SessionInfo {
             id,
             title,
@@ -341,6 +365,7 @@ impl State {
             models: models.unwrap_or_default(),
             handed_over: None,
             pause: None,
+            unverified,
         };
         let (task, shared) = (at.task, at.shared);
         let mut session = Session { info, task, shared, answered: Vec::new() };
@@ -368,7 +393,8 @@ impl State {
         }
         let mut session = session.clone();
         if let Some(Point { head, tokens, size_bytes, task, shared }) = at {
-            session.info = SessionInfo { head, tokens, size_bytes, ..session.info };
+            let unverified = session.info.unverified.and_then(|of| of.within(head.entries));
+            session.info = SessionInfo { head, tokens, size_bytes, unverified, ..session.info };
             (session.task, session.shared) = (task, shared);
         }
         if let Some((_, now)) = task {

@@ -2,7 +2,7 @@
 //!
 //! The texts are not in the state: whoever edits reads them, applies these rules, and stores the result.
 
-use broker_proto::{SessionItem, SessionTask, SharedValue, TaskEdit, TaskList};
+use broker_proto::{SessionItem, SessionTask, SharedValue, TaskEdit, TaskList, Unverified};
 
 /// Items of one list at most.
 pub const MOST_ITEMS: usize = 1000;
@@ -42,17 +42,15 @@ pub fn edit(task: &SessionTask, edits: &[TaskEdit]) -> Result<SessionTask, EditE
     Ok(task)
 }
 
-/// The task with this as its next step, before all others.
-///
-/// # Errors
-/// [`EditError::Full`].
-pub fn put_first(task: &SessionTask, text: &str) -> Result<SessionTask, EditError> {
-    let add = TaskEdit::Add { list: TaskList::NextSteps, text: text.to_owned(), entry: None };
-    let mut task = edit(task, &[add])?;
-    if let Some(place) = task.next_steps.iter().position(|item| item.text == text) {
-        task.next_steps[..=place].rotate_right(1);
+/// Puts checking what is unverified before all other steps. It is never stored: it follows from what is unverified, and
+/// ends with it.
+pub fn check_first(task: &mut SessionTask, unverified: &Unverified) {
+    let text = unverified.step();
+    if task.next_steps.first().is_none_or(|first| first.text != text) {
+        let known = TaskList::ALL.iter().flat_map(|list| task.list(*list));
+        let id = known.map(|item| item.id).fold(task.last_id, u32::max) + 1;
+        task.next_steps.insert(0, SessionItem { id, text, is_done: false, entry: None });
     }
-    Ok(task)
 }
 
 fn step(task: &mut SessionTask, change: &TaskEdit) -> Result<(), EditError> {

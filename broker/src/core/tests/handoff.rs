@@ -90,7 +90,7 @@ pub(super) fn offered(world: &mut World, to: &str) -> HandoffId {
     begun.id
 }
 
-fn by(name: &str) -> By {
+pub(super) fn by(name: &str) -> By {
     By::Agent(agent(name))
 }
 

@@ -12,6 +12,7 @@ mod chain;
 mod dead;
 mod expiry;
 mod explain;
+mod give_back;
 pub(super) mod given;
 mod handoff;
 mod histories;

@@ -188,7 +188,7 @@ mod tests {
             started_at: WallTime(1_000),
             changed_at: WallTime(2_000),
             forked_from: SessionId::parse("r").ok().map(|from| (from, 2)),
-            models: vec![opus],
+            models: vec![opus.clone()],
             handed_over: None,
             pause: task.is_some().then(|| broker_proto::SessionPause {
                 at: WallTime(1_900),
@@ -196,6 +196,12 @@ mod tests {
                 package: broker_proto::PackageId::from_u128(9),
                 by: "user".into(),
                 handoff: Some(broker_proto::HandoffId::from_parts(WallTime(1_900), 3)),
+            }),
+            unverified: task.is_some().then(|| broker_proto::Unverified {
+                home: opus.clone(),
+                from: 1,
+                until: 3,
+                by: vec![ModelName::parse("sonnet").unwrap()],
             }),
         };
         let answered = vec![MessageId::from_u128(7), MessageId::from_u128(8)];

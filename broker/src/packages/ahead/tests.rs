@@ -44,8 +44,8 @@ async fn near_its_limit(shell: &Shell, name: &str, percent: u64) -> SessionId {
     let id = SessionId::parse(name).unwrap();
     let new =
         NewSession { id: Some(id.clone()), model: Some(model("opus")), ..NewSession::default() };
-    soon(ahead.packages.sessions.start(new)).await.unwrap();
-    say(&ahead, &id, "We port the parser.").await;
+    Box::pin(soon(ahead.packages.sessions.start(new))).await.unwrap();
+    Box::pin(say(&ahead, &id, "We port the parser.")).await;
     let window = shell.intake.models.get("opus").unwrap().context_window;
     let usage = broker_proto::Usage {
         input_tokens: Some(window * percent / 100),
@@ -54,7 +54,7 @@ async fn near_its_limit(shell: &Shell, name: &str, percent: u64) -> SessionId {
     let what = UsageRecord::Tokens(usage);
     let record = usage::Record { model: Some(model("opus")), session: Some(name.into()), what };
     let command = Command::Usage(Box::new(usage::Command::Record(record)));
-    soon(shell.engine.command(command)).await.unwrap();
+    Box::pin(soon(shell.engine.command(command))).await.unwrap();
     // Made later than what it is of.
     shell.clock.advance(Duration::from_secs(1));
     id

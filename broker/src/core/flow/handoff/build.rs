@@ -132,8 +132,8 @@ impl Run<'_> {
 
     /// The package that was made for this receiver before anybody asked, if the session has not gone on since.
     fn ready_for(&self, handoff: &Handoff) -> Option<Ready> {
-        // What is given back begins with a step that only a package made for it has.
-        if handoff.package.is_some() || handoff.returns.is_some() {
+        // What comes home marks what others wrote, which only a package made for that does.
+        if handoff.package.is_some() || handoff.to == handoff.origin {
             return None;
         }
         let session = self.state.session.get(&handoff.session)?;

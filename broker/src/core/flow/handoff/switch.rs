@@ -5,6 +5,7 @@ use broker_proto::{HandedOver, Handoff, HandoffId, HandoffState, Pace, Recipient
 use crate::core::{
     Event, SliceMoved, Subject,
     flow::Run,
+    handoff::unverified,
     queue::{Hold, Message, Place, Seq},
     route::Presence,
     session,
@@ -42,6 +43,7 @@ impl Run<'_> {
             self.end_handoff(handoff, HandoffState::Failed, why);
             return;
         }
+        let entries = session.info.head.entries;
         let Some(package) = handoff.package else { return };
         let session_id = handoff.session.clone();
         let leased: Vec<Seq> =
@@ -77,16 +79,19 @@ impl Run<'_> {
             agent: handoff.agent.clone(),
             epoch: handoff.from.epoch + 1,
         };
-        let own = session::Command::Own { id: handoff.session.clone(), owner, handed_over };
+        let is_home = handoff.to == handoff.origin;
+        let track = self.state.handoff.track(&handoff.session).filter(|_| is_home);
+        let away = track.map(|track| track.away.clone()).unwrap_or_default();
+        let away: Vec<Handoff> =
+            away.into_iter().filter_map(|id| self.state.handoff.get(id).cloned()).collect();
+        let unverified = unverified(&away, &to, entries);
+        let own = session::Command::Own { id: session_id.clone(), owner, handed_over, unverified };
         self.close_bridges(&handoff.session, &format!("its session moved to {to}"));
         // It is there, as was just seen.
         let _ = self.session(own);
         let mut kept = handoff.kept.clone();
         (kept.moved, kept.revoked) = (moved.len() as u64, leased.len() as u64);
         let until = at.after(self.state.policy.handoff.complete_deadline);
-        let track = self.state.handoff.track(&handoff.session);
-        let is_home = handoff.returns.is_some() && handoff.to == handoff.origin;
-        let away = track.filter(|_| is_home).map(|track| track.away.clone()).unwrap_or_default();
         let handoff_session = handoff.session.clone();
         self.handoff_changed(Handoff {
             state: HandoffState::Active,
@@ -97,7 +102,6 @@ impl Run<'_> {
         });
         self.settled_elsewhere(&handoff_session);
         for returned in away {
-            let Some(returned) = self.state.handoff.get(returned).cloned() else { continue };
             self.end_handoff(returned, HandoffState::Returned, format!("given back to {to}"));
         }
         for subject in moved {

@@ -193,6 +193,17 @@ pub(crate) enum SessionCommand {
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
+    /// Say that what others wrote in a session while it was away has been checked
+    ///
+    /// When a session comes home, the turns of those who had it meanwhile are marked as unverified, and checking them is
+    /// the first next step. Both end with this.
+    #[command(
+        after_help = "Examples:\n  brokerctl session verify refactoring\n\nExit codes: 0 nothing is unverified any more, 3 no such session."
+    )]
+    Verify {
+        #[command(flatten)]
+        which: Which,
+    },
     /// Let a paused session go on, once its package is verified; prints where it goes on
     #[command(
         after_help = "Examples:\n  brokerctl session resume refactoring\n  brokerctl session resume --package 01JD3Q8ZK5T0V9Y2X4W6R8P1NB\n\nExit codes: 0 running, 1 it is not paused, 3 no such session or package, 6 its package has expired, is gone, or is not what was signed: --force goes on without it, as the session itself is still here."

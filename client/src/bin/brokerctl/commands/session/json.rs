@@ -2,8 +2,8 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use broker_proto::types::{
-    EntryKind, Handoff, PackageInfo, Part, Role, SessionDetail, SessionEntry, SessionInfo,
-    SessionItem, SessionTask, SharedValue, TaskList,
+    EntryKind, Handoff, ModelName, PackageInfo, Part, Role, SessionDetail, SessionEntry,
+    SessionInfo, SessionItem, SessionTask, SharedValue, TaskList, Unverified,
 };
 use serde_json::{Value, json};
 
@@ -30,6 +30,7 @@ pub(crate) fn info(info: &SessionInfo) -> Value {
             "agent": info.owner.agent.as_ref().map(ToString::to_string),
             "epoch": info.owner.epoch,
         },
+        "unverified": info.unverified.as_ref().map(unverified),
         "version": info.version,
         "entry_count": info.head.entries,
         "head": info.head.hash.to_string(),
@@ -41,6 +42,16 @@ pub(crate) fn info(info: &SessionInfo) -> Value {
             "session": id.as_str(), "entries": entries,
         })),
         "active_models": info.models.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+/// What others wrote in a session's own model's place, and nobody has checked.
+pub(crate) fn unverified(of: &Unverified) -> Value {
+    json!({
+        "home": of.home.as_str(),
+        "first": of.from,
+        "last": of.until.saturating_sub(1),
+        "by": of.by.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 
@@ -59,7 +70,8 @@ pub(crate) fn detail(
     json["shared"] = detail.shared.iter().map(shared).collect();
     json["handoffs"] = handoffs.iter().map(moved::json).collect();
     json["packages"] = packages.iter().map(package).collect();
-    json["entries"] = entries.iter().map(entry).collect();
+    let unverified = detail.info.unverified.as_ref();
+    json["entries"] = entries.iter().map(|it| entry(it, unverified)).collect();
     json
 }
 
@@ -119,15 +131,17 @@ pub(crate) fn role(role: Role) -> &'static str {
     }
 }
 
-/// One entry with everything in it.
-pub(crate) fn entry(entry: &SessionEntry) -> Value {
+/// One entry with everything in it, and whether it is one that the session's own model has to check.
+pub(crate) fn entry(entry: &SessionEntry, unverified: Option<&Unverified>) -> Value {
     let said = &entry.entry;
+    let writer = unverified.and_then(|of| of.writer(entry));
     json!({
         "number": entry.number,
         "kind": match entry.kind { EntryKind::Turn => "turn", EntryKind::Advice => "advice" },
         "role": role(said.role),
         "name": Some(&said.name).filter(|name| !name.is_empty()),
-        "model": entry.model.as_ref().map(ToString::to_string),
+        "model": entry.model.as_ref().map(ModelName::as_str).or(writer),
+        "unverified": writer.is_some(),
         "created_at": entry.created_at.and_then(output::rfc3339),
         "tokens": entry.tokens,
         "hash": entry.hash.to_string(),

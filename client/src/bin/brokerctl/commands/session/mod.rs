@@ -98,6 +98,11 @@ pub(crate) async fn run(global: &Global, args: SessionArgs) -> anyhow::Result<Ex
             let id = chosen(global, &client, named(which)?).await?;
             pause::pause(global, &client, &id, &reason).await
         }
+        SessionCommand::Verify { which } => {
+            let client = connect(global).await?;
+            let id = chosen(global, &client, named(which)?).await?;
+            pause::verify(global, &client, &id).await
+        }
         SessionCommand::Resume { which, package, force } => {
             let client = connect(global).await?;
             let id = match (named(which)?, package) {

@@ -1,4 +1,4 @@
-//! `session pause|resume|transfer`: sessions that stop, and go on here or elsewhere.
+//! `session pause|resume|transfer|verify`: sessions that stop, go on here or elsewhere, and come home.
 
 use broker_client::Client;
 use broker_proto::types::{
@@ -31,6 +31,29 @@ pub(super) async fn pause(
             output::line(&package)?;
         }
         Format::Json => output::json(&json::info(&info))?,
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn verify(
+    global: &Global,
+    client: &Client,
+    id: &SessionId,
+) -> anyhow::Result<Exit> {
+    let (info, was) = client.verify_session(id).await?;
+    match global.output {
+        Format::Text => match &was {
+            Some(was) => {
+                let (first, last) = (was.from, was.until.saturating_sub(1));
+                output::line(&format!("entries {first}-{last} of session {id} are verified"))?;
+            }
+            None => output::note(&format!("nothing of session {id} is unverified")),
+        },
+        Format::Json => {
+            let mut json = json::info(&info);
+            json["verified"] = was.as_ref().map(json::unverified).into();
+            output::json(&json)?;
+        }
     }
     Ok(Exit::Done)
 }

@@ -2,9 +2,9 @@
 
 use broker_client::{Client, Page};
 use broker_proto::types::{
-    EntryKind, Handoff, PackageFilter, PackageInfo, Part, SessionDetail, SessionDiff, SessionEntry,
-    SessionId, SessionInfo, SessionPause, SessionPoint, SessionTask, SessionVersion, SharedValue,
-    TaskList, WallTime,
+    EntryKind, Handoff, ModelName, PackageFilter, PackageInfo, Part, SessionDetail, SessionDiff,
+    SessionEntry, SessionId, SessionInfo, SessionPause, SessionPoint, SessionTask, SessionVersion,
+    SharedValue, TaskList, Unverified, WallTime,
 };
 
 use super::json;
@@ -51,7 +51,7 @@ pub(super) async fn session(
             figures(&detail, &handoffs, &packages)?;
             task(&detail.task)?;
             shared(&detail.shared)?;
-            entries.iter().try_for_each(entry)?;
+            entries.iter().try_for_each(|it| entry(it, detail.info.unverified.as_ref()))?;
         }
     }
     Ok(Exit::Done)
@@ -108,6 +108,15 @@ fn figures(
         packages.iter().map(|package| packed(package, consult::now())).collect();
     let packages = if packages.is_empty() { "-".to_owned() } else { packages.join("\n") };
     rows.push(["packages".to_owned(), packages]);
+    if let Some(of) = &info.unverified {
+        let (first, last) = (of.from, of.until.saturating_sub(1));
+        let by = names(of.by.iter().map(ToString::to_string).collect());
+        let what = format!(
+            "entries {first}-{last}, by {by}; once checked: brokerctl session verify {}",
+            info.id
+        );
+        rows.push(["unverified".to_owned(), what]);
+    }
     if let Some((from, entries)) = &info.forked_from {
         rows.push(["forked from".to_owned(), format!("{from}, {}", super::count(*entries))]);
     }
@@ -166,16 +175,19 @@ pub(super) fn shared(values: &[SharedValue]) -> Result<(), output::Error> {
     Ok(())
 }
 
-fn entry(entry: &SessionEntry) -> Result<(), output::Error> {
+fn entry(entry: &SessionEntry, unverified: Option<&Unverified>) -> Result<(), output::Error> {
     let said = &entry.entry;
     let name = if said.name.is_empty() { String::new() } else { format!(" {}", said.name) };
-    let model = entry.model.as_ref().map_or(String::new(), |model| format!(" ({model})"));
+    let writer = unverified.and_then(|of| of.writer(entry));
+    let model = entry.model.as_ref().map(ModelName::as_str).or(writer);
+    let model = model.map_or(String::new(), |model| format!(" ({model})"));
+    let mark = if writer.is_some() { ", unverified" } else { "" };
     let kind = match entry.kind {
         EntryKind::Turn => "",
         EntryKind::Advice => ", advice",
     };
     let role = json::role(said.role);
-    output::line(&format!("\n[{}] {role}{name}{model}{kind}", entry.number))?;
+    output::line(&format!("\n[{}] {role}{name}{model}{kind}{mark}", entry.number))?;
     said.parts.iter().try_for_each(|part| output::line(&in_words(part)))
 }
 
