@@ -168,7 +168,7 @@ pub fn apply(state: &mut State, event: &Event) {
                     }
                 }
                 handoff::Event::PolicySet { .. } => state.renew_handoff_policy(),
-                handoff::Event::Advised { .. } => {}
+                handoff::Event::Advised { .. } | handoff::Event::Forgotten { .. } => {}
             }
         }
         if let Event::Ring(event) = event {

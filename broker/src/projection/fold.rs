@@ -271,14 +271,7 @@ fn fold(changes: &mut Changes, step: &Place<'_>, event: Event) {
             let record = is_open.then(|| step.record.clone());
             changes.facts.insert(format!("bridge/{}/{}", bridge.session, bridge.to), record);
         }
-        Event::Handoff(event) => {
-            let is_over = matches!(*event, core::handoff::Event::Advised { advised: None, .. });
-            if is_over {
-                changes.facts.insert(handoff::fact(&event), None);
-            } else {
-                fact(changes, handoff::fact(&event), step.record);
-            }
-        }
+        Event::Handoff(event) => handoff::fold(&mut changes.facts, &event, step.record),
         Event::Ring(event) => fact(changes, format!("ring/{}", event.ring.role), step.record),
     }
 }

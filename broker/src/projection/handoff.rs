@@ -7,6 +7,7 @@ use broker_proto::{Handoff, HandoffFilter, HandoffId};
 use super::{
     Error, Projection,
     read::{event_of, stored},
+    usage::Facts,
 };
 use crate::{
     core::{Event, handoff},
@@ -18,12 +19,22 @@ pub(super) fn subject(id: HandoffId) -> String {
     format!("handoff/{id}")
 }
 
-/// The fact that an event leaves.
-pub(super) fn fact(event: &handoff::Event) -> String {
+/// The facts that an event leaves, and those that it ends.
+pub(super) fn fold(facts: &mut Facts, event: &handoff::Event, record: &Record) {
+    let record = || Some(record.clone());
     match event {
-        handoff::Event::Changed { handoff, .. } => subject(handoff.id),
-        handoff::Event::PolicySet { .. } => "policy/handoff".to_owned(),
-        handoff::Event::Advised { session, .. } => format!("advice/{session}"),
+        handoff::Event::Changed { handoff, .. } => {
+            facts.insert(subject(handoff.id), record());
+        }
+        handoff::Event::PolicySet { .. } => {
+            facts.insert("policy/handoff".to_owned(), record());
+        }
+        handoff::Event::Advised { session, advised, .. } => {
+            facts.insert(format!("advice/{session}"), advised.as_ref().and_then(|_| record()));
+        }
+        handoff::Event::Forgotten { ids, .. } => {
+            facts.extend(ids.iter().map(|id| (subject(*id), None)));
+        }
     }
 }
 
@@ -100,9 +111,9 @@ fn read(record: &Record) -> Result<Handoff, Error> {
     match event_of(record)? {
         Event::Handoff(event) => match *event {
             handoff::Event::Changed { handoff, .. } => Ok(*handoff),
-            handoff::Event::PolicySet { .. } | handoff::Event::Advised { .. } => {
-                Err(Error::Damaged)
-            }
+            handoff::Event::PolicySet { .. }
+            | handoff::Event::Advised { .. }
+            | handoff::Event::Forgotten { .. } => Err(Error::Damaged),
         },
         _ => Err(Error::Damaged),
     }

@@ -20,7 +20,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 49] = [
+pub(super) const KINDS: [&str; 50] = [
     "accepted",
     "routed",
     "held",
@@ -58,6 +58,7 @@ pub(super) const KINDS: [&str; 49] = [
     "handoff",
     "handoff_policy_set",
     "handoff_advised",
+    "handoffs_forgotten",
     "bridge",
     "redirected",
     "rotation_set",
@@ -258,6 +259,11 @@ fn handoff(event: &handoff::Event) -> Told {
         handoff::Event::PolicySet { at, overrides } => {
             let set = overrides.iter().map(|(key, value)| format!("{key} = {value}"));
             return Told::new("handoff_policy_set", *at, set.collect::<Vec<_>>().join(", "));
+        }
+        handoff::Event::Forgotten { at, session, ids } => {
+            let detail = format!("{} of session {session}", ids.len());
+            let told = Told::new("handoffs_forgotten", *at, detail);
+            return Told { session: Some(session.to_string()), ..told };
         }
         handoff::Event::Advised { at, session, advised } => {
             let (detail, to) = match advised {

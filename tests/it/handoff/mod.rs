@@ -5,6 +5,7 @@ mod kills;
 mod receivers;
 mod road;
 mod transactions;
+mod triggers;
 
 use broker_client::{Client, Error, NewSession};
 use broker_proto::{

@@ -1,7 +1,7 @@
 //! What a handoff may meet on its way: each is refused or resolved with a reason, and the session has one owner and all
 //! its turns.
 
-use broker_proto::{AcceptHandoff, AskHandoff, Handoff, HandoffState, SessionOwner};
+use broker_proto::{AcceptHandoff, AskHandoff, Handoff, HandoffFilter, HandoffState, SessionOwner};
 use broker_tests::{Plan, ScriptedAgent, brokerctl, eventually};
 use futures::future::join_all;
 
@@ -274,6 +274,28 @@ async fn a_receiver_that_dies_before_its_first_answer_hands_on() {
     });
     assert_eq!(owner.await.epoch, 3);
     assert_eq!(talk.turns().await[3..], ["Go on.", "I do."], "asked once, answered once");
+}
+
+#[tokio::test]
+async fn the_newest_handoffs_of_a_session_are_listed_and_none_of_one_that_is_deleted() {
+    let talk = Talk::begin("").await;
+    let _sonnet = silent(&talk, "sonnet").await;
+    let mut newest = None;
+    for _ in 0..260 {
+        let begun = talk.hand_to("sonnet").await.unwrap();
+        talk.client.decline_handoff(begun.id, "not now".into()).await.unwrap();
+        newest = Some(begun.id);
+    }
+    let listed = async || {
+        let all = talk.client.list_handoffs(HandoffFilter::default(), 1_000, None).await;
+        all.unwrap().items
+    };
+    let all = listed().await;
+    assert_eq!((all.len(), Some(all[0].id)), (256, newest));
+
+    talk.client.delete_session(&talk.id).await.unwrap();
+
+    assert_eq!(listed().await, []);
 }
 
 #[tokio::test]

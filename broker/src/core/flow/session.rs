@@ -30,6 +30,7 @@ impl Run<'_> {
             // Else a restart would find it on its way, and nothing to hand off.
             self.end_handoff(open, HandoffState::Failed, "its session was deleted".to_owned());
         }
+        let moved = deleted.as_ref().map(|id| self.state.handoff.shown(id)).unwrap_or_default();
         // Nothing new: what it would have stored apart was stored then.
         if !events.is_empty() {
             for (hash, body) in contents {
@@ -49,6 +50,7 @@ impl Run<'_> {
             self.go_on(&id);
             self.close_bridges(&id, "its session was deleted");
             self.release_slice(&id);
+            self.forget_handoffs(&id, moved);
         }
         if let Some(session) = reply.session() {
             let (id, owner) = (session.info.id.to_string(), session.info.owner.model.clone());

@@ -25,6 +25,8 @@ pub use settings::Settings;
 
 use super::{BootTime, Now};
 
+/// Handoffs of one session that are shown; of more the oldest are forgotten.
+pub const KEPT: usize = 256;
 /// Moves of a session that are remembered, for cool-down and loops.
 const RECENT: usize = 16;
 
@@ -37,6 +39,8 @@ pub enum Event {
     PolicySet { at: WallTime, overrides: BTreeMap<String, String> },
     /// A session is better off elsewhere; `None`: no more. Nobody moves it for that, unless `auto_switch` says so.
     Advised { at: WallTime, session: SessionId, advised: Option<Advised> },
+    /// These are no longer shown: their session has many newer ones, or is gone.
+    Forgotten { at: WallTime, session: SessionId, ids: Vec<HandoffId> },
 }
 
 /// Where a session is better off, and why.
@@ -50,7 +54,10 @@ impl Event {
     #[must_use]
     pub fn at(&self) -> WallTime {
         match self {
-            Self::Changed { at, .. } | Self::PolicySet { at, .. } | Self::Advised { at, .. } => *at,
+            Self::Changed { at, .. }
+            | Self::PolicySet { at, .. }
+            | Self::Advised { at, .. }
+            | Self::Forgotten { at, .. } => *at,
         }
     }
 }
@@ -205,6 +212,8 @@ pub struct Track {
     pub hops: u32,
     /// Oldest first.
     pub recent: VecDeque<Hop>,
+    /// Every one that is shown.
+    pub shown: BTreeSet<HandoffId>,
 }
 
 #[derive(Debug, Default)]
@@ -299,6 +308,15 @@ impl State {
     pub(super) fn apply(&mut self, event: &Event) {
         let handoff = match event {
             Event::Changed { handoff, .. } => handoff,
+            Event::Forgotten { session, ids, .. } => {
+                let Some(track) = self.tracks.get_mut(session) else { return };
+                ids.iter().for_each(|id| _ = track.shown.remove(id));
+                // Only a session that is gone leaves its last one behind.
+                if track.last.is_some_and(|last| ids.contains(&last)) {
+                    self.forget(session);
+                }
+                return;
+            }
             Event::PolicySet { overrides, .. } => {
                 self.overrides.clone_from(overrides);
                 return;
@@ -312,6 +330,7 @@ impl State {
         let lender = self.lender(&handoff.session);
         self.number = self.number.max(handoff.id.number());
         let track = self.tracks.entry(handoff.session.clone()).or_default();
+        track.shown.insert(handoff.id);
         let is_newest = track.last.is_none_or(|last| last.number() <= handoff.id.number());
         let before = track.last.filter(|last| is_newest && *last != handoff.id);
         if is_newest {
@@ -375,6 +394,26 @@ impl State {
     pub fn away_of(&self, session: &SessionId) -> impl Iterator<Item = &Handoff> {
         let away = self.tracks.get(session).map(|track| track.away.as_slice()).unwrap_or_default();
         away.iter().filter_map(|id| self.handoffs.get(id))
+    }
+
+    /// The oldest of a session that are not to be shown any more.
+    #[must_use]
+    pub fn past(&self, session: &SessionId) -> Vec<HandoffId> {
+        let Some(track) = self.tracks.get(session) else { return Vec::new() };
+        let many = track.shown.len().saturating_sub(KEPT);
+        let is_needed = |id: &HandoffId| track.last == Some(*id) || track.away.contains(id);
+        track.shown.iter().copied().filter(|id| !is_needed(id)).take(many).collect()
+    }
+
+    /// Sessions that have moved.
+    pub fn moved(&self) -> impl Iterator<Item = &SessionId> {
+        self.tracks.keys()
+    }
+
+    /// Every one of a session that is shown.
+    #[must_use]
+    pub fn shown(&self, session: &SessionId) -> Vec<HandoffId> {
+        self.tracks.get(session).map(|it| it.shown.iter().copied().collect()).unwrap_or_default()
     }
 
     /// Where a session is better off.

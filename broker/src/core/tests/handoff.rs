@@ -10,7 +10,7 @@ use crate::core::{
     Command, Effect, Event, NewMessage, Refusal, Reply,
     agent::Link,
     handoff::{
-        Built, By, Command as HandoffCommand, Refusal as Refused, Reply as HandoffReply,
+        self, Built, By, Command as HandoffCommand, Refusal as Refused, Reply as HandoffReply,
     },
     queue::Seq,
     session::{self, Change, NewEntries, NewEntry, Point, Start},
@@ -403,6 +403,41 @@ fn a_handoff_ends_with_the_session_it_is_of() {
     assert_eq!((last.id, last.state), (id, HandoffState::Failed));
     assert_eq!(last.outcome, "its session was deleted");
     assert!(accept(&mut world, id, "sonnet").is_err());
+}
+
+#[test]
+fn the_newest_handoffs_of_a_session_are_kept_and_none_of_one_that_is_gone() {
+    let mut world = world();
+    for _ in 0..handoff::KEPT + 3 {
+        let id = offered(&mut world, "sonnet");
+        let decline = HandoffCommand::Decline {
+            id,
+            by: By::Person,
+            reason: "not now".into(),
+            for_model: false,
+        };
+        command(&mut world, decline).unwrap();
+    }
+    let shown = world.state.handoff.shown(&id());
+    assert_eq!((shown.len(), shown.last()), (handoff::KEPT, Some(&last(&world).id)));
+    world.restart(secs(1));
+    assert_eq!(world.state.handoff.shown(&id()), shown);
+
+    world.run(Command::Session(Box::new(session::Command::Delete { id: id() })));
+
+    assert!(world.state.handoff.track(&id()).is_none());
+    let forgotten = world.journal.iter().rev().find_map(|event| match event {
+        Event::Handoff(event) => match event.as_ref() {
+            handoff::Event::Forgotten { ids, .. } => Some(ids.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(forgotten, Some(shown));
+    // Another session of this name has not moved yet.
+    world.restart(secs(1));
+    begin(&mut world);
+    assert!(world.state.handoff.track(&id()).is_none());
 }
 
 fn decline(world: &mut World, id: HandoffId, name: &str, for_model: bool) -> Handoff {

@@ -32,5 +32,6 @@ mod settle;
 mod shut;
 mod task;
 mod transfer;
+mod triggers;
 mod usage;
 mod world;

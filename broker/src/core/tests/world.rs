@@ -494,8 +494,12 @@ impl World {
     fn kept(&self) -> Vec<&Event> {
         let id_of = |event: &handoff::Event| match event {
             handoff::Event::Changed { handoff, .. } => (Some(handoff.id), None),
-            handoff::Event::PolicySet { .. } => (None, None),
+            handoff::Event::PolicySet { .. } | handoff::Event::Forgotten { .. } => (None, None),
             handoff::Event::Advised { session, .. } => (None, Some(session.clone())),
+        };
+        let forgets = |later: &handoff::Event, id: Option<broker_proto::HandoffId>| match later {
+            handoff::Event::Forgotten { ids, .. } => id.is_some_and(|id| ids.contains(&id)),
+            _ => false,
         };
         let is_superseded = |place: usize, event: &Event| {
             self.journal[place + 1..].iter().any(|later| match (event, later) {
@@ -504,6 +508,12 @@ impl World {
                     a == b
                 }
                 (Event::TreeChanged { root: a, .. }, Event::TreeChanged { root: b, .. }) => a == b,
+                (Event::Handoff(a), Event::Handoff(b)) if forgets(b, id_of(a).0) => true,
+                (Event::Handoff(_), Event::Handoff(b))
+                    if matches!(**b, handoff::Event::Forgotten { .. }) =>
+                {
+                    false
+                }
                 (Event::Handoff(a), Event::Handoff(b)) => id_of(a) == id_of(b),
                 (Event::Ring(a), Event::Ring(b)) => a.ring.role == b.ring.role,
                 (Event::TokenChanged { agent: a, .. }, Event::TokenChanged { agent: b, .. }) => {
@@ -528,7 +538,12 @@ impl World {
             },
             None => true,
         };
-        let all = self.journal.iter().enumerate();
+        // It ends rows, and leaves none.
+        let is_row = |event: &Event| match event {
+            Event::Handoff(event) => !matches!(**event, handoff::Event::Forgotten { .. }),
+            _ => true,
+        };
+        let all = self.journal.iter().enumerate().filter(|(_, event)| is_row(event));
         all.filter(|(place, event)| lives(event) && !is_superseded(*place, event))
             .map(|(_, event)| event)
             .collect()

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use broker_proto::{
-    Bridge, Handoff, ModelName, SessionId, Trigger, TriggerKind, Urgency, WallTime,
+    Bridge, Handoff, HandoffId, ModelName, SessionId, Trigger, TriggerKind, Urgency, WallTime,
     convert::Stored as _,
 };
 
@@ -23,9 +23,21 @@ pub(super) const POLICY_SET: u16 = 103;
 pub(super) const ADVISED: u16 = 104;
 pub(super) const BRIDGE_CHANGED: u16 = 105;
 
+pub(super) const FORGOTTEN: u16 = 106;
+
 /// Every kind that is about handoffs.
-pub(super) const KINDS: [u16; 6] =
-    [CHANGED, SLICE_MOVED, REDIRECTED, POLICY_SET, ADVISED, BRIDGE_CHANGED];
+pub(super) const KINDS: [u16; 7] =
+    [CHANGED, SLICE_MOVED, REDIRECTED, POLICY_SET, ADVISED, BRIDGE_CHANGED, FORGOTTEN];
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ForgottenRecord {
+    #[prost(uint64, tag = "1")]
+    at: u64,
+    #[prost(string, tag = "2")]
+    session: String,
+    #[prost(string, repeated, tag = "3")]
+    ids: Vec<String>,
+}
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ChangedRecord {
@@ -127,6 +139,11 @@ pub(super) fn write(event: &handoff::Event) -> (u16, Vec<u8>) {
             }
             (ADVISED, record.encode_to_vec())
         }
+        handoff::Event::Forgotten { at, session, ids } => {
+            let ids = ids.iter().map(ToString::to_string).collect();
+            let record = ForgottenRecord { at: at.0, session: session.to_string(), ids };
+            (FORGOTTEN, record.encode_to_vec())
+        }
     }
 }
 
@@ -201,6 +218,12 @@ pub(super) fn read(kind: u16, body: Bytes) -> Option<Event> {
             let (at, session) = (WallTime(record.at), SessionId::parse(&record.session).ok()?);
             Event::Handoff(Box::new(handoff::Event::Advised { at, session, advised }))
         }
+        FORGOTTEN => {
+            let ForgottenRecord { at, session, ids } = ForgottenRecord::decode(body).ok()?;
+            let ids = ids.iter().map(|id| HandoffId::parse(id)).collect::<Option<_>>()?;
+            let (at, session) = (WallTime(at), SessionId::parse(&session).ok()?);
+            Event::Handoff(Box::new(handoff::Event::Forgotten { at, session, ids }))
+        }
         BRIDGE_CHANGED => read_bridge(BridgeRecord::decode(body).ok()?)?,
         SLICE_MOVED => {
             let record = SliceMovedRecord::decode(body).ok()?;
@@ -226,6 +249,17 @@ pub(super) fn read(kind: u16, body: Bytes) -> Option<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_forgotten_reads_back_as_it_was_written() {
+        let ids =
+            vec![HandoffId::from_parts(WallTime(7), 1), HandoffId::from_parts(WallTime(8), 2)];
+        let session = SessionId::parse("s1").unwrap();
+        let event = handoff::Event::Forgotten { at: WallTime(9), session, ids };
+        let (kind, body) = write(&event);
+        assert!(KINDS.contains(&kind));
+        assert_eq!(read(kind, body.into()), Some(Event::Handoff(Box::new(event))));
+    }
 
     #[test]
     fn a_bridge_reads_back_as_it_was_written() {

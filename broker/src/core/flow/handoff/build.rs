@@ -105,6 +105,9 @@ impl Run<'_> {
         self.supersede(&handoff);
         self.build(handoff);
         self.hold_slice(id);
+        if let Some(session) = self.state.handoff.get(id).map(|it| it.session.clone()) {
+            self.forget_handoffs(&session, self.state.handoff.past(&session));
+        }
         Ok(id)
     }
 

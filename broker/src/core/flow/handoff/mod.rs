@@ -83,6 +83,14 @@ impl Run<'_> {
         self.event(Event::Handoff(Box::new(HandoffEvent::Changed { at, handoff })));
     }
 
+    /// These handoffs of a session are not shown any more.
+    pub(super) fn forget_handoffs(&mut self, session: &SessionId, ids: Vec<HandoffId>) {
+        if !ids.is_empty() {
+            let (at, session) = (self.now.wall, session.clone());
+            self.event(Event::Handoff(Box::new(HandoffEvent::Forgotten { at, session, ids })));
+        }
+    }
+
     fn handoff_of(&self, id: HandoffId) -> Result<Handoff, Refused> {
         self.state.handoff.get(id).cloned().ok_or(Refused::Unknown(id))
     }
@@ -131,6 +139,11 @@ impl Run<'_> {
         let still: Vec<SessionId> = sessions.filter(is_still).collect();
         for session in still {
             self.release_slice(&session);
+        }
+        let is_gone = |id: &&SessionId| self.state.session.get(id).is_none();
+        let gone: Vec<SessionId> = self.state.handoff.moved().filter(is_gone).cloned().collect();
+        for session in gone {
+            self.forget_handoffs(&session, self.state.handoff.shown(&session));
         }
         self.resume_homecomings();
     }
