@@ -10,11 +10,8 @@ use super::{Talk, heard};
 
 /// What the broker's own probe asks.
 const PROBE: &str = "Answer with one word: ready";
-/// Two models of one provider; a limit without a time is probed after a second.
+/// Two models that have no limit in common.
 const SETTINGS: &str = r#"
-[routing]
-probe_after = "1s"
-
 [handoff]
 cooldown = "1ms"
 
@@ -23,13 +20,13 @@ name = "opus"
 provider = "anthropic"
 id = "claude-opus-5-5"
 context_window = 200_000
-fallback = ["sonnet"]
+fallback = ["local"]
 
 [[models]]
-name = "sonnet"
-provider = "anthropic"
-id = "claude-sonnet-5-5"
-context_window = 200_000
+name = "local"
+provider = "ollama"
+id = "llama3.2"
+context_window = 16_384
 "#;
 
 #[tokio::test]
@@ -110,15 +107,20 @@ async fn ask(house: &TestHouse) -> String {
     answer["model"].as_str().unwrap().to_owned()
 }
 
-/// A house in which opus refuses for want of quota, and its session is with sonnet.
+/// A house in which opus has a limit of its own, and its session is with the local model.
 async fn lent() -> TestHouse {
     let house = TestHouse::with(SETTINGS).await;
     house.run(&["session", "new", "s", "--model", "opus"]).await.exits(0);
     assert_eq!(ask(&house).await, "opus");
-    house.sim.refuse("anthropic.spend_429", "claude-opus-*", json!("forever")).await;
-    eventually("the session at sonnet", async || {
-        assert_eq!(ask(&house).await, "sonnet");
-        (owner(&house).await == "sonnet").then_some(())
+    // Each refusal names a time, and the next call after it is refused again until somebody heals it.
+    let limit = json!({
+        "model": "claude-opus-*", "times": "forever", "retry_after": "2s",
+        "do": {"preset": "anthropic.unified_429"},
+    });
+    house.sim.fault(limit).await;
+    eventually("the session at the local model", async || {
+        assert_eq!(ask(&house).await, "local");
+        (owner(&house).await == "local").then_some(())
     })
     .await;
     house
@@ -160,7 +162,7 @@ async fn a_session_stays_where_it_is_while_the_brokers_probe_is_refused() {
     })
     .await;
 
-    assert_eq!(owner(&house).await, "sonnet", "{refused:?}");
+    assert_eq!(owner(&house).await, "local", "{refused:?}");
     let all = handoffs(&house).await;
     assert!(all.iter().all(|handoff| handoff.returns.is_none()), "{all:?}");
     let events = ["events", "tail", "--from", "start", "--output", "json"];
@@ -173,5 +175,5 @@ async fn a_session_stays_where_it_is_while_the_brokers_probe_is_refused() {
     })
     .await;
     assert!(told["detail"].as_str().unwrap().contains("QUOTA_EXHAUSTED"), "{told}");
-    assert_eq!(ask(&house).await, "sonnet");
+    assert_eq!(ask(&house).await, "local");
 }

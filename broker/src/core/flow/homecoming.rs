@@ -35,6 +35,14 @@ impl Run<'_> {
         }
     }
 
+    /// The model cannot go on until then, which is when to look; without a time the look that is due finds it.
+    pub(super) fn is_away_until(&mut self, model: &ModelName, until: Option<WallTime>) {
+        let until = until.map(|until| until.max(self.now.wall.after(APART)));
+        if until.is_some() && self.state.handoff.lent_by(model).next().is_some() {
+            self.note(&Note::LookHome { model: model.clone(), at: until });
+        }
+    }
+
     /// A session has another owner now: what was advised to the old one is over, and what was lent is looked after.
     pub(super) fn settled_elsewhere(&mut self, session: &SessionId) {
         self.advice_is(session, None);

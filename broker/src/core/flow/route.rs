@@ -309,6 +309,8 @@ impl Run<'_> {
             if !is_available {
                 self.note(&Note::Probing { model: model.clone(), seq: None });
                 self.note(&Note::Sweep { model: model.clone(), is_due: true });
+                let until = self.state.route.shut(&model).and_then(|shut| shut.until);
+                self.is_away_until(&model, until);
             }
             if is_available != was_available {
                 self.effect(Effect::ModelChanged { model, is_available, reason });

@@ -256,6 +256,19 @@ fn a_probe_that_fails_brings_nothing_back() {
 }
 
 #[test]
+fn after_a_probe_that_failed_the_next_follows_when_its_refusal_says() {
+    let mut world = lent();
+    world.advance(secs(3601));
+    let before = probes(&world);
+    assert!(before > 0);
+    let probe = world.insist("opus");
+    world.fail_until(probe, FailureClass::QuotaExhausted, secs(10));
+    assert_eq!(probes(&world), before);
+    world.advance(secs(11));
+    assert_eq!(probes(&world), before + 1, "not a minute later");
+}
+
+#[test]
 fn a_turn_that_runs_ends_before_its_session_comes_back() {
     let mut world = lent();
     world.advance(secs(3700));
