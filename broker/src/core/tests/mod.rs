@@ -10,6 +10,7 @@ mod breaker;
 mod budget;
 mod chain;
 mod dead;
+mod ends;
 mod expiry;
 mod explain;
 mod give_back;

@@ -43,13 +43,16 @@ fn of_child(world: &World) -> Handoff {
 fn a_child_at_the_end_of_its_window_moves_with_its_next_turn_and_its_parent_stays() {
     let mut world = World::new();
     begin(&mut world);
-    fork(&mut world, 179_999);
+    fork(&mut world, 180_000);
     assert!(world.state.handoff.last(&child()).is_none());
 
     ask(&mut world, &child());
 
     let begun = of_child(&world);
-    assert_eq!((begun.state, begun.trigger.kind), (HandoffState::Building, TriggerKind::UsageLimit));
+    assert_eq!(
+        (begun.state, begun.trigger.kind),
+        (HandoffState::Building, TriggerKind::UsageLimit)
+    );
     ask(&mut world, &id());
     assert!(world.state.handoff.last(&id()).is_none(), "there is room in its parent's window");
 }
