@@ -303,7 +303,10 @@ pub enum Query {
     Tokens,
     Usage,
     OfUsage(usage::Query),
-    Explain(Box<NewConsultation>),
+    Explain {
+        new: Box<NewConsultation>,
+        session: Option<String>,
+    },
     Message(Sender, MessageId),
     /// The message of this id that an agent works on.
     Parent(Sender, MessageId),

@@ -191,7 +191,7 @@ impl Intake {
         check::is_consultation(&message)?;
         self.resolve(&mut message)?;
         let new = Box::new(self.consultation(&message, options, true).await?);
-        match self.engine.query(Query::Explain(new)).await? {
+        match self.engine.query(Query::Explain { new, session: message.session }).await? {
             Reply::Explained(explanation) => Ok(explanation),
             _ => Err(Error::Engine(engine::Error::Unknown)),
         }

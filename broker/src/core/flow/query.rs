@@ -11,7 +11,6 @@ use super::{
 use crate::core::{
     Holder, NewConsultation, Query, Reply, View,
     policy::Model,
-    queue::Seq,
     route::{self, Bounds, Choice, Gate, Judgement, Needs, Presence},
     usage::{Level, Subject, cost},
 };
@@ -34,7 +33,9 @@ impl Run<'_> {
                 Reply::Usage(self.in_order().map(|model| self.model_usage(model)).collect())
             }
             Query::OfUsage(query) => self.usage_query(query),
-            Query::Explain(new) => Reply::Explained(self.explain(&new)),
+            Query::Explain { new, session } => {
+                Reply::Explained(self.explain(&new, session.as_deref()))
+            }
             Query::Token(hash) => {
                 let owner = self.state.agent.tokens().find(|(_, token)| token.hash == hash);
                 Reply::Agent(owner.map(|(name, _)| name.clone()))
@@ -152,7 +153,7 @@ impl Run<'_> {
     }
 
     /// Where a consultation would go, sent to nobody.
-    fn explain(&self, new: &NewConsultation) -> RouteExplanation {
+    fn explain(&self, new: &NewConsultation, session: Option<&str>) -> RouteExplanation {
         let asked = new.asked.clone();
         let chain = match self.model(&asked) {
             Some(_) if new.options.no_fallback => vec![asked.clone()],
@@ -168,7 +169,7 @@ impl Run<'_> {
             max_tokens: new.options.max_tokens,
             too_small: 0,
         };
-        let judged = self.judged(&chain, &needs, Seq(0));
+        let judged = self.judged_unsent(&chain, &needs, session);
         let policy = &self.state.policy;
         let span = new.options.deadline.unwrap_or(policy.default_deadline).min(policy.max_lifetime);
         let longest = self.now.wall.after(span);
@@ -179,8 +180,10 @@ impl Run<'_> {
             Choice::Nobody { .. } => None,
         };
         let chosen = if new.options.no_fallback
-            && !matches!(judged.first().map(|j| &j.verdict), Some(Judgement::Unfit(_)) | None)
-        {
+            && !matches!(
+                judged.first().map(|j| &j.verdict),
+                Some(Judgement::Unfit(_) | Judgement::Spent { .. }) | None
+            ) {
             Some(0)
         } else {
             chosen

@@ -13,6 +13,7 @@ use crate::core::{
     policy::Model,
     queue::{Answered, Body, Consultation, Place, Seq},
     route::{self, Bounds, Choice, Judged, Needs, Presence},
+    usage::Short,
 };
 
 /// Messages that one sweep may move, so that a batch stays small.
@@ -141,7 +142,10 @@ impl Run<'_> {
                     self.place(seq, &asked, 0, Some(until), Vec::new(), &why);
                     return;
                 }
-                Some(failed(FailureClass::Budget, reason))
+                Some(Failure { retry_at: Some(until), ..failed(FailureClass::Budget, reason) })
+            }
+            Some(Judged { verdict: route::Judgement::Spent { until }, reason }) => {
+                Some(Failure { retry_at: until, ..failed(FailureClass::Budget, reason) })
             }
             _ => None,
         };
@@ -180,14 +184,36 @@ impl Run<'_> {
 
     /// The same, or what speaks against it when a budget has no room for the message.
     fn within_budget(&self, judged: Judged, model: &Model, seq: Seq) -> Judged {
-        let Err(short) = self.afford(seq, model) else { return judged };
+        self.unless_short(judged, self.afford(seq, model).err())
+    }
+
+    fn unless_short(&self, judged: Judged, short: Option<Short>) -> Judged {
+        let Some(short) = short else { return judged };
         let verdict = match (short.resets_at, &judged.verdict) {
             // Who is not there is not waited for on top of that.
             (Some(_), route::Judgement::Absent) if short.is_passing => return judged,
             (Some(until), _) if short.is_passing => route::Judgement::Delayed { until },
-            _ => route::Judgement::Unfit(FailureClass::Budget),
+            (resets_at, _) => {
+                route::Judgement::Spent { until: resets_at.filter(|_| short.fits_anew) }
+            }
         };
         Judged { verdict, reason: short.words }
+    }
+
+    /// The same of a question that was not sent: what its budgets have room for now.
+    pub(super) fn judged_unsent(
+        &self,
+        chain: &[ModelName],
+        needs: &Needs,
+        session: Option<&str>,
+    ) -> Vec<Judged> {
+        let judged = self.judged(chain, needs, Seq(0)).into_iter();
+        let models = chain.iter().filter_map(|name| self.model(name));
+        let of = |(judged, model): (Judged, &Model)| match judged.verdict {
+            route::Judgement::Unfit(_) | route::Judgement::Shut { .. } => judged,
+            _ => self.unless_short(judged, self.afford_for(model, needs, session).err()),
+        };
+        judged.zip(models).map(of).collect()
     }
 
     pub(super) fn presence(&self, model: &ModelName) -> Presence {

@@ -263,10 +263,26 @@ impl Run<'_> {
     fn wanted(&self, seq: Seq, model: &ModelName) -> Option<Wanted> {
         let model = self.model(model)?;
         let consultation = self.state.queue.get(seq)?.consultation.as_ref()?;
-        let needs = consultation.needs();
+        Some(self.wanted_for(model, &consultation.needs()))
+    }
+
+    fn wanted_for(&self, model: &Model, needs: &route::Needs) -> Wanted {
         let least = self.state.policy.routing.min_output_tokens;
-        let cap = route::output_cap(model, &needs, least).ok().flatten();
-        Some(wanted(model, needs.input(model, least), cap, needs.max_output_tokens, least))
+        let cap = route::output_cap(model, needs, least).ok().flatten();
+        wanted(model, needs.input(model, least), cap, needs.max_output_tokens, least)
+    }
+
+    /// What budgets leave for a question that was not sent, as [`Run::afford`] says of one that was.
+    pub(super) fn afford_for(
+        &self,
+        model: &Model,
+        needs: &route::Needs,
+        session: Option<&str>,
+    ) -> Result<Option<(u64, Amount)>, Short> {
+        let scopes = usage::scopes(&model.name, &model.key, session);
+        let budgets = &self.state.usage.rules().budgets;
+        let wanted = self.wanted_for(model, needs);
+        self.state.usage.afford(budgets, &scopes, &wanted, self.now.wall)
     }
 
     /// The most output tokens that budgets leave for a message at this model, and what to reserve for it; `None` where
@@ -275,13 +291,9 @@ impl Run<'_> {
         if !self.state.usage.has_budgets() {
             return Ok(None);
         }
-        // A question that was not sent yet has no session, and as much room as there is.
-        let Some(wanted) = self.wanted(seq, &model.name) else { return Ok(None) };
         let consultation = self.state.queue.get(seq).and_then(|m| m.consultation.as_ref());
-        let session = consultation.and_then(|c| c.session.as_deref());
-        let scopes = usage::scopes(&model.name, &model.key, session);
-        let budgets = &self.state.usage.rules().budgets;
-        self.state.usage.afford(budgets, &scopes, &wanted, self.now.wall)
+        let Some(consultation) = consultation else { return Ok(None) };
+        self.afford_for(model, &consultation.needs(), consultation.session.as_deref())
     }
 
     /// Reserves what a message that was just leased may use at most; gives the cap on its answer.

@@ -98,6 +98,10 @@ pub enum Verdict {
     Delayed {
         until: WallTime,
     },
+    /// A longer budget is used up, until then where it has room for the message when it begins anew. Others are called.
+    Spent {
+        until: Option<WallTime>,
+    },
     /// Will not do for this message at any time.
     Unfit(FailureClass),
 }
@@ -115,7 +119,7 @@ impl Judged {
     fn class(&self) -> Option<FailureClass> {
         match self.verdict {
             Verdict::Shut { class, .. } | Verdict::Unfit(class) => Some(class),
-            Verdict::Delayed { .. } => Some(FailureClass::Budget),
+            Verdict::Delayed { .. } | Verdict::Spent { .. } => Some(FailureClass::Budget),
             Verdict::Absent => Some(FailureClass::Unreachable),
             Verdict::Good | Verdict::Probe | Verdict::UnderProbe => None,
         }
@@ -270,6 +274,7 @@ pub fn choose(
             | Verdict::Absent
             | Verdict::Shut { .. }
             | Verdict::Delayed { .. }
+            | Verdict::Spent { .. }
             | Verdict::Unfit(_) => {
                 let (model, reason) = (model.clone(), candidate.reason.clone());
                 let class = candidate.class();
@@ -305,11 +310,12 @@ pub fn choose(
 fn nobody(chain: &[ModelName], judged: &[Judged], from: usize) -> Choice {
     let class = match judged.get(from.min(judged.len().saturating_sub(1))).map(|c| &c.verdict) {
         Some(Verdict::Shut { class, .. } | Verdict::Unfit(class)) => *class,
-        Some(Verdict::Delayed { .. }) => FailureClass::Budget,
+        Some(Verdict::Delayed { .. } | Verdict::Spent { .. }) => FailureClass::Budget,
         _ => FailureClass::Unreachable,
     };
     let told = judged.iter().filter_map(|c| match c.verdict {
         Verdict::Shut { until: Some(until), is_told: true, .. } => Some(until),
+        Verdict::Delayed { until } | Verdict::Spent { until: Some(until) } => Some(until),
         _ => None,
     });
     let detail: Vec<String> = chain

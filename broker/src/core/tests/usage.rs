@@ -1,10 +1,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use broker_proto::{FailureClass, MessageState, Provenance, Usage, UsageRecord, WallTime};
+use broker_proto::{
+    AskOptions, FailureClass, MessageState, Provenance, Usage, UsageRecord, WallTime,
+};
 
 use super::world::*;
 use crate::core::{
-    BootTime, BrokerClock, Command, Event, Outcome, Query, Refusal, Reply,
+    BootTime, BrokerClock, Command, Event, NewConsultation, Outcome, Query, Refusal, Reply,
     queue::{Body, Seq},
     usage::{self, Action, Amount, BudgetKey, Level, Nanos, Scope, ScopeKind, Span, Subject, Unit},
 };
@@ -109,7 +111,50 @@ fn a_models_budget_sends_the_next_question_along_its_chain() {
     let alone = insist(&mut world, "opus");
 
     assert_eq!((world.called(first), world.called(second)), ("opus".into(), "sonnet".into()));
-    assert_eq!(world.failed_as(alone).class, FailureClass::Budget);
+    let day = 86_400_000;
+    let tomorrow = WallTime((world.wall().0 / day + 1) * day);
+    let failure = world.failed_as(alone);
+    assert_eq!((failure.class, failure.retry_at), (FailureClass::Budget, Some(tomorrow)));
+}
+
+#[test]
+fn a_chain_without_a_budget_fails_with_the_time_when_one_begins_anew() {
+    let mut world = World::with(|policy| {
+        policy.budgets.insert(key(ScopeKind::Namespace, Unit::Requests), 1);
+    });
+    ask(&mut world, "opus");
+    let second = ask(&mut world, "opus");
+
+    let failure = world.failed_as(second);
+    assert_eq!(failure.class, FailureClass::Budget);
+    let back = failure.retry_at.expect("tomorrow");
+    assert!(back > world.wall() && back <= world.wall().after(DAY), "{back:?}");
+}
+
+#[test]
+fn an_explanation_counts_the_budgets() {
+    let mut world = under(ScopeKind::Model, Unit::Requests, 1);
+    ask(&mut world, "opus");
+    let new = consultation("opus");
+
+    let explained = world.explain(new.clone());
+
+    let first = &explained.candidates[0];
+    assert!(!first.is_chosen && first.reason.contains("has 0 left of 1"), "{first:?}");
+    assert_eq!(explained.decision, "sonnet is called");
+    let alone = NewConsultation {
+        options: AskOptions { no_fallback: true, ..AskOptions::default() },
+        ..new
+    };
+    let explained = world.explain(alone);
+    assert!(explained.decision.starts_with("it fails with BUDGET"), "{}", explained.decision);
+
+    let mut minute = in_a_minute(Unit::Requests, 1);
+    ask(&mut minute, "opus");
+    assert_eq!(
+        minute.explain(consultation("opus")).decision,
+        "it waits 60.0 s, then opus is called"
+    );
 }
 
 /// One budget of each model for a minute, which has just begun.
@@ -176,7 +221,8 @@ fn what_a_minutes_budget_never_has_room_for_goes_on_along_its_chain_or_is_refuse
     let chained = ask(&mut world, "opus");
     let alone = insist(&mut world, "opus");
     assert_eq!(world.called(chained), "sonnet");
-    assert_eq!(world.failed_as(alone).class, FailureClass::Budget);
+    let failure = world.failed_as(alone);
+    assert_eq!((failure.class, failure.retry_at), (FailureClass::Budget, None), "no wait helps");
 }
 
 /// Who insists on a model passes its shut gate, and has to have a budget all the same.
@@ -228,7 +274,8 @@ fn who_has_no_time_for_a_minutes_budget_is_told_so() {
         c.options.deadline = Some(secs(30));
     });
     let failure = world.failed_as(hurried);
-    assert_eq!(failure.class, FailureClass::Budget);
+    let anew = Some(world.wall().after(secs(60)));
+    assert_eq!((failure.class, failure.retry_at), (FailureClass::Budget, anew));
     assert!(failure.detail.contains("minute requests of opus has 0 left of 1"), "{failure:?}");
     let moves = world.ask_with("opus", |c| c.options.deadline = Some(secs(30)));
     assert_eq!(world.called(moves), "sonnet");

@@ -461,7 +461,7 @@ impl World {
     }
 
     pub(super) fn explain(&mut self, new: NewConsultation) -> RouteExplanation {
-        match self.run(Command::Query(Query::Explain(Box::new(new)))) {
+        match self.run(Command::Query(Query::Explain { new: Box::new(new), session: None })) {
             Reply::Explained(explanation) => explanation,
             other => panic!("explained by {other:?}"),
         }

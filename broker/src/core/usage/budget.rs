@@ -53,6 +53,8 @@ pub struct Short {
     pub unit: Unit,
     span: Span,
     limit: u64,
+    /// It has room for the call when it begins anew.
+    pub fits_anew: bool,
     /// A minute's budget that has room for the call when it begins anew: it only delays.
     pub is_passing: bool,
 }
@@ -119,7 +121,8 @@ impl State {
             key.unit.words(limit)
         );
         let (unit, span) = (key.unit, key.span);
-        Short { words, resets_at: open.ends, left, unit, span, limit, is_passing: false }
+        let (fits_anew, is_passing) = (false, false);
+        Short { words, resets_at: open.ends, left, unit, span, limit, fits_anew, is_passing }
     }
 
     /// What the budgets of these scopes leave: the least of each unit. Empty where there is none.
@@ -174,9 +177,9 @@ impl State {
                 wanted.input + wanted.least_output
             );
             let whole = wanted.most_of(short.unit, short.limit).unwrap_or(0);
-            let has_room = whole >= wanted.least_output.max(1);
-            let is_passing = has_room && !short.span.matters();
-            return Err(Short { words, is_passing, ..short });
+            let fits_anew = whole >= wanted.least_output.max(1);
+            let is_passing = fits_anew && !short.span.matters();
+            return Err(Short { words, fits_anew, is_passing, ..short });
         }
         let cost = wanted.prices.map_or(Nanos(0), |(input, each)| {
             Nanos(input.0.saturating_add(price_of(output, each)))
