@@ -1,6 +1,6 @@
 //! What is ready before a session moves: bridges from the street, and a local model that is loaded beforehand.
 
-use broker_tests::{TestHouse, eventually};
+use broker_tests::{Place, TestBroker, TestHouse, eventually};
 use serde_json::{Value, json};
 
 /// A house with a session of opus that has two turns.
@@ -36,7 +36,7 @@ async fn a_bridge_is_kept_current_turn_by_turn_and_its_local_receiver_is_loaded(
         eventually(entries, async || {
             let status = bridges(&house, "status", &["--session", "s"]).await;
             let it = status.into_iter().next()?;
-            (it["health"] == "current" && it["lag_turns"] == 0).then_some(it)
+            (it["health"] == "healthy" && it["lag_turns"] == 0).then_some(it)
         })
         .await
     };
@@ -69,9 +69,72 @@ async fn a_bridge_from_another_model_than_the_owner_is_refused_with_the_reason()
     let said = refused(&["open", "--session", "s", "--from", "sonnet", "--to", "local"]).await;
     let said = said.exits(1).stderr;
     assert!(said.contains("belongs to opus, not to sonnet"), "{said}");
-    refused(&["open", "--session", "s", "--from", "opus", "--to", "opus"]).await.exits(1);
+    let own = refused(&["open", "--session", "s", "--from", "opus", "--to", "opus"]).await;
+    let own = own.exits(1).stderr;
+    assert!(own.contains("belongs to opus already"), "{own}");
+    refused(&["open", "--session", "s", "--from", "opus", "--to", "nobody"]).await.exits(3);
+    refused(&["open", "--session", "s", "--from", "opus", "--to", "local"]).await.exits(0);
+    let twice = refused(&["open", "--session", "s", "--from", "opus", "--to", "local"]).await;
+    let twice = twice.exits(1).stderr;
+    assert!(twice.contains("has a bridge to local already"), "{twice}");
+    refused(&["close", "--session", "s", "--to", "local"]).await.exits(0);
     refused(&["open", "--session", "s", "--from", "opus"]).await.exits(2);
     refused(&["open", "--session", "none", "--from", "opus", "--to", "local"]).await.exits(3);
     refused(&["close", "--session", "s", "--to", "local"]).await.exits(3);
     refused(&["sync", "--session", "s"]).await.exits(3);
+}
+
+#[tokio::test]
+async fn near_its_limit_a_session_has_a_package_for_the_local_model_and_that_is_loaded() {
+    let house = house().await;
+    let only = ["handoff", "models", "--remove", "sonnet", "--remove", "gpt-4o"];
+    house.run(&only).await.exits(0);
+    assert_eq!(loads(&house).await, Vec::<Value>::new());
+
+    let used = ["usage", "record", "tokens", "--model", "opus", "--session", "s"];
+    house.run(&[&used[..], &["--input", "760000", "--output", "1"]].concat()).await.exits(0);
+
+    let loaded = eventually("the local model is loaded", async || loads(&house).await.pop()).await;
+    assert_eq!(loaded["path"], "/api/chat");
+    let packages = house.run(&["handoff", "list", "--output", "json"]).await.exits(0).json();
+    assert_eq!(packages["packages"][0]["recipient"], "local", "{packages}");
+}
+
+#[tokio::test]
+async fn a_bridge_says_how_far_it_is_behind_and_that_its_receiver_is_gone() {
+    let broker = TestBroker::with(Place::Memory, "[routing]\nagent_grace = \"1ms\"\n").await;
+    broker.run(&["session", "new", "s", "--model", "opus"]).await.exits(0);
+    let append = ["session", "append", "s", "--role", "user", "We port the parser."];
+    broker.run(&append).await.exits(0);
+    let mut sonnet = broker.agent("sonnet", &["sonnet"]).await;
+    let open = ["handoff", "bridge", "open", "--session", "s", "--to", "sonnet"];
+    broker.run(&open).await.exits(0);
+    let status = ["handoff", "bridge", "status", "--output", "json"];
+    let health = async |words: &str| {
+        eventually(words, async || {
+            let mut told = broker.run(&status).await.exits(0).json();
+            let it = told["bridges"][0].take();
+            (it["health"] == words).then_some(it)
+        })
+        .await
+    };
+    assert_eq!(health("healthy").await["lag_turns"], 0);
+
+    sonnet.crash();
+
+    let broken = health("broken").await;
+    assert!(broken["problem"].as_str().unwrap().contains("no agent serves it"), "{broken}");
+    let table = broker.run(&status[..3]).await.exits(0).stdout;
+    assert!(table.contains("0 turns, 0 tokens") && table.contains("broken"), "{table}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_too_small_gets_no_bridge() {
+    let id = "id = \"claude-sonnet-5-5\"";
+    let models = broker_tests::MODELS.replace(id, &format!("{id}\ncontext_window = 900"));
+    let broker = TestBroker::with(Place::Memory, &models).await;
+    broker.run(&["session", "new", "s", "--model", "opus"]).await.exits(0);
+    let open = ["handoff", "bridge", "open", "--session", "s", "--to", "sonnet"];
+    let refused = broker.run(&open).await.exits(1);
+    assert!(refused.stderr.contains("do not fit"), "{}", refused.stderr);
 }

@@ -23,10 +23,10 @@ pub struct Bridges {
 }
 
 impl Bridges {
-    /// Keeps the package for `to` current from now on. Opened twice is opened once.
+    /// Keeps the package for `to` current from now on.
     ///
     /// # Errors
-    /// The core's refusal: `from` is not the owner, or `to` may not receive it.
+    /// The core's refusal: `from` is not the owner, `to` may not receive it or is too small, or the bridge is open already.
     pub async fn open(
         &self,
         session: SessionId,

@@ -15,26 +15,23 @@ pub struct Bridge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BridgeHealth {
     /// Its package has all of the session.
-    Current,
+    Healthy,
     /// The session went on; the next package is being made.
-    Behind,
-    /// The last package could not be made.
-    Failing,
-    /// Its receiver could not take the session now.
-    Blocked,
+    Stale,
+    /// The last package could not be made, or its receiver could not take the session now.
+    Broken,
 }
 
 impl BridgeHealth {
-    pub const ALL: [Self; 4] = [Self::Current, Self::Behind, Self::Failing, Self::Blocked];
+    pub const ALL: [Self; 3] = [Self::Healthy, Self::Stale, Self::Broken];
 
     /// As it is written everywhere.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Current => "current",
-            Self::Behind => "behind",
-            Self::Failing => "failing",
-            Self::Blocked => "blocked",
+            Self::Healthy => "healthy",
+            Self::Stale => "stale",
+            Self::Broken => "broken",
         }
     }
 

@@ -6,7 +6,7 @@ use super::Run;
 use crate::core::{
     Event, Note, Refusal, Reply,
     handoff::{
-        Refusal as Refused,
+        Refusal as Refused, arbiter,
         bridge::{Changed, Command, MOST, Query, Refusal as Unbridged},
     },
     session,
@@ -67,8 +67,14 @@ impl Run<'_> {
             let reason = "may not receive sessions (`brokerctl handoff models`)".to_owned();
             return Err(Refused::Unfit { model: to.clone(), reason }.into());
         }
-        if let Some(open) = self.state.bridge.get(session, to) {
-            return Ok(vec![self.bridge_status(open)]);
+        let settings = &self.state.policy.handoff;
+        let needs = settings.preserve.budget().unwrap_or(super::handoff::LEAST);
+        let window = self.model(to).map(|model| model.context_window).unwrap_or_default();
+        if let Some(reason) = arbiter::too_small(window, needs, settings) {
+            return Err(Refused::Unfit { model: to.clone(), reason }.into());
+        }
+        if self.state.bridge.get(session, to).is_some() {
+            return Err(Unbridged::Open { session: session.clone(), to: to.clone() }.into());
         }
         if self.state.bridge.of(session).count() >= MOST {
             return Err(Unbridged::TooMany(session.clone()).into());
@@ -106,10 +112,10 @@ impl Run<'_> {
             self.receivers(&ask, &bridge.from, TriggerKind::UserRequest).err()
         });
         let (health, problem) = match blocked {
-            Some(refused) => (BridgeHealth::Blocked, refused.to_string()),
-            None if is_current => (BridgeHealth::Current, String::new()),
-            None if !problem.is_empty() => (BridgeHealth::Failing, problem.to_owned()),
-            None => (BridgeHealth::Behind, String::new()),
+            Some(refused) => (BridgeHealth::Broken, refused.to_string()),
+            None if is_current => (BridgeHealth::Healthy, String::new()),
+            None if !problem.is_empty() => (BridgeHealth::Broken, problem.to_owned()),
+            None => (BridgeHealth::Stale, String::new()),
         };
         BridgeStatus {
             bridge: bridge.clone(),

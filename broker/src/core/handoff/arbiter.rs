@@ -85,6 +85,13 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     Verdict::Offer { to, then }
 }
 
+/// Why a window does not hold a package of so many tokens.
+#[must_use]
+pub fn too_small(window: u64, needs: u64, settings: &Settings) -> Option<String> {
+    let room = window / 100 * u64::from(settings.room);
+    (needs > room).then(|| format!("{needs} tokens do not fit the {room} it has room for"))
+}
+
 /// Why a model cannot take the session.
 fn unfit(case: &Case<'_>, candidate: &Candidate) -> Option<Unfit> {
     let settings = case.settings;
@@ -92,9 +99,7 @@ fn unfit(case: &Case<'_>, candidate: &Candidate) -> Option<Unfit> {
     if !settings.may_receive(&candidate.model) {
         return of("may not receive sessions (`brokerctl handoff models`)".into(), None);
     }
-    let room = candidate.window / 100 * u64::from(settings.room);
-    if case.needs > room {
-        let reason = format!("{} tokens do not fit the {room} it has room for", case.needs);
+    if let Some(reason) = too_small(candidate.window, case.needs, settings) {
         return of(reason, None);
     }
     if candidate.is_absent {

@@ -51,6 +51,10 @@ pub enum Refusal {
     Unknown { session: SessionId, to: Option<ModelName> },
     #[error("session `{session}` belongs to {owner}, not to {given}: open the bridge from {owner}")]
     NotOwner { session: SessionId, owner: ModelName, given: ModelName },
+    #[error(
+        "session `{session}` has a bridge to {to} already: `brokerctl handoff bridge status --session {session}` says how it is"
+    )]
+    Open { session: SessionId, to: ModelName },
     #[error("session `{0}` has {MOST} bridges: close one first")]
     TooMany(SessionId),
 }

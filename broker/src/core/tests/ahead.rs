@@ -261,15 +261,16 @@ fn an_open_bridge_is_kept_current_turn_by_turn_and_says_how_far_behind_it_is() {
         Reply::Bridges(bridges) => (bridges[0].health, bridges[0].problem.clone()),
         other => panic!("{other:?}"),
     };
-    assert_eq!(health(&mut world, &list).0, BridgeHealth::Behind);
+    assert_eq!(health(&mut world, &list).0, BridgeHealth::Stale);
     let failed =
         bridge::Command::NotSynced { session: id(), to: model("local"), problem: "no room".into() };
     bridge(&mut world, failed).unwrap();
-    assert_eq!(health(&mut world, &list), (BridgeHealth::Failing, "no room".into()));
+    assert_eq!(health(&mut world, &list), (BridgeHealth::Broken, "no room".into()));
     let all = HandoffKept { entries: 3, tokens_before: 90, ..kept() };
     made(&mut world, 2, "local", all);
-    assert_eq!(health(&mut world, &list), (BridgeHealth::Current, String::new()));
-    assert_eq!(open(&mut world, "opus", "local").unwrap().len(), 1, "opened twice is opened once");
+    assert_eq!(health(&mut world, &list), (BridgeHealth::Healthy, String::new()));
+    let again = open(&mut world, "opus", "local").unwrap_err();
+    assert!(matches!(again, Refusal::Bridge(bridge::Refusal::Open { .. })), "{again}");
 }
 
 #[test]
@@ -300,6 +301,33 @@ fn a_bridge_leads_from_the_owner_and_is_closed_when_the_session_moves_or_goes() 
     open(&mut world, "sonnet", "local").unwrap();
     world.run(Command::Session(Box::new(session::Command::Delete { id: id() })));
     assert_eq!(status(&world), []);
+}
+
+#[test]
+fn a_receiver_whose_window_cannot_hold_what_must_be_kept_gets_no_bridge() {
+    let small = |policy: &mut crate::core::Policy| {
+        let local = policy.models.get_mut(&model("local")).unwrap();
+        local.context_window = 900;
+    };
+    let mut world = World::with(small);
+    start(&mut world);
+    let refused = open(&mut world, "opus", "local").unwrap_err();
+    assert!(refused.to_string().contains("do not fit"), "{refused}");
+    assert_eq!(status(&world), []);
+}
+
+#[test]
+fn a_bridge_whose_receiver_is_gone_is_broken_and_says_why() {
+    let mut world = world();
+    open(&mut world, "opus", "local").unwrap();
+    made(&mut world, 1, "local", kept());
+    world.hang_up("local");
+    world.advance(GRACE);
+    let session = Some(id());
+    let said = world.run(Command::Query(Query::Bridges(bridge::Query { session })));
+    let Reply::Bridges(bridges) = said else { panic!("{said:?}") };
+    assert_eq!(bridges[0].health, BridgeHealth::Broken);
+    assert!(bridges[0].problem.contains("local"), "{}", bridges[0].problem);
 }
 
 #[test]

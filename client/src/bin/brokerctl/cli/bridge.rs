@@ -12,7 +12,7 @@ pub(crate) enum BridgeCommand {
     ///
     /// A handoff to that model is then offered at once. The bridge closes when the session moves.
     #[command(
-        after_help = "Examples:\n  brokerctl handoff bridge open --session s1 --from opus --to local\n\nExit codes: 0 open, 1 refused: --from is not the session's owner, or --to may not receive it, 3 no such session or model."
+        after_help = "Examples:\n  brokerctl handoff bridge open --session s1 --from opus --to local\n\nExit codes: 0 open, 1 refused: it is open already, --from is not the session's owner, --to is, may not receive it, or has too small a window, 3 no such session or model."
     )]
     Open {
         #[command(flatten)]
@@ -28,7 +28,7 @@ pub(crate) enum BridgeCommand {
     },
     /// Show bridges: how far each is behind in turns and tokens, its last package, its health
     #[command(
-        after_help = "Examples:\n  brokerctl handoff bridge status\n  brokerctl handoff bridge status --session s1 --output json\n\nHealth: current, behind (the next package is being made), failing (the last one could not be made), blocked (its receiver could not take the session now)."
+        after_help = "Examples:\n  brokerctl handoff bridge status\n  brokerctl handoff bridge status --session s1 --output json\n\nHealth: healthy, stale (the session went on, the next package is being made), broken (the last one could not be made, or its receiver could not take the session now; the reason is said)."
     )]
     Status {
         #[command(flatten)]
