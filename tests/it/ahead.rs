@@ -93,11 +93,13 @@ async fn near_its_limit_a_session_has_a_package_for_the_local_model_and_that_is_
 
     let used = ["usage", "record", "tokens", "--model", "opus", "--session", "s"];
     house.run(&[&used[..], &["--input", "760000", "--output", "1"]].concat()).await.exits(0);
+    // From the warning level on each turn makes one.
+    house.run(&["session", "append", "s", "--role", "user", "And then tables."]).await.exits(0);
 
     let loaded = eventually("the local model is loaded", async || loads(&house).await.pop()).await;
     assert_eq!(loaded["path"], "/api/chat");
     let packages = house.run(&["handoff", "list", "--output", "json"]).await.exits(0).json();
-    assert_eq!(packages["packages"][0]["recipient"], "local", "{packages}");
+    assert_eq!(packages["packages"][0]["target_model"], "local", "{packages}");
 }
 
 #[tokio::test]

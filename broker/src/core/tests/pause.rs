@@ -10,7 +10,7 @@ use super::{
     world::*,
 };
 use crate::core::{
-    Command, Effect, Event, NewMessage, Outcome, Refusal, Reply, TaskStep,
+    Command, Effect, Event, Letters, NewMessage, Outcome, Refusal, Reply, TaskStep, Which,
     agent::Link,
     handoff::{Built, By, Command as HandoffCommand, Refusal as Unmoved, Reply as HandoffReply},
     queue::{Body, Digest, Hold, Place, Seq},
@@ -416,4 +416,41 @@ fn an_agent_that_is_drained_is_not_waited_for() {
     world.run(Command::Drain { agent: Some(agent("opus-2")), is_over: false });
     let turn = ask(&mut world, "opus");
     assert_eq!(worker(&world, turn).as_deref(), Some("opus"));
+}
+
+#[test]
+fn a_dead_letter_of_a_paused_session_lives_again_when_that_goes_on() {
+    let mut world = world();
+    let [own, ..] = given_out(&mut world);
+    let reject = world.settlement(own, Outcome::Reject { reason: "not mine".into() });
+    world.settle_with(reject).unwrap();
+    pause(&mut world).unwrap();
+    let which = Which::To(Recipient::Agent(agent("worker")));
+    world.run(Command::Redrive(Letters { which, after: Seq(0), is_dry_run: false }));
+    assert!(is_held(&world, own));
+    resume(&mut world).unwrap();
+    world.done(own);
+    assert_eq!(world.end(own), Some(MessageState::Done));
+}
+
+#[test]
+fn one_that_leaves_once_it_is_drained_is_not_waited_for_either() {
+    let mut world = world();
+    taken_over(&mut world);
+    world.run(Command::Drain { agent: Some(agent("opus-2")), is_over: false });
+    world.hang_up("opus-2");
+    let turn = ask(&mut world, "opus");
+    assert_eq!(worker(&world, turn).as_deref(), Some("opus"));
+}
+
+#[test]
+fn an_agent_that_is_back_is_not_said_to_be_away() {
+    let mut world = world();
+    taken_over(&mut world);
+    world.hang_up("opus-2");
+    let second = Link { models: vec![model("opus")], ..link("opus-2", "again", 0) };
+    world.greet_as(second, vec![]);
+    let waits = ask(&mut world, "opus");
+    world.advance(GRACE + secs(1));
+    assert_eq!((worker(&world, waits), why(&world, waits)), (None, "asked".to_owned()));
 }
