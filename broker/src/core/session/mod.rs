@@ -393,8 +393,12 @@ impl State {
         }
         let mut session = session.clone();
         if let Some(Point { head, tokens, size_bytes, task, shared }) = at {
-            let unverified = session.info.unverified.and_then(|of| of.within(head.entries));
-            session.info = SessionInfo { head, tokens, size_bytes, unverified, ..session.info };
+            let info = session.info;
+            let unverified = info.unverified.and_then(|of| of.within(head.entries));
+            // Before what its owner took over there is nothing of it left.
+            let handed_over = info.handed_over.filter(|over| over.entries <= head.entries);
+            session.info =
+                SessionInfo { head, tokens, size_bytes, unverified, handed_over, ..info };
             (session.task, session.shared) = (task, shared);
         }
         if let Some((_, now)) = task {

@@ -1,4 +1,4 @@
-use broker_proto::ContentHash;
+use broker_proto::{ContentHash, HandoffId, PackageId};
 
 use super::*;
 use crate::core::queue::BodyKey;
@@ -178,6 +178,37 @@ fn a_restored_point_is_a_new_version_from_which_it_goes_on() {
     assert_eq!(state.get(&id("s")).unwrap().info.version, 3);
     run(&mut state, append("s", &["x"], None)).unwrap();
     assert_eq!(head(&state, "s").hash, chain(&["a", "x"]));
+}
+
+#[test]
+fn below_what_its_owner_took_over_a_session_is_whole_again() {
+    let mut state = State::default();
+    run(&mut state, start("s", &["a"])).unwrap();
+    let first = state.get(&id("s")).unwrap().info.head;
+    run(&mut state, append("s", &["b"], None)).unwrap();
+    let handed_over = HandedOver {
+        handoff: HandoffId::from_parts(NOW, 1),
+        package: PackageId::from_u128(2),
+        entries: 2,
+        tokens_before: 2,
+        tokens: 1,
+    };
+    let owner = SessionOwner { model: opus(), agent: None, epoch: 2 };
+    run(&mut state, Command::Own { id: id("s"), owner, handed_over, unverified: None }).unwrap();
+    let taken = state.get(&id("s")).unwrap().info.head;
+    run(&mut state, append("s", &["c"], None)).unwrap();
+    let mut back_to = |head: SessionHead, tokens| {
+        let at = Some(Point { head, tokens, size_bytes: 4 * tokens, ..Point::default() });
+        let restore =
+            Write { at, change: Change::Restored, ..write("s", &[], Expected::default()) };
+        run(&mut state, Command::Write(Box::new(restore))).unwrap();
+        let info = &state.get(&id("s")).unwrap().info;
+        (info.handed_over, info.window_tokens())
+    };
+
+    assert_eq!(back_to(taken, 2), (Some(handed_over), 1));
+    // What is said from here on are other entries than those that the package knows by their numbers.
+    assert_eq!(back_to(first, 1), (None, 1));
 }
 
 #[test]
