@@ -131,10 +131,7 @@ impl Run<'_> {
     /// The model whose window a session is in, and the tokens it holds there.
     fn window_of_session(&self, name: &str) -> Option<(&Model, u64)> {
         let meter = self.state.usage.meter(&Scope::Session(name.to_owned()));
-        let owner = SessionId::parse(name).ok().and_then(|id| self.state.session.get(&id));
-        let owner = owner.map(|session| &session.info.owner.model);
-        let counted = meter.and_then(|meter| meter.session.model.as_ref());
-        let model = self.model(owner.or(counted)?)?;
+        let model = self.model_of_session(name)?;
         Some((model, meter.map_or(0, |meter| meter.session.tokens())))
     }
 

@@ -145,10 +145,8 @@ impl Run<'_> {
 
     fn record(&mut self, record: Record) -> Result<Reply, Refusal> {
         let Record { model, session, what } = record;
-        let of_session = session.as_ref().and_then(|name| {
-            let meter = self.state.usage.meter(&Scope::Session(name.clone()))?;
-            meter.session.model.clone().filter(|model| self.model(model).is_some())
-        });
+        let of_session = session.as_ref().and_then(|name| self.model_of_session(name));
+        let of_session = of_session.map(|model| model.name.clone());
         let first = || self.in_order().next().map(|model| model.name.clone());
         let Some(model) = model.or(of_session).or_else(first) else {
             return Err(Refusal::UnknownModel { given: String::new(), nearest: Vec::new() });
@@ -365,13 +363,21 @@ impl Run<'_> {
         self.settle_level(Subject::Model(name.clone()), Some(name.clone()), causes);
     }
 
+    /// Whose window a session is in: its owner's, whoever answered a turn of it; of one that is only counted here, the
+    /// model's that it was on last.
+    pub(super) fn model_of_session(&self, name: &str) -> Option<&Model> {
+        let owner = SessionId::parse(name).ok().and_then(|id| self.state.session.get(&id));
+        let owner = owner.map(|session| &session.info.owner.model);
+        let meter = self.state.usage.meter(&Scope::Session(name.to_owned()));
+        let counted = meter.and_then(|meter| meter.session.model.as_ref());
+        self.model(owner.or(counted)?)
+    }
+
     fn assess_session(&mut self, name: &str) {
         let subject = Subject::Session(name.to_owned());
-        let scope = subject.scope();
-        let meter = self.state.usage.meter(&scope);
-        let model = meter.and_then(|meter| meter.session.model.clone());
-        let window = model.as_ref().and_then(|model| self.model(model)).map(|m| m.context_window);
+        let window = self.model_of_session(name).map(|model| (&model.name, model.context_window));
         let causes = self.state.usage.causes_of_session(name, window, self.now.wall);
+        let model = window.map(|(model, _)| model.clone());
         self.settle_level(subject, model, causes);
     }
 

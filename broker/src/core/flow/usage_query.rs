@@ -115,7 +115,7 @@ impl Run<'_> {
         let scope = Scope::Session(name.to_owned());
         let meter = self.state.usage.meter(&scope)?;
         let figures = &meter.session;
-        let model = figures.model.as_ref().and_then(|model| self.model(model));
+        let model = self.model_of_session(name);
         let window = model.map(|model| model.context_window);
         let thresholds = self.state.usage.thresholds(model.map(|model| &model.name));
         let share = |percent: u8| {
@@ -124,10 +124,11 @@ impl Run<'_> {
         };
         let held = self.state.usage.level(&Subject::Session(name.to_owned()));
         let mut level = level_info(&held);
-        say_now(&mut level, &self.state.usage.causes_of_session(name, window, self.now.wall));
+        let named = model.map(|model| (&model.name, model.context_window));
+        say_now(&mut level, &self.state.usage.causes_of_session(name, named, self.now.wall));
         Some(SessionUsage {
             session: name.to_owned(),
-            model: figures.model.clone(),
+            model: model.map(|model| model.name.clone()).or_else(|| figures.model.clone()),
             tokens: figures.tokens(),
             context_window: window,
             warning_threshold: share(thresholds.session_warning),
@@ -217,7 +218,7 @@ impl Run<'_> {
     /// A session's share of its model's window, as a limit like others.
     fn window_of(&self, scope: &Scope, meter: &Meter) -> Option<LimitForecast> {
         let Scope::Session(name) = scope else { return None };
-        let model = self.model(meter.session.model.as_ref()?)?;
+        let model = self.model_of_session(name)?;
         let thresholds = self.state.usage.thresholds(Some(&model.name));
         let switch = u128::from(model.context_window) * u128::from(thresholds.session_switch);
         let limit = u64::try_from(switch / 100).ok()?;

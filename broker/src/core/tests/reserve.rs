@@ -83,6 +83,25 @@ fn a_turn_that_its_window_has_no_room_for_moves_its_session_before() {
 }
 
 #[test]
+fn a_sessions_window_is_its_owners_whoever_answered_last() {
+    let mut world = World::with(|policy| {
+        policy.models.get_mut(&model("opus")).unwrap().context_window = 200_000;
+        policy.models.get_mut(&model("sonnet")).unwrap().context_window = 10_000;
+        policy.handoff.auto_switch = true;
+    });
+    begin(&mut world);
+    let record = usage::Record {
+        model: Some(model("sonnet")),
+        session: Some("s".into()),
+        what: UsageRecord::Tokens(tokens(20_000, 0)),
+    };
+    world.run(Command::Usage(Box::new(usage::Command::Record(record))));
+    let subject = Subject::Session("s".into());
+    assert_eq!(world.state.usage.level(&subject).level, Level::Healthy);
+    assert_eq!(moved(&world), None);
+}
+
+#[test]
 fn a_window_of_a_provider_keeps_room_for_a_turn_as_turns_have_been() {
     let mut world = world(0);
     for used in [40, 63, 86] {

@@ -1,6 +1,6 @@
 //! Causes: what raises a level, each with its own share of its own limit. The highest wins and is named.
 
-use broker_proto::WallTime;
+use broker_proto::{ModelName, WallTime};
 
 use super::{Action, BudgetKey, Level, Meter, Scope, Signals, State, Unit, Window, matters};
 use crate::core::policy::Thresholds;
@@ -169,12 +169,11 @@ impl State {
     pub(super) fn of_window(
         &self,
         session: &str,
-        window: u64,
+        (model, window): (&ModelName, u64),
         thresholds: &Thresholds,
         held: &Held,
     ) -> Option<Cause> {
-        let meter = self.meter(&Scope::Session(session.to_owned()))?;
-        let (tokens, model) = (meter.session.tokens(), meter.session.model.as_ref()?);
+        let tokens = self.meter(&Scope::Session(session.to_owned()))?.session.tokens();
         let name = "context_window";
         Some(Cause {
             kind: Kind::Limit,

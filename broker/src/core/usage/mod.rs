@@ -156,18 +156,17 @@ impl State {
         causes
     }
 
-    /// What speaks for a session's level: its share of its model's `window`, and the budgets it is under.
+    /// What speaks for a session's level: its share of the `window` of the model that has it, and the budgets it is under.
     #[must_use]
     pub fn causes_of_session(
         &self,
         session: &str,
-        window: Option<u64>,
+        window: Option<(&ModelName, u64)>,
         now: WallTime,
     ) -> Vec<Cause> {
         let (rules, held) = (self.rules(), self.level(&Subject::Session(session.to_owned())));
         let scope = Scope::Session(session.to_owned());
-        let model = self.meter(&scope).and_then(|meter| meter.session.model.as_ref());
-        let thresholds = &self.thresholds(model);
+        let thresholds = &self.thresholds(window.map(|(model, _)| model));
         let mut causes = self.of_budgets(&rules.thresholds, &[scope], &held, now);
         causes.extend(window.and_then(|all| self.of_window(session, all, thresholds, &held)));
         causes
