@@ -1,8 +1,9 @@
 //! A session's way to another owner: one owner at every moment, and nothing lost or done twice.
 
 use broker_proto::{
-    AcceptHandoff, AskHandoff, ContentHash, Handoff, HandoffId, HandoffKept, HandoffOffer,
-    HandoffState, MessageState, PackageId, SessionId, SessionOwner, TriggerKind, UsageRecord,
+    AcceptHandoff, AskHandoff, ContentHash, FailureClass, Handoff, HandoffId, HandoffKept,
+    HandoffOffer, HandoffState, MessageState, Pace, PackageId, SessionId, SessionOwner,
+    TriggerKind, UsageRecord,
 };
 
 use super::world::*;
@@ -151,21 +152,82 @@ fn running_work_ends_where_it_is_before_the_switch() {
     assert_eq!((world.called(runs), world.called(next)), ("opus".into(), "sonnet".into()));
 }
 
+/// Time passes while whoever works on a turn says that it is there.
+fn works_on(world: &mut World, agent_name: &str, seq: Seq, seconds: u64) {
+    for _ in 0..seconds / 10 {
+        let token = world.token(seq);
+        world.run(Command::Renew { agent: agent(agent_name), leases: vec![token] });
+        world.advance(secs(10));
+    }
+}
+
 #[test]
-fn work_that_cannot_end_is_revoked_and_done_once() {
+fn a_long_answer_of_the_old_owner_is_not_cut() {
     let mut world = world();
     let runs = ask_turn(&mut world, "opus");
-    let late = world.settlement(runs, done());
+    world.show(runs);
     let id = offered(&mut world, "sonnet");
     accept(&mut world, id, "sonnet").unwrap();
 
-    // It is not waited for longer than that.
-    world.run(Command::Renew { agent: agent("opus"), leases: vec![world.token(runs)] });
-    for _ in 0..4 {
-        world.advance(secs(10));
-        let token = world.token(runs);
-        world.run(Command::Renew { agent: agent("opus"), leases: vec![token] });
-    }
+    works_on(&mut world, "opus", runs, 120);
+
+    assert_eq!((last(&world).state, owner(&world).epoch), (HandoffState::Accepted, 1));
+    world.done(runs);
+    assert_eq!((last(&world).state, last(&world).kept.revoked), (HandoffState::Active, 0));
+    assert_eq!(world.end(runs), Some(MessageState::Done));
+}
+
+#[test]
+fn an_answer_that_runs_when_the_limit_is_reached_by_another_is_not_cut() {
+    let mut world = world();
+    let runs = ask_turn(&mut world, "opus");
+    world.show(runs);
+    let other = world.ask("opus");
+    world.fail_until(other, FailureClass::QuotaExhausted, secs(3_600));
+    ask_turn(&mut world, "opus");
+    let begun = last(&world);
+    assert_eq!((begun.state, begun.pace), (HandoffState::Building, Pace::AtOnce));
+    built(&mut world, begun.id).unwrap();
+    accept(&mut world, begun.id, "sonnet").unwrap();
+
+    works_on(&mut world, "opus", runs, 60);
+    world.done(runs);
+
+    assert_eq!(world.end(runs), Some(MessageState::Done));
+    assert_eq!((last(&world).state, last(&world).kept.revoked), (HandoffState::Active, 0));
+}
+
+#[test]
+fn a_turn_that_somebody_else_answers_already_stays_with_him() {
+    let mut world = world();
+    let turn = ask_turn(&mut world, "opus");
+    world.fail_until(turn, FailureClass::QuotaExhausted, secs(3_600));
+    let begun = last(&world);
+    assert_eq!((world.called(turn), begun.to.as_str()), ("sonnet".into(), "sonnet"));
+    built(&mut world, begun.id).unwrap();
+
+    accept(&mut world, begun.id, "sonnet").unwrap();
+
+    let now = last(&world);
+    assert_eq!((now.state, now.kept.revoked), (HandoffState::Active, 0));
+    world.done(turn);
+    assert_eq!(world.end(turn), Some(MessageState::Done));
+    assert_eq!(world.deliveries.iter().filter(|it| it.seq == turn).count(), 2);
+}
+
+#[test]
+fn work_that_does_not_end_is_revoked_where_somebody_wants_it_at_once_and_done_once() {
+    let mut world = world();
+    let runs = ask_turn(&mut world, "opus");
+    let late = world.settlement(runs, done());
+    let ask = AskHandoff { at_once: true, ..ask(Some("sonnet")) };
+    let id = command(&mut world, HandoffCommand::Begin(Box::new(ask))).unwrap().id;
+    built(&mut world, id).unwrap();
+    accept(&mut world, id, "sonnet").unwrap();
+
+    works_on(&mut world, "opus", runs, 20);
+    assert_eq!(last(&world).state, HandoffState::Accepted);
+    works_on(&mut world, "opus", runs, 10);
 
     let handoff = last(&world);
     assert_eq!((handoff.state, handoff.kept.revoked), (HandoffState::Active, 1));

@@ -1,7 +1,8 @@
 //! A package that is there is offered; its receiver takes it, or says no.
 
 use broker_proto::{
-    AgentName, Handoff, HandoffId, HandoffOffer, HandoffState, Recipient, TriedReceiver,
+    AgentName, Handoff, HandoffId, HandoffOffer, HandoffState, Pace, Recipient, TriedReceiver,
+    TriggerKind,
 };
 
 use crate::core::{
@@ -100,13 +101,16 @@ impl Run<'_> {
         if handoff.until.is_some_and(|until| until <= self.now.wall) {
             return Err(Refused::Late(id).into());
         }
+        // Only what a person wants at once does not wait for the end of what runs.
+        let is_urged =
+            handoff.pace == Pace::AtOnce && handoff.trigger.kind == TriggerKind::UserRequest;
         let settle_wait = self.state.policy.handoff.settle_wait;
         let accepted = Handoff {
             state: HandoffState::Accepted,
             agent,
             confirmed,
             accepted_at: Some(self.now.wall),
-            until: Some(self.now.wall.after(settle_wait)),
+            until: is_urged.then(|| self.now.wall.after(settle_wait)),
             ..handoff
         };
         self.handoff_changed(accepted);

@@ -19,6 +19,12 @@ impl Run<'_> {
         })
     }
 
+    /// What of it the old owner works on. What its chain has given to another is that one's.
+    pub(super) fn in_hand<'a>(&'a self, handoff: &'a Handoff) -> impl Iterator<Item = &'a Message> {
+        let is_its = |message: &&Message| message.model() == Some(&handoff.from.model);
+        self.slice(handoff).filter(|message| message.lease().is_some()).filter(is_its)
+    }
+
     /// Keeps what waits for the old owner until it is known who gets it.
     pub(super) fn hold_slice(&mut self, id: HandoffId) {
         let Some(handoff) = self.state.handoff.get(id) else { return };

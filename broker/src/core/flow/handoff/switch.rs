@@ -1,6 +1,6 @@
 //! The change of owner, in one commit (I-38).
 
-use broker_proto::{HandedOver, Handoff, HandoffId, HandoffState, Pace, Recipient, SessionOwner};
+use broker_proto::{HandedOver, Handoff, HandoffId, HandoffState, Recipient, SessionOwner};
 
 use crate::core::{
     Event, SliceMoved, Subject,
@@ -26,12 +26,11 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the old owner still works on a turn of the session, and may end it.
+    /// Whether the old owner still works on a turn of the session. A limit that is reached ends a call or does not; what
+    /// runs is cut by nothing but a person's will.
     fn is_waited_for(&self, handoff: &Handoff) -> bool {
-        let can_answer = self.state.route.shut(&handoff.from.model).is_none()
-            && self.presence(&handoff.from.model) != Presence::Absent;
-        let waits = can_answer || handoff.pace == Pace::Gradually;
-        waits && self.slice(handoff).any(|message| message.lease().is_some())
+        let is_there = self.presence(&handoff.from.model) != Presence::Absent;
+        is_there && self.in_hand(handoff).next().is_some()
     }
 
     /// Ownership, epoch, queue slice and leases, in this commit (I-38).
@@ -46,8 +45,7 @@ impl Run<'_> {
         let entries = session.info.head.entries;
         let Some(package) = handoff.package else { return };
         let session_id = handoff.session.clone();
-        let leased: Vec<Seq> =
-            self.slice(&handoff).filter(|it| it.lease().is_some()).map(|it| it.seq).collect();
+        let leased: Vec<Seq> = self.in_hand(&handoff).map(|it| it.seq).collect();
         for seq in &leased {
             self.lose_lease(*seq, "its session was handed off", false);
         }

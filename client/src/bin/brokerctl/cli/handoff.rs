@@ -85,7 +85,7 @@ pub(crate) enum HandoffCommand {
         after_help = "Examples:\n  brokerctl handoff execute --to sonnet --reason 'opus is at 90 %'\n  brokerctl handoff prepare --session s1 --to local && brokerctl handoff execute --session s1\n\nExit codes: 0 the session has its new owner, 1 it stays with the old one (stderr says why), 3 no such session or model, 5 nobody can take it now (with the earliest time), or nobody who was asked answered."
     )]
     Execute(ExecuteArgs),
-    /// As `execute`, at once: without regard to cool-down, hops and loops, and not waiting for work in hand
+    /// As `execute`, at once: also to a model near a limit of its own, and waiting for work in hand 30 s at most
     #[command(after_help = "Examples:\n  brokerctl handoff force --to local --session s1")]
     Force(ExecuteArgs),
     /// List handoffs, newest first: when, of which session, from whom to whom, why, and how it ended
