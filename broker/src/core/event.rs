@@ -558,6 +558,8 @@ pub enum Note {
     Heard {
         agent: AgentName,
         heard: usage::Heard,
+        /// It says something against that member.
+        is_against: bool,
     },
     /// The broker runs since `at`; these models have no agent yet.
     Started {

@@ -22,6 +22,10 @@ fn subject(id: PackageId) -> String {
     format!("package/{id}")
 }
 
+fn archived(id: PackageId) -> String {
+    format!("archived/{id}")
+}
+
 fn spent(nonce: &[u8; 16]) -> String {
     format!("spent/{:032x}", u128::from_be_bytes(*nonce))
 }
@@ -38,9 +42,13 @@ pub(super) fn fold(
         }
         package::Event::Deleted { id, spent: taken, .. } => {
             facts.insert(subject(*id), None);
+            facts.insert(archived(*id), None);
             if let Some(taken) = taken {
                 facts.insert(spent(&taken.nonce), Some(record.clone()));
             }
+        }
+        package::Event::Archived { id, .. } => {
+            facts.insert(archived(*id), Some(record.clone()));
         }
         package::Event::Forgotten { nonces, .. } => {
             facts.extend(nonces.iter().map(|nonce| (spent(nonce), None)));
@@ -58,15 +66,11 @@ impl Projection {
     /// [`Error`] when the rows cannot be read.
     pub async fn package(&self, id: PackageId, batch: BatchNo) -> Result<Option<Saved>, Error> {
         self.at_least(batch).await?;
-        let record = self
-            .reader
-            .call(move |connection| {
-                let mut statement = connection
-                    .prepare_cached("SELECT kind, version, body FROM facts WHERE subject = ?1")?;
-                Ok(statement.query_row([subject(id)], stored).optional()?)
-            })
-            .await?;
-        record.map(|record| saved(&record)).transpose()
+        let read = move |connection: &mut Connection| {
+            let record = fact(connection, &subject(id))?;
+            record.map(|record| with_archive(connection, saved(&record)?)).transpose()
+        };
+        self.reader.call(read).await
     }
 
     /// One page of packages, newest first, those before `before`; `now` says what has expired. The id is where the next
@@ -111,9 +115,24 @@ fn page(
             let last = found.last().map(|saved| saved.info.header.id);
             return Ok((found, last));
         }
-        found.push(saved);
+        found.push(with_archive(connection, saved)?);
     }
     Ok((found, None))
+}
+
+fn fact(connection: &Connection, subject: &str) -> Result<Option<Record>, Error> {
+    let mut statement =
+        connection.prepare_cached("SELECT kind, version, body FROM facts WHERE subject = ?1")?;
+    Ok(statement.query_row([subject], stored).optional()?)
+}
+
+/// With since when its work goes on.
+fn with_archive(connection: &Connection, mut saved: Saved) -> Result<Saved, Error> {
+    if let Some(record) = fact(connection, &archived(saved.info.header.id))? {
+        let Event::Package(event) = event_of(&record)? else { return Err(Error::Damaged) };
+        saved.info.archived_at = Some(event.at());
+    }
+    Ok(saved)
 }
 
 fn is_shown(info: &PackageInfo, filter: &PackageFilter, now: WallTime) -> bool {
@@ -227,10 +246,20 @@ mod tests {
         assert_eq!(left.len(), 3, "{left:?}");
         assert!(kept.iter().chain(&[save(4)]).all(|event| left.contains(event)), "{left:?}");
 
+        let of = |id| event(package::Event::Archived { id, at });
+        let four = info(4).header.id;
+        let head = log.append(&[of(four)]).await;
+        let projection = log.folded().await;
+        let shown = projection.package(four, head).await.unwrap().unwrap().info.archived_at;
+        let (page, _) =
+            projection.packages(PackageFilter::default(), None, 9, at, head).await.unwrap();
+        assert_eq!((shown, page[0].info.archived_at), (Some(at), Some(at)));
+        log.append(&[event(package::Event::Deleted { id: four, at, spent: None })]).await;
+
         let forgotten = package::Event::Forgotten { nonces: vec![two.nonce], at };
         let head = log.append(&[event(forgotten)]).await;
         let mut left = 0;
         log.folded().await.living(head, |_| left += 1).await.unwrap();
-        assert_eq!(left, 2);
+        assert_eq!(left, 1);
     }
 }

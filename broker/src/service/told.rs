@@ -20,7 +20,7 @@ pub(super) struct Told {
 }
 
 /// Every kind that is told, in the order of a life. `docs/events.md` lists them.
-pub(super) const KINDS: [&str; 50] = [
+pub(super) const KINDS: [&str; 52] = [
     "accepted",
     "routed",
     "held",
@@ -52,6 +52,7 @@ pub(super) const KINDS: [&str; 50] = [
     "content_forgotten",
     "session_changed",
     "package_saved",
+    "package_archived",
     "package_deleted",
     "key_trusted",
     "key_removed",
@@ -70,6 +71,7 @@ pub(super) const KINDS: [&str; 50] = [
     "rotation_resumed",
     "rotation_passed_over",
     "rotation_stayed",
+    "rotation_signal",
     "rotation_stopped",
 ];
 
@@ -328,6 +330,7 @@ fn ring(event: &ring::Event) -> Told {
         ring::What::Woken => {
             ("handoff_initiated", from, format!("from={of} to={to_name} reason={reason}"))
         }
+        ring::What::Heard { reason } => ("rotation_signal", ring.owner.as_ref(), reason.clone()),
         ring::What::Seen => ("rotation_seen", to, format!("to={to_name} from={of}")),
         ring::What::Accepted => {
             ("handoff_accepted", to, format!("to={to_name} from={of} tasks_received={tasks}"))
@@ -361,6 +364,7 @@ fn package(event: &package::Event) -> Option<Told> {
             Told::new("package_saved", saved.at, detail).model(header.recipient.as_ref())
         }
         package::Event::Deleted { id, at, .. } => Told::new("package_deleted", *at, id.to_string()),
+        package::Event::Archived { id, at } => Told::new("package_archived", *at, id.to_string()),
         package::Event::Trusted { name, at, key: Some(key) } => {
             Told::new("key_trusted", *at, format!("{name}: {key}"))
         }

@@ -78,7 +78,9 @@ impl Stock {
                 package::Event::Deleted { id, .. } => {
                     self.deleted.insert(*id);
                 }
-                package::Event::Forgotten { .. } | package::Event::Trusted { .. } => {}
+                package::Event::Archived { .. }
+                | package::Event::Forgotten { .. }
+                | package::Event::Trusted { .. } => {}
             },
             _ => {}
         }

@@ -277,6 +277,7 @@ mod tests {
             signed_by: Some("this broker".into()),
             is_imported: false,
             is_expired: false,
+            archived_at: None,
         };
         let offer = HandoffOffer {
             handoff: HandoffId::from_parts(NOW, 1),

@@ -432,6 +432,7 @@ impl TryFrom<pb::PackageInfo> for PackageInfo {
             signed_by: super::common::none_if_empty(wire.signed_by),
             is_imported: wire.imported,
             is_expired: wire.expired,
+            archived_at: time(wire.archived_at, "archived_at")?,
         })
     }
 }
@@ -459,6 +460,7 @@ impl From<PackageInfo> for pb::PackageInfo {
             signed_by: info.signed_by.unwrap_or_default(),
             imported: info.is_imported,
             expired: info.is_expired,
+            archived_at: info.archived_at.map(Into::into),
             nonce: header.nonce.to_vec().into(),
         }
     }
@@ -624,6 +626,7 @@ mod tests {
             signed_by: Some("self".into()),
             is_imported: true,
             is_expired: true,
+            archived_at: Some(WallTime(5)),
         };
         let wire = pb::PackageInfo::from(info.clone());
         assert_eq!(PackageInfo::try_from(wire.clone()).unwrap(), info);

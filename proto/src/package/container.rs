@@ -331,6 +331,7 @@ impl Opened<'_> {
             signed_by: None,
             is_imported: false,
             is_expired: false,
+            archived_at: None,
         }
     }
 

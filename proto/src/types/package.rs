@@ -300,6 +300,8 @@ pub struct PackageInfo {
     pub is_imported: bool,
     /// By broker time, now.
     pub is_expired: bool,
+    /// Since when the work that it was made for goes on at its receiver; `None`: not yet.
+    pub archived_at: Option<WallTime>,
 }
 
 impl PackageInfo {

@@ -81,6 +81,7 @@ pub fn build(new: NewPackage, making: Making<'_>) -> Result<Built, PackError> {
         signed_by: None,
         is_imported: false,
         is_expired: false,
+        archived_at: None,
     };
     Ok(Built { file, info })
 }

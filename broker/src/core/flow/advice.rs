@@ -238,7 +238,8 @@ impl Run<'_> {
         if self.state.handoff.open(session).is_some_and(is_moving) {
             return;
         }
-        let advised = self.better_off(session, prompt);
+        let is_kept = self.is_kept_by_ring(session);
+        let advised = (!is_kept).then(|| self.better_off(session, prompt)).flatten();
         if let Some(advised) = &advised
             && self.state.policy.handoff.auto_switch
             && advised.trigger.confidence >= trigger::SURE
@@ -279,7 +280,8 @@ impl Run<'_> {
             at_once: false,
         };
         let pace = Pace::Gradually;
-        let wanted = Wanted { ask, trigger, pace, returns: None, is_lent: false };
+        let wanted =
+            Wanted { ask, trigger, pace, returns: None, is_lent: false, is_rotation: false };
         self.begin_handoff(wanted).is_ok()
     }
 

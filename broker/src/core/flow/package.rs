@@ -1,6 +1,6 @@
 //! What is asked of packages.
 
-use broker_proto::{ModelName, Recipient};
+use broker_proto::{ModelName, PackageId, Recipient};
 
 use super::Run;
 use crate::core::{Effect, Event, Note, Refusal, Reply, agent::LinkId, package};
@@ -25,6 +25,14 @@ impl Run<'_> {
             }
         }
         Ok(Reply::Package(package::Reply::Saved { replaced }))
+    }
+
+    /// The work that a package was made for goes on.
+    pub(super) fn archive(&mut self, id: PackageId) {
+        if self.state.package.may_archive(id) {
+            let event = package::Event::Archived { id, at: self.now.wall };
+            self.event(Event::Package(Box::new(event)));
+        }
     }
 
     /// Whoever is likely to go on is loaded before it has to, where its provider loads models.

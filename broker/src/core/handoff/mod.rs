@@ -492,7 +492,8 @@ impl Track {
         if self.recent.len() > RECENT {
             self.recent.pop_front();
         }
-        let is_put = handoff.trigger.kind == TriggerKind::UserRequest;
+        // Somebody put it there, or its ring did.
+        let is_put = handoff.trigger.kind == TriggerKind::UserRequest || handoff.hops == 0;
         let is_home = handoff.to == handoff.origin;
         self.origin = Some(handoff.origin.clone()).filter(|_| !is_put && !is_home);
         self.hops = if is_put || is_home { 0 } else { handoff.hops };

@@ -67,6 +67,11 @@ pub enum Event {
         at: WallTime,
         spent: Option<Spent>,
     },
+    /// The work that it was made for goes on at its receiver.
+    Archived {
+        id: PackageId,
+        at: WallTime,
+    },
     /// These nonces would be refused by their expiry now.
     Forgotten {
         nonces: Vec<[u8; 16]>,
@@ -86,7 +91,10 @@ impl Event {
     pub fn body(&self) -> Option<&Body> {
         match self {
             Self::Saved(saved) => Some(&saved.body),
-            Self::Deleted { .. } | Self::Forgotten { .. } | Self::Trusted { .. } => None,
+            Self::Deleted { .. }
+            | Self::Archived { .. }
+            | Self::Forgotten { .. }
+            | Self::Trusted { .. } => None,
         }
     }
 
@@ -94,7 +102,10 @@ impl Event {
     pub fn at(&self) -> WallTime {
         match self {
             Self::Saved(saved) => saved.at,
-            Self::Deleted { at, .. } | Self::Forgotten { at, .. } | Self::Trusted { at, .. } => *at,
+            Self::Deleted { at, .. }
+            | Self::Archived { at, .. }
+            | Self::Forgotten { at, .. }
+            | Self::Trusted { at, .. } => *at,
         }
     }
 }
@@ -207,6 +218,8 @@ pub struct State {
     of_session: BTreeSet<(SessionId, PackageId)>,
     /// Taken by a handoff: they stay when newer ones are made.
     claimed: BTreeSet<PackageId>,
+    /// Those whose work goes on.
+    archived: BTreeSet<PackageId>,
     /// Of what is kept.
     nonces: BTreeMap<[u8; 16], PackageId>,
     /// Of what came from elsewhere and was deleted, until it has expired.
@@ -320,6 +333,12 @@ impl State {
     pub fn hops(&self, session: &SessionId) -> u32 {
         let imported = self.of(session).filter(|(_, kept)| kept.is_imported);
         imported.map(|(_, kept)| kept.hops.saturating_add(1)).max().unwrap_or(0)
+    }
+
+    /// Whether it is kept, and its work has not gone on yet.
+    #[must_use]
+    pub fn may_archive(&self, id: PackageId) -> bool {
+        self.kept.contains_key(&id) && !self.archived.contains(&id)
     }
 
     /// A handoff goes on with this package.
@@ -439,6 +458,7 @@ impl State {
                 if let Some(kept) = self.kept.remove(id) {
                     self.nonces.remove(&kept.nonce);
                     self.claimed.remove(id);
+                    self.archived.remove(id);
                     if let Some(session) = kept.session {
                         self.of_session.remove(&(session, *id));
                     }
@@ -447,6 +467,8 @@ impl State {
                     self.spent.insert(*nonce, *until);
                 }
             }
+            // What a start reads has no order.
+            Event::Archived { id, .. } => _ = self.archived.insert(*id),
             Event::Forgotten { nonces, .. } => {
                 for nonce in nonces {
                     self.spent.remove(nonce);

@@ -36,5 +36,6 @@ pub(crate) fn info(number: u64) -> PackageInfo {
         signed_by: None,
         is_imported: number.is_multiple_of(2),
         is_expired: false,
+        archived_at: None,
     }
 }

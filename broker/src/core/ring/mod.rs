@@ -17,7 +17,7 @@ use std::{
 
 use broker_proto::{
     AgentName, ForceRotation, HandoffId, PackageId, Pick, RoleName, RotationPhase, RotationTrigger,
-    SetRotation, WallTime,
+    SessionId, SetRotation, WallTime,
 };
 
 pub use settings::Settings;
@@ -49,6 +49,10 @@ pub struct Event {
 pub enum What {
     /// Somebody said who is in it, and how it goes round.
     Set,
+    /// One of its owner's calls or deliveries says something against it; `reason`: what the last ones come to.
+    Heard {
+        reason: String,
+    },
     Detected,
     Saved,
     Woken,
@@ -89,6 +93,8 @@ pub struct Ring {
     pub handover: Option<Handover>,
     /// Set where it is on and has no owner.
     pub stopped: Option<Stopped>,
+    /// The owner's last calls and deliveries, as of the last that says something against it: what a restart begins with.
+    pub heard: Signals,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,9 +130,21 @@ pub struct Handover {
     pub until: Option<WallTime>,
     pub tasks: u64,
     pub sessions: u64,
+    /// Of the sessions that are offered now: so many at once, in the order of their ids.
     pub handoffs: Vec<HandoffId>,
+    /// The last session that was looked at, and how many of those before these were taken.
+    pub behind: Option<SessionId>,
+    pub taken: u64,
     /// Who was asked and did not take it.
     pub tried: Vec<AgentName>,
+}
+
+impl Handover {
+    /// Another member is to be asked: it is offered everything.
+    pub fn begin_again(&mut self) {
+        self.handoffs.clear();
+        (self.behind, self.taken) = (None, 0);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,6 +244,8 @@ pub struct State {
     started: BootTime,
     /// The last calls and deliveries of each member, since it became an owner.
     heard: BTreeMap<AgentName, Signals>,
+    /// Rings whose owner's were heard against it, and are not kept yet.
+    unsaid: BTreeSet<RoleName>,
     /// Rings whose owner has ended some work since it took over.
     worked: BTreeSet<RoleName>,
 }
@@ -290,6 +310,12 @@ impl State {
         self.heard.get(agent).cloned().unwrap_or_default()
     }
 
+    /// A ring with something to keep.
+    #[must_use]
+    pub fn unsaid(&self) -> Option<&Ring> {
+        self.rings.get(self.unsaid.first()?)
+    }
+
     #[must_use]
     pub fn has_worked(&self, role: &RoleName) -> bool {
         self.worked.contains(role)
@@ -318,8 +344,12 @@ impl State {
     pub(super) fn apply(&mut self, event: &Event) {
         let ring = &event.ring;
         let before = self.rings.insert(ring.role.clone(), ring.clone());
+        self.unsaid.remove(&ring.role);
+        if before.is_none() {
+            self.recall();
+        }
         let owner = ring.owner.as_ref();
-        if owner != before.as_ref().and_then(|ring| ring.owner.as_ref()) {
+        if before.is_some_and(|before| before.owner.as_ref() != owner) {
             self.worked.remove(&ring.role);
             // A fresh start.
             if let Some(owner) = owner {
@@ -337,22 +367,38 @@ impl State {
                     self.gone.insert((role, agent.clone()), *at);
                 }
             }
-            Note::Heard { agent, heard } => {
+            Note::Heard { agent, heard, is_against } => {
                 self.heard.entry(agent.clone()).or_default().hear(*heard);
+                if *is_against {
+                    let owned = self.on().filter(|it| it.owner.as_ref() == Some(agent));
+                    let owned: Vec<RoleName> = owned.map(|ring| ring.role.clone()).collect();
+                    self.unsaid.extend(owned);
+                }
                 if heard.ended == super::usage::Ended::Done {
                     let owned = self.rings.values().filter(|it| it.owner.as_ref() == Some(agent));
                     self.worked.extend(owned.map(|ring| ring.role.clone()));
                 }
             }
             Note::Started { at, .. } => {
-                // A broker that starts has heard nothing of anybody.
+                // A broker that starts has heard nothing of anybody, but for what it kept.
                 self.started = *at;
                 self.links.clear();
                 self.gone.clear();
                 self.heard.clear();
                 self.worked.clear();
+                self.unsaid.clear();
+                self.recall();
             }
             _ => {}
+        }
+    }
+
+    /// What was kept of the owners' calls.
+    fn recall(&mut self) {
+        for ring in self.rings.values() {
+            if let Some(owner) = ring.owner.as_ref().filter(|it| !self.heard.contains_key(it)) {
+                self.heard.insert(owner.clone(), ring.heard.clone());
+            }
         }
     }
 
@@ -397,6 +443,7 @@ impl Ring {
     /// The owner's time ends.
     fn leave(&mut self, at: WallTime) {
         let Some(owner) = self.owner.take() else { return };
+        self.heard = Signals::default();
         let (owned, until) = (at.since(self.since), at.after(self.pause));
         let handover = self.handover.as_ref();
         let is_away = handover.is_some_and(|it| {

@@ -55,6 +55,8 @@ pub struct Loading {
     pub taken: usize,
     /// Why each of the others was not.
     pub refused: Vec<String>,
+    /// There are sessions that it was not offered yet.
+    pub has_more: bool,
     /// The owner has worked since it took over, or found nothing to do.
     pub has_worked: bool,
 }
@@ -66,7 +68,7 @@ pub enum Step {
     /// Write down what moves.
     Save,
     Wake(AgentName),
-    /// The incoming one is there: offer it the sessions.
+    /// The incoming one is there: offer it the sessions, or the next ones.
     See,
     /// It is the owner from now on.
     Accept,
@@ -188,7 +190,7 @@ impl View<'_> {
         {
             return Some(self.pass_over(to, format!("took no session: {reason}")));
         }
-        Some(Step::Accept)
+        Some(if loading.has_more { Step::See } else { Step::Accept })
     }
 
     fn pass_over(&self, member: &AgentName, reason: String) -> Step {

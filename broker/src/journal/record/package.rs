@@ -14,9 +14,10 @@ pub(super) const SAVED: u16 = 80;
 pub(super) const DELETED: u16 = 81;
 pub(super) const FORGOTTEN: u16 = 82;
 pub(super) const TRUSTED: u16 = 83;
+pub(super) const ARCHIVED: u16 = 84;
 
 /// Every kind that is about packages.
-pub(super) const KINDS: [u16; 4] = [SAVED, DELETED, FORGOTTEN, TRUSTED];
+pub(super) const KINDS: [u16; 5] = [SAVED, DELETED, FORGOTTEN, TRUSTED, ARCHIVED];
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct PartRecord {
@@ -138,6 +139,10 @@ pub(super) fn write(event: &Event) -> (u16, Vec<u8>) {
             };
             (DELETED, record.encode_to_vec())
         }
+        Event::Archived { id, at } => {
+            let record = DeletedRecord { id: write_id(*id), at: at.0, ..Default::default() };
+            (ARCHIVED, record.encode_to_vec())
+        }
         Event::Forgotten { nonces, at } => {
             (FORGOTTEN, ForgottenRecord { nonces: nonces.concat(), at: at.0 }.encode_to_vec())
         }
@@ -199,6 +204,10 @@ pub(super) fn read(kind: u16, body: &[u8]) -> Option<Event> {
             };
             Event::Deleted { id: read_id(&record.id)?, at: WallTime(record.at), spent }
         }
+        ARCHIVED => {
+            let record = DeletedRecord::decode(body).ok()?;
+            Event::Archived { id: read_id(&record.id)?, at: WallTime(record.at) }
+        }
         FORGOTTEN => {
             let record = ForgottenRecord::decode(body).ok()?;
             let (nonces, rest) = record.nonces.as_chunks::<16>();
@@ -255,6 +264,7 @@ fn read_saved(record: SavedRecord) -> Option<Saved> {
         signed_by: None,
         is_imported: record.is_imported,
         is_expired: false,
+        archived_at: None,
     };
     let of = match record.of {
         None => None,
@@ -301,6 +311,7 @@ mod tests {
         let spent = Spent { nonce: [1; 16], until: WallTime(9) };
         round_trip(&Event::Deleted { id, at, spent: Some(spent) });
         round_trip(&Event::Deleted { id, at, spent: None });
+        round_trip(&Event::Archived { id, at });
         round_trip(&Event::Forgotten { nonces: vec![[1; 16], [2; 16]], at });
         for key in [Some(PackageKey([8; 32])), None] {
             round_trip(&Event::Trusted { name: "laptop".into(), key, at });

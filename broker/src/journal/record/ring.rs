@@ -6,13 +6,15 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use broker_proto::{
-    AgentName, HandoffId, PackageId, Pick, RoleName, RotationPhase, RotationTrigger, WallTime,
+    AgentName, HandoffId, PackageId, Pick, RoleName, RotationPhase, RotationTrigger, SessionId,
+    WallTime,
 };
 
-use super::usage::write_span as millis;
+use super::usage::{HeardRecord, read_heard, write_heard, write_span as millis};
 use crate::core::{
     Event,
     ring::{self, Handover, Member, Ring, Stopped, Unfit, What},
+    usage::Signals,
 };
 
 pub(super) const CHANGED: u16 = 110;
@@ -60,6 +62,8 @@ struct RingRecord {
     handover: Option<HandoverRecord>,
     #[prost(message, optional, tag = "11")]
     stopped: Option<StoppedRecord>,
+    #[prost(message, repeated, tag = "12")]
+    heard: Vec<HeardRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -120,6 +124,10 @@ struct HandoverRecord {
     handoffs: Vec<String>,
     #[prost(string, repeated, tag = "13")]
     tried: Vec<String>,
+    #[prost(string, tag = "14")]
+    behind: String,
+    #[prost(uint64, tag = "15")]
+    taken: u64,
 }
 
 pub(super) fn write(event: &ring::Event) -> (u16, Vec<u8>) {
@@ -130,6 +138,10 @@ pub(super) fn write(event: &ring::Event) -> (u16, Vec<u8>) {
     };
     let what = match &event.what {
         What::Set => "set",
+        What::Heard { reason } => {
+            record.reason.clone_from(reason);
+            "heard"
+        }
         What::Detected => "detected",
         What::Saved => "saved",
         What::Woken => "woken",
@@ -180,6 +192,7 @@ fn write_ring(ring: &Ring) -> RingRecord {
         since: ring.since.0,
         handover: ring.handover.as_ref().map(write_handover),
         stopped,
+        heard: ring.heard.heard.iter().map(write_heard).collect(),
     }
 }
 
@@ -198,6 +211,8 @@ fn write_handover(handover: &Handover) -> HandoverRecord {
         sessions: handover.sessions,
         handoffs: handover.handoffs.iter().map(ToString::to_string).collect(),
         tried: handover.tried.iter().map(ToString::to_string).collect(),
+        behind: handover.behind.as_ref().map(ToString::to_string).unwrap_or_default(),
+        taken: handover.taken,
     }
 }
 
@@ -207,6 +222,7 @@ pub(super) fn read(body: Bytes) -> Option<Event> {
     let packages = record.packages.iter().map(|id| PackageId::parse(id));
     let what = match record.what.as_str() {
         "set" => What::Set,
+        "heard" => What::Heard { reason: record.reason },
         "detected" => What::Detected,
         "saved" => What::Saved,
         "woken" => What::Woken,
@@ -247,6 +263,7 @@ fn read_ring(record: RingRecord) -> Option<Ring> {
             why: it.why,
             back_at: it.back_at.map(WallTime),
         }),
+        heard: Signals { heard: record.heard.iter().map(read_heard).collect::<Option<_>>()? },
     })
 }
 
@@ -265,6 +282,11 @@ fn read_handover(record: HandoverRecord) -> Option<Handover> {
         sessions: record.sessions,
         handoffs: record.handoffs.iter().map(|id| HandoffId::parse(id)).collect::<Option<_>>()?,
         tried: record.tried.iter().map(|name| agent(name)).collect::<Option<_>>()?,
+        behind: match record.behind.as_str() {
+            "" => None,
+            id => Some(SessionId::parse(id).ok()?),
+        },
+        taken: record.taken,
     })
 }
 
@@ -282,7 +304,10 @@ fn optional(name: Option<String>) -> Option<Option<AgentName>> {
 
 #[cfg(test)]
 mod tests {
+    use broker_proto::FailureClass;
+
     use super::*;
+    use crate::core::usage::{Ended, Heard};
 
     fn name(text: &str) -> AgentName {
         AgentName::parse(text).unwrap()
@@ -317,6 +342,8 @@ mod tests {
                 tasks: 2,
                 sessions: 1,
                 handoffs: vec![HandoffId::from_parts(WallTime(6), 1)],
+                behind: Some(SessionId::parse("s-64").unwrap()),
+                taken: 60,
                 tried: vec![a],
             }),
             stopped: Some(Stopped {
@@ -324,6 +351,16 @@ mod tests {
                 why: "nobody".into(),
                 back_at: Some(WallTime(2)),
             }),
+            heard: Signals {
+                heard: [Heard {
+                    at: WallTime(4),
+                    ended: Ended::Failed(FailureClass::RateLimited),
+                    latency: None,
+                    first_token: Some(Duration::from_millis(5)),
+                    message: None,
+                }]
+                .into(),
+            },
         }
     }
 
@@ -331,6 +368,7 @@ mod tests {
     fn a_ring_reads_back_as_it_was_written() {
         let all = [
             What::Set,
+            What::Heard { reason: "1 of 3 rate limits".into() },
             What::Detected,
             What::Saved,
             What::Woken,

@@ -196,7 +196,7 @@ struct PieceRecord {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct HeardRecord {
+pub(super) struct HeardRecord {
     #[prost(uint64, tag = "1")]
     at: u64,
     #[prost(int32, tag = "2")]
@@ -516,7 +516,7 @@ fn read_meter(record: MeterRecord) -> Option<Event> {
     Some(Event::Metered { scope: Scope::parse(&record.scope)?, meter: Box::new(meter) })
 }
 
-fn write_heard(heard: &Heard) -> HeardRecord {
+pub(super) fn write_heard(heard: &Heard) -> HeardRecord {
     HeardRecord {
         at: heard.at.0,
         ended: write_ended(heard.ended),
@@ -526,7 +526,7 @@ fn write_heard(heard: &Heard) -> HeardRecord {
     }
 }
 
-fn read_heard(record: &HeardRecord) -> Option<Heard> {
+pub(super) fn read_heard(record: &HeardRecord) -> Option<Heard> {
     Some(Heard {
         at: WallTime(record.at),
         ended: read_ended(record.ended)?,

@@ -27,7 +27,14 @@ impl Run<'_> {
             urgency: Urgency::High,
         };
         let pace = if ask.at_once { Pace::AtOnce } else { Pace::Gradually };
-        self.begin_handoff(Wanted { ask, trigger, pace, returns: None, is_lent: false })
+        self.begin_handoff(Wanted {
+            ask,
+            trigger,
+            pace,
+            returns: None,
+            is_lent: false,
+            is_rotation: false,
+        })
     }
 
     /// Begins a handoff where the arbiter says so.
@@ -38,7 +45,7 @@ impl Run<'_> {
         &mut self,
         wanted: Wanted,
     ) -> Result<HandoffId, Refusal> {
-        let Wanted { ask, trigger, pace, returns, is_lent } = wanted;
+        let Wanted { ask, trigger, pace, returns, is_lent, is_rotation } = wanted;
         let unknown = || session::Refusal::Unknown(ask.session.clone());
         let info = &self.state.session.get(&ask.session).ok_or_else(unknown)?.info;
         if let Some(open) = self.state.handoff.open(&ask.session)
@@ -48,7 +55,7 @@ impl Run<'_> {
             return Err(Refused::UnderWay { id, session: ask.session, state }.into());
         }
         // It goes where somebody wants it to go, and nowhere by itself.
-        if info.pause.is_some() && trigger.kind != TriggerKind::UserRequest {
+        if info.pause.is_some() && trigger.kind != TriggerKind::UserRequest && !is_rotation {
             return Err(session::Refusal::Paused(ask.session).into());
         }
         if info.head.entries == 0 {
@@ -67,7 +74,7 @@ impl Run<'_> {
         let (to, then) = self.receivers(&ask, &owner.model, trigger.kind)?;
         let now = self.now.wall;
         let track = self.state.handoff.track(&ask.session);
-        let hops = track.map_or(0, |track| track.hops) + 1;
+        let hops = if is_rotation { 0 } else { track.map_or(0, |track| track.hops) + 1 };
         let origin = match returns {
             Some(_) => Some(to.clone()),
             None => track.and_then(|track| track.origin.clone()),

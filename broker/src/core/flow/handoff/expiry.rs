@@ -30,6 +30,11 @@ impl Run<'_> {
             return;
         }
         let session = handoff.session.clone();
+        // Its ring finds out that its owner is silent, and moves it.
+        if self.is_kept_by_ring(&session) {
+            self.handoff_changed(Handoff { until: Some(until), ..handoff });
+            return;
+        }
         let reason = format!("no agent of {} is left to go on", handoff.to);
         self.end_handoff(handoff, HandoffState::Failed, reason.clone());
         // Where nobody can, its turns are routed one by one, and the next of them tries again.

@@ -45,6 +45,13 @@ impl Run<'_> {
         let trigger =
             Trigger { kind, reasoning: reason.to_owned(), confidence: 1.0, urgency: Urgency::Low };
         let (pace, returns) = (Pace::Gradually, Some(handoff.id));
-        self.begin_handoff(Wanted { ask, trigger, pace, returns, is_lent: false })
+        self.begin_handoff(Wanted {
+            ask,
+            trigger,
+            pace,
+            returns,
+            is_lent: false,
+            is_rotation: false,
+        })
     }
 }

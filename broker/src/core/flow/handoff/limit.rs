@@ -32,7 +32,14 @@ impl Run<'_> {
             is_forced: false,
             at_once: pace == Pace::AtOnce,
         };
-        self.begin_handoff(Wanted { ask, trigger, pace, returns: None, is_lent })
+        self.begin_handoff(Wanted {
+            ask,
+            trigger,
+            pace,
+            returns: None,
+            is_lent,
+            is_rotation: false,
+        })
     }
 
     /// A limit changed its level: what it moves is moved.
@@ -87,7 +94,8 @@ impl Run<'_> {
         };
         let named = self.state.queue.sessions().filter(asks);
         let named = named.filter_map(|name| SessionId::parse(name).ok());
-        named.filter(owns).take(AT_ONCE).collect()
+        let is_free = |session: &SessionId| !self.is_kept_by_ring(session);
+        named.filter(owns).filter(is_free).take(AT_ONCE).collect()
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Wanted {
     pub(super) returns: Option<HandoffId>,
     /// It goes back once the model that it leaves can go on.
     pub(super) is_lent: bool,
+    /// Its ring moves it: it is where the ring is, and no move of its own counts.
+    pub(super) is_rotation: bool,
 }
 
 impl Run<'_> {
@@ -112,6 +114,7 @@ impl Run<'_> {
         match handoff.state {
             HandoffState::Active => {
                 let outcome = if outcome.is_empty() { "taken up".to_owned() } else { outcome };
+                handoff.package.into_iter().for_each(|package| self.archive(package));
                 self.end_handoff(handoff, HandoffState::Completed, outcome);
             }
             HandoffState::Completed => {}

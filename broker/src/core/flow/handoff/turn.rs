@@ -25,7 +25,10 @@ impl Run<'_> {
         {
             return;
         }
+        let is_kept = self.is_kept_by_ring(&session);
         match self.limit_of_turn(seq, &session, &owner) {
+            // A model's limit is its ring's to answer; what outgrows its window has to leave.
+            Some((_, true)) if is_kept => {}
             // Where nobody is better, the turn is routed as any other.
             Some((trigger, is_lent)) => {
                 let _ = self.move_session(session, trigger, Pace::AtOnce, is_lent);
@@ -69,6 +72,7 @@ impl Run<'_> {
         }
         let active = active.clone();
         let outcome = format!("{} answered a turn", active.to);
+        active.package.into_iter().for_each(|package| self.archive(package));
         self.end_handoff(active, HandoffState::Completed, outcome);
     }
 }

@@ -76,8 +76,19 @@ impl Run<'_> {
         }
     }
 
+    /// Keeps what was heard against owners, so that a restart does not forget it.
+    fn keep_heard(&mut self) {
+        while let Some(mut ring) = self.state.ring.unsaid().cloned() {
+            let Some(owner) = &ring.owner else { return };
+            ring.heard = self.state.ring.signals(owner);
+            let reason = self.readings_of(owner);
+            self.ring_changed(ring, What::Heard { reason });
+        }
+    }
+
     /// Takes every step that is due. Each either ends a handover, brings it nearer to its end, or rules a member out.
     pub(super) fn look_at_rings(&mut self) {
+        self.keep_heard();
         let roles: Vec<RoleName> = self.state.ring.on().map(|ring| ring.role.clone()).collect();
         for role in roles {
             while let Some((ring, step)) = self.next_step(&role) {
@@ -104,7 +115,7 @@ impl Run<'_> {
                 if let Some(handover) = &mut ring.handover {
                     handover.phase = RotationPhase::Woken;
                     (handover.to, handover.until) = (Some(to), Some(until));
-                    handover.handoffs.clear();
+                    handover.begin_again();
                 }
                 self.ring_changed(ring.clone(), What::Woken);
                 self.wake_member(&ring);

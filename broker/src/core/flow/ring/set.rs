@@ -34,6 +34,7 @@ impl Run<'_> {
         let at = self.now.wall;
         let owner = before.and_then(|ring| ring.owner.as_ref()).filter(is_in).cloned();
         let last = before.and_then(|ring| ring.last.as_ref()).filter(is_in).cloned();
+        let heard = before.filter(|_| owner.is_some()).map(|ring| ring.heard.clone());
         let since = before.filter(|_| owner.is_some()).map_or(at, |ring| ring.since);
         let nobody = || Stopped { since: at, why: "nobody has begun".into(), back_at: None };
         let ring = Ring {
@@ -47,6 +48,7 @@ impl Run<'_> {
             epoch: before.map_or(0, |ring| ring.epoch),
             since,
             handover: None,
+            heard: heard.unwrap_or_default(),
             members,
         };
         self.ring_changed(ring, What::Set);

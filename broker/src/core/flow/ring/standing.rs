@@ -128,9 +128,37 @@ impl Run<'_> {
         };
         for agent in agents {
             if self.state.ring.is_member(&agent) {
-                self.note(&Note::Heard { agent, heard });
+                let is_against = self.is_against(&agent, heard);
+                self.note(&Note::Heard { agent, heard, is_against });
             }
         }
+    }
+
+    /// Whether a call makes more of a signal.
+    fn is_against(&self, agent: &AgentName, heard: Heard) -> bool {
+        let thresholds = &self.state.usage.rules().thresholds;
+        let mut signals = self.state.ring.signals(agent);
+        let before = signals.read(thresholds, self.now.wall);
+        signals.hear(heard);
+        let after = signals.read(thresholds, self.now.wall);
+        after.rate_limits > before.rate_limits
+            || after.slow_streak > before.slow_streak
+            || after.errors > before.errors
+    }
+
+    /// What an owner's last calls come to.
+    pub(super) fn readings_of(&self, agent: &AgentName) -> String {
+        let thresholds = &self.state.usage.rules().thresholds;
+        let it = self.state.ring.signals(agent).read(thresholds, self.now.wall);
+        format!(
+            "{} of {} rate limits, {} of {} slow replies, {} errors of {} calls",
+            it.rate_limits,
+            thresholds.rate_limits,
+            it.slow_streak,
+            thresholds.slow_replies,
+            it.errors,
+            it.calls
+        )
     }
 
     pub(super) fn owners_serving(&self, model: &ModelName) -> Vec<AgentName> {

@@ -1,6 +1,6 @@
 //! A handover: what moves is written down, the owner changes in one commit, and work goes on.
 
-use broker_proto::{AgentName, HandoffState, MessageType, Recipient, RotationPhase};
+use broker_proto::{AgentName, HandoffState, MessageType, PackageId, Recipient, RotationPhase};
 
 use crate::core::{
     Event,
@@ -24,6 +24,8 @@ impl Run<'_> {
             tasks: 0,
             sessions: 0,
             handoffs: Vec::new(),
+            behind: None,
+            taken: 0,
             tried: Vec::new(),
         });
         self.ring_changed(ring, What::Detected);
@@ -31,7 +33,7 @@ impl Run<'_> {
 
     pub(super) fn save(&mut self, mut ring: Ring) {
         let tasks = self.tasks(&ring) as u64;
-        let sessions = self.sessions_of(&ring, None).len() as u64;
+        let sessions = self.sessions_of(&ring, None, None).count() as u64;
         if let Some(handover) = &mut ring.handover {
             handover.phase = RotationPhase::Saved;
             (handover.tasks, handover.sessions) = (tasks, sessions);
@@ -105,11 +107,17 @@ impl Run<'_> {
         self.dispatch(&queue);
     }
 
+    /// The owner works: nobody needs what it was given any more.
     pub(super) fn resume(&mut self, mut ring: Ring) {
-        let handoffs = ring.handover.take().map(|it| it.handoffs).unwrap_or_default();
-        let packages = handoffs.into_iter().filter_map(|id| self.state.handoff.get(id)?.package);
-        let packages = packages.collect();
-        self.ring_changed(ring, What::Resumed { packages });
+        let begun_at = ring.handover.take().map(|handover| handover.begun_at);
+        let packages: Vec<PackageId> = match (&ring.owner, begun_at) {
+            (Some(owner), Some(begun_at)) => self.given_to(owner, begun_at),
+            _ => Vec::new(),
+        };
+        self.ring_changed(ring, What::Resumed { packages: packages.clone() });
+        for package in packages {
+            self.archive(package);
+        }
     }
 
     /// The next one is asked; this one not before a pause is over.
@@ -119,7 +127,7 @@ impl Run<'_> {
         if let Some(handover) = &mut ring.handover {
             handover.phase = RotationPhase::Saved;
             (handover.to, handover.until) = (None, None);
-            handover.handoffs.clear();
+            handover.begin_again();
             handover.tried.push(member.clone());
         }
         if let Some(member) = ring.member_mut(member) {

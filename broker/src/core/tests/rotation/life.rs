@@ -28,6 +28,50 @@ fn a_ring_survives_a_restart_in_every_phase() {
     assert_eq!(owner(&world).as_deref(), Some("pc3"));
 }
 
+#[test]
+fn a_restart_forgets_neither_what_was_heard_nor_who_pauses_nor_why_it_stopped() {
+    let mut world = ring();
+    world.advance(secs(90));
+    record(&mut world, UsageRecord::Success);
+    record(&mut world, UsageRecord::RateLimit);
+    record(&mut world, UsageRecord::RateLimit);
+    let said = What::Heard {
+        reason: "2 of 3 rate limits, 0 of 5 slow replies, 0 errors of 1 calls".into(),
+    };
+    assert_eq!(told(&world).last(), Some(&said));
+    world.restart(secs(1));
+    for name in MEMBERS {
+        world.greet_as(member(name, 20), vec![]);
+    }
+    assert_eq!(shown(&mut world).members[0].rate_limit_count, 2);
+    record(&mut world, UsageRecord::RateLimit);
+    assert_eq!(owner(&world).as_deref(), Some("pc2"), "the third");
+
+    let of_first = |world: &mut World| {
+        let first = shown(world).members.remove(0);
+        (first.reason, first.until, first.turns, first.owned)
+    };
+    let before = of_first(&mut world);
+    assert!(before.1.is_some(), "{before:?}");
+    world.restart(secs(1));
+    assert_eq!(of_first(&mut world), before);
+    // The new one begins afresh, also when it starts again.
+    assert_eq!(shown(&mut world).members[1].rate_limit_count, 0);
+
+    for name in MEMBERS {
+        world.greet_as(member(name, 20), vec![]);
+    }
+    for _ in 0..6 {
+        record(&mut world, UsageRecord::RateLimit);
+    }
+    let stopped = shown(&mut world);
+    assert_eq!(stopped.state, RotationState::Stopped);
+    world.restart(secs(1));
+    let after = shown(&mut world);
+    assert_eq!((after.state, after.back_at), (RotationState::Stopped, stopped.back_at));
+    assert_eq!(after.stopped, stopped.stopped);
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Happens {
     Task,

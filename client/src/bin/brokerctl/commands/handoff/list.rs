@@ -56,7 +56,11 @@ fn row(info: &PackageInfo, now: WallTime) -> [String; 6] {
         task,
         header.reason.clone(),
         info.tokens().to_string(),
-        if info.is_expired { format!("expired {until}") } else { until },
+        match info.archived_at {
+            Some(at) => format!("archived {}", output::clock(at, now)),
+            None if info.is_expired => format!("expired {until}"),
+            None => until,
+        },
     ]
 }
 
@@ -87,6 +91,7 @@ pub(super) fn json(info: &PackageInfo) -> serde_json::Value {
         "preservation_level": header.level.as_str(),
         "expires_at": output::rfc3339(header.expires_at),
         "expired": info.is_expired,
+        "archived_at": info.archived_at.and_then(output::rfc3339),
         "hops": header.hops,
         "size_bytes": info.size_bytes,
         "signed_by": info.signed_by,
