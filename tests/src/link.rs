@@ -45,6 +45,7 @@ pub async fn hello(endpoint: &Endpoint, name: &str, models: &[&str]) -> Hello {
         resume_token: None,
         resume_seen: 0,
         roles: Vec::new(),
+        is_standby: false,
     }
 }
 

@@ -16,6 +16,7 @@ use broker_agents::{
         self, Clock,
         check::{ModelCheck, check},
     },
+    wake::Waker,
     worker::Worker,
 };
 use broker_client::{
@@ -43,7 +44,7 @@ struct Arguments {
     #[arg(long, value_name = "F")]
     config: Option<PathBuf>,
     /// A model to serve; may be given several times.
-    #[arg(long = "model", value_name = "NAME", required_unless_present = "check")]
+    #[arg(long = "model", value_name = "NAME", required_unless_present_any = ["check", "standby"])]
     models: Vec<String>,
     /// The agent's name, which its token proves. Default: the first model's.
     #[arg(long, value_name = "NAME")]
@@ -60,6 +61,10 @@ struct Arguments {
     /// A role whose queue it also takes from; may be given several times.
     #[arg(long = "role", value_name = "NAME", value_parser = RoleName::parse)]
     roles: Vec<RoleName>,
+    /// Take nothing, and stand by for the ring member --name of each --role: when it is to take over and is not there, run
+    /// its command from `[[wakes]]` of this program's own configuration, which starts it.
+    #[arg(long, requires = "name", requires = "roles", conflicts_with_all = ["models", "check", "exclusive", "capacity"])]
+    standby: bool,
     /// Messages worked on at once. Default: what the models' `concurrency` adds up to.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     capacity: Option<u32>,
@@ -108,12 +113,15 @@ fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     log_to_stderr(arguments.log_format)?;
     let config = load(arguments)?;
-    let models = chosen(&config, &arguments.models)?;
+    let models = if arguments.standby { Vec::new() } else { chosen(&config, &arguments.models)? };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         if arguments.check {
             let checks = check(models).await;
             return print(&checks, arguments.output).map(|()| ExitCode::SUCCESS);
+        }
+        if arguments.standby {
+            return stand_by(arguments, &config).await;
         }
         serve(arguments, &config, &models).await
     })
@@ -187,6 +195,41 @@ async fn serve(
     tracker.close();
     tracker.wait().await;
     Ok(said(&name, &ended))
+}
+
+/// Waits for the member's turn, and starts it then.
+async fn stand_by(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let name = name(arguments, &[])?;
+    let wake = config.wakes.iter().find(|wake| wake.agent == name.as_str());
+    let wake = wake.filter(|wake| !wake.command.is_empty()).with_context(|| {
+        format!("no [[wakes]] entry with a command for `{name}` in the configuration: --config F")
+    })?;
+    let token = token(arguments.token_file.as_deref())?;
+    let mut options = AgentOptions::new(endpoint(arguments, config)?, name, token, Vec::new());
+    options.roles.clone_from(&arguments.roles);
+    options.is_standby = true;
+    options.reconnect_min = config.links.reconnect_min;
+    options.reconnect_max = config.links.reconnect_max;
+    let tracker = TaskTracker::new();
+    let (stop, over) = (CancellationToken::new(), CancellationToken::new());
+    options.on_wake = Some(Waker::new(wake, &tracker, &over).hook());
+    tracker.spawn(over.clone().run_until_cancelled_owned(stop_on_signal(stop.clone())?));
+    if arguments.exit_with_parent {
+        stop_with_parent(stop.clone());
+    }
+    info!(agent = %options.name, endpoint = %options.endpoint, "standing by");
+    let name = options.name.clone();
+    let mut agent = Agent::start(options);
+    tracker.spawn(over.clone().run_until_cancelled_owned(tell_state(agent.state())));
+    tokio::select! {
+        // Nothing is given to it; it ends when the link does.
+        _ = agent.next() => {}
+        () = stop.cancelled() => agent.drain(config.broker.shutdown_grace).await,
+    }
+    over.cancel();
+    tracker.close();
+    tracker.wait().await;
+    Ok(said(&name, &agent.ended().unwrap_or(Ended::Drained)))
 }
 
 /// Loads what may be asked soon, beside the work.

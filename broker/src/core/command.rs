@@ -506,6 +506,11 @@ pub enum Effect {
     },
     /// Wakes the member of a ring that is to take over; comes back as [`super::ring::Command::NotWoken`] if it cannot.
     Wake(Box<super::ring::Call>),
+    /// The same, by the processes that stand by for it.
+    WakeOver {
+        links: Vec<LinkId>,
+        call: Box<super::ring::Call>,
+    },
     /// A model's state changed, for its agents and the log.
     ModelChanged {
         model: ModelName,

@@ -156,6 +156,7 @@ impl Bench {
             is_exclusive: true,
             models: vec![model("opus")],
             roles: vec![],
+            stands_by: vec![],
             capacity: 4,
             since: WallTime(0),
             credit_messages: 0,

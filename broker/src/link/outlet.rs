@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use broker_proto::{Down, Handoff, ModelName, Part, Payload, convert::Stored as _};
+use broker_proto::{Down, Handoff, ModelName, Part, Payload, Wake, convert::Stored as _};
 
 use super::{LeaseKey, Links, Out};
 use crate::{
@@ -163,6 +163,14 @@ impl Outlet for LinkOutlet {
                     warn!(
                         "too many members are woken at once: one is passed over when its time is over"
                     );
+                }
+            }
+            Effect::WakeOver { links, call } => {
+                info!(role = %call.role, to = %call.to, "whoever stands by for a ring's member is told");
+                let Call { role, from, reason, at, .. } = *call;
+                let wake = Down::Wake(Wake { role, from, reason, at });
+                for link in links {
+                    self.links.send(link, Out::Frame(Box::new(wake.clone())));
                 }
             }
             Effect::Supersede { link } => self.links.close(link, reason::superseded()),

@@ -84,6 +84,7 @@ impl Services {
             is_exclusive: false,
             models,
             roles,
+            stands_by: Vec::new(),
             capacity: messages,
             since: self.clock.now().wall,
             credit_messages: messages,

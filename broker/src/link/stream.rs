@@ -203,11 +203,17 @@ async fn greet(
         let problem = format!("are more than {ROLES}");
         return Err(InvalidField::new("hello.roles", problem).into());
     }
+    if hello.is_standby && hello.roles.is_empty() {
+        let problem = "are needed by who stands by: name the ring's role";
+        return Err(InvalidField::new("hello.roles", problem).into());
+    }
     authenticate(services, &hello).await?;
     let resumes = resumes(services, &hello)?;
+    // Who stands by serves nothing.
     let models = hello
         .models
         .iter()
+        .filter(|_| !hello.is_standby)
         .map(|name| services.intake.model(name))
         .collect::<Result<Vec<_>, _>>()
         .map_err(service::status::intake)?;
@@ -375,6 +381,10 @@ impl LinkTask {
         resumes: Option<LinkId>,
         models: Vec<broker_proto::ModelName>,
     ) -> Result<Vec<String>, Status> {
+        let (roles, stands_by) = match hello.is_standby {
+            true => (Vec::new(), hello.roles.clone()),
+            false => (hello.roles.clone(), Vec::new()),
+        };
         let up = Box::new(Link {
             agent: hello.agent.clone(),
             instance: hello.instance.clone(),
@@ -382,7 +392,8 @@ impl LinkTask {
             pull: None,
             is_exclusive: hello.is_exclusive,
             models,
-            roles: hello.roles.clone(),
+            roles,
+            stands_by,
             capacity: hello.capacity,
             since: self.services.clock.now().wall,
             credit_messages: 0,

@@ -120,6 +120,7 @@ async fn hello(shell: &Shell, instance: &str) -> Hello {
         models: vec![model("opus")],
         capacity: 4,
         roles: vec![],
+        is_standby: false,
         resume: vec![],
         resume_token: None,
         resume_seen: 0,

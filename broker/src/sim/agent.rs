@@ -110,6 +110,7 @@ impl Process {
             is_exclusive,
             models: models.iter().map(|name| model(name)).collect(),
             roles: roles.iter().map(|name| RoleName::parse(name).unwrap()).collect(),
+            stands_by: Vec::new(),
             capacity: 4,
             since: WallTime(0),
             credit_messages: credit,
@@ -125,6 +126,7 @@ impl Process {
             instance: format!("pull-{}", link.0),
             is_exclusive: false,
             roles: Vec::new(),
+            stands_by: Vec::new(),
             pull: Some(lease),
             ..self.hello(credit, bytes)
         }

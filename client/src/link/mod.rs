@@ -17,6 +17,7 @@ mod ping;
 mod pulse;
 mod streamed;
 mod task;
+mod wake;
 mod warm;
 mod work;
 
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 pub use job::{Job, Report, SettleError};
 pub use ping::PingHook;
 pub use pulse::Watched;
+pub use wake::WakeHook;
 pub use warm::WarmHook;
 
 use crate::{Endpoint, Error};
@@ -64,6 +66,11 @@ pub struct AgentOptions {
     pub on_ping: Option<PingHook>,
     /// Is told which model a session may come to soon.
     pub on_warm: Option<WarmHook>,
+    /// Takes nothing, and is told when the member of its name is to take over a ring of one of its roles: the link
+    /// stands by, beside those that work. `on_wake` starts that member.
+    pub is_standby: bool,
+    /// Is told, on a link that stands by, that its member is to take over.
+    pub on_wake: Option<WakeHook>,
     /// The first wait before connecting again, after one attempt at once.
     pub reconnect_min: Duration,
     /// The longest wait before connecting again.
@@ -91,6 +98,8 @@ impl AgentOptions {
             takes_sessions: true,
             on_ping: None,
             on_warm: None,
+            is_standby: false,
+            on_wake: None,
             reconnect_min: Duration::from_millis(200),
             reconnect_max: Duration::from_secs(10),
         }

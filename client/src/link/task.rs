@@ -90,9 +90,13 @@ impl LinkTask {
         ended: Arc<OnceLock<Ended>>,
         tracker: TaskTracker,
     ) -> (Self, mpsc::Receiver<Job>, watch::Receiver<LinkState>) {
-        let capacity = options.capacity.max(1);
+        // Who stands by has no room for anything.
+        let (capacity, byte_credit) = match options.is_standby {
+            true => (0, 0),
+            false => (options.capacity.max(1), options.byte_credit),
+        };
         let most = usize::try_from(capacity).unwrap_or(usize::MAX).min(1 << 16);
-        let (jobs, taken) = mpsc::channel(most);
+        let (jobs, taken) = mpsc::channel(most.max(1));
         let (state, seen) = watch::channel(LinkState::Connecting { attempt: 1, error: None });
         let client = Client::lazy(&options.endpoint).with_token(options.token.clone());
         let shared = Arc::new(Shared {
@@ -106,7 +110,7 @@ impl LinkTask {
             resume: None,
             offers: Offers::new(client.clone(), options.reconnect_min),
             client,
-            work: Work::new(capacity, options.byte_credit),
+            work: Work::new(capacity, byte_credit),
             outbox: Outbox::default(),
             pings: Pings::new(options.on_ping.clone()),
             backoff: Backoff::new(options.reconnect_min, options.reconnect_max),
@@ -199,6 +203,7 @@ impl LinkTask {
             resume_token: self.resume.as_ref().map(|(token, _)| token.clone()),
             resume_seen: self.resume.as_ref().map_or(0, |(_, seen)| *seen),
             roles: self.options.roles.clone(),
+            is_standby: self.options.is_standby,
         };
         self.phase = Phase::Dialing(Box::pin(Connection::dial(self.client.clone(), hello)));
     }
@@ -276,6 +281,12 @@ impl LinkTask {
             Down::Warm { model, tokens } => {
                 if let Some(hook) = &self.options.on_warm {
                     hook.call(&model, tokens);
+                }
+            }
+            Down::Wake(wake) => {
+                tracing::info!(agent = %self.options.name, role = %wake.role, "its turn has come");
+                if let Some(hook) = &self.options.on_wake {
+                    hook.call(&wake);
                 }
             }
             Down::Drain { reason, reconnect_after, is_over, .. } => {

@@ -5,14 +5,15 @@ use std::time::Duration;
 use super::{
     InvalidField,
     common::{
-        agent, message_id, model, numbered, optional_model, role, span, text_of, time,
-        wire_numbered, wire_span,
+        agent, message_id, model, numbered, optional_agent, optional_model, role, span, text_of,
+        time, wire_numbered, wire_span,
     },
     each, required,
 };
 use crate::{
     AnswerFrame, Delivery, Down, Extension, Failure, Hello, Message, ModelName, PingText, Pull,
-    RefusedFrame, SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, Up, Welcome, pb,
+    RefusedFrame, SettleOutcome, SettledFrame, Settlement, Stamp, StopReason, Up, Wake, Welcome,
+    pb,
 };
 
 /// Bytes of a ping's text.
@@ -42,6 +43,7 @@ impl TryFrom<pb::Hello> for Hello {
             resume_token: Some(wire.resume_token).filter(|token| !token.is_empty()),
             resume_seen: wire.resume_seen,
             roles: roles.collect::<Result<_, _>>()?,
+            is_standby: wire.standby,
         })
     }
 }
@@ -59,6 +61,7 @@ impl From<Hello> for pb::Hello {
             resume_token: hello.resume_token.unwrap_or_default(),
             resume_seen: hello.resume_seen,
             roles: hello.roles.iter().map(ToString::to_string).collect(),
+            standby: hello.is_standby,
         }
     }
 }
@@ -417,6 +420,12 @@ impl TryFrom<pb::ConnectResponse> for Down {
             Wire::Warm(warm) => {
                 Self::Warm { model: model(&warm.model, "warm.model")?, tokens: warm.tokens }
             }
+            Wire::Wake(wake) => Self::Wake(Wake {
+                role: role(&wake.role, "wake.role")?,
+                from: optional_agent(&wake.from, "wake.from")?,
+                reason: wake.reason,
+                at: required(time(wake.at, "wake.at")?, "wake.at")?,
+            }),
             Wire::Ping(ping) => Self::Ping { nonce: ping.nonce },
             Wire::AskPing(ping) => Self::AskPing {
                 nonce: ping.nonce,
@@ -474,6 +483,12 @@ impl From<Down> for pb::ConnectResponse {
             Down::Warm { model, tokens } => {
                 Wire::Warm(pb::Warm { model: model.to_string(), tokens })
             }
+            Down::Wake(wake) => Wire::Wake(pb::Wake {
+                role: wake.role.to_string(),
+                from: wake.from.map(|agent| agent.to_string()).unwrap_or_default(),
+                reason: wake.reason,
+                at: Some(wake.at.into()),
+            }),
             Down::Ping { nonce } => Wire::Ping(pb::Ping { nonce }),
             Down::AskPing { nonce, to, text } => {
                 Wire::AskPing(pb::AskPing { nonce, to: to.to_string(), text: text.0 })

@@ -179,6 +179,7 @@ impl TryFrom<pb::RotationMember> for RotationMember {
             next: agent(&wire.next, "member.next")?,
             turns: wire.turns,
             owned: span(wire.owned, "member.owned")?.unwrap_or_default(),
+            woken_by: wire.woken_by,
         })
     }
 }
@@ -198,6 +199,7 @@ impl From<RotationMember> for pb::RotationMember {
             next: member.next.to_string(),
             turns: member.turns,
             owned: Some(wire_span(member.owned)),
+            woken_by: member.woken_by,
         }
     }
 }
@@ -247,6 +249,7 @@ mod tests {
                 next: b,
                 turns: 2,
                 owned: Duration::from_secs(9),
+                woken_by: "hook".into(),
             }],
             queued: 1,
             leased: 2,

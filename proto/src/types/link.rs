@@ -27,6 +27,8 @@ pub struct Hello {
     pub resume_seen: u64,
     /// The roles whose queues it takes from.
     pub roles: Vec<RoleName>,
+    /// It takes nothing, and is told when the member of its name is to take over a ring of one of its roles.
+    pub is_standby: bool,
 }
 
 /// The token stays out of every log.
@@ -39,6 +41,7 @@ impl std::fmt::Debug for Hello {
             .field("models", &self.models)
             .field("roles", &self.roles)
             .field("capacity", &self.capacity)
+            .field("is_standby", &self.is_standby)
             .finish_non_exhaustive()
     }
 }
@@ -54,6 +57,16 @@ pub struct Welcome {
     pub resumed: Vec<String>,
     /// Proves, in the next hello of this process, that it goes on where this link ended.
     pub resume_token: String,
+}
+
+/// A member of a ring is to take over, and is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wake {
+    pub role: RoleName,
+    /// Who hands on; `None`: nobody worked.
+    pub from: Option<AgentName>,
+    pub reason: String,
+    pub at: WallTime,
 }
 
 /// A session that an agent may take over.
@@ -281,6 +294,8 @@ pub enum Down {
         model: ModelName,
         tokens: u64,
     },
+    /// The member that this link stands by for is to take over.
+    Wake(Wake),
     Ping {
         nonce: u64,
     },

@@ -45,7 +45,7 @@ pub use hex::Hex;
 pub use key::{InvalidKey, PackageKey};
 pub use link::{
     Delivery, Down, Extension, HandoffOffer, Hello, Pull, RefusedFrame, SettleOutcome,
-    SettledFrame, Settlement, Up, Welcome,
+    SettledFrame, Settlement, Up, Wake, Welcome,
 };
 pub use message::{
     Correlation, InvalidRecipient, Message, MessageChange, MessageInfo, MessageState, MessageType,

@@ -150,6 +150,8 @@ pub struct RotationMember {
     /// How often it became the owner, and how long it was.
     pub turns: u64,
     pub owned: Duration,
+    /// What wakes it when it is not there: `hook` or `standby`; empty: nothing.
+    pub woken_by: String,
 }
 
 #[cfg(test)]

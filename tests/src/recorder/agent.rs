@@ -202,6 +202,7 @@ impl Agent {
             resume_token: None,
             resume_seen: 0,
             roles: Vec::new(),
+            is_standby: false,
         });
         up.say(hello);
         let opening = client.connect(UnboundedReceiverStream::new(frames));

@@ -36,10 +36,20 @@ pub struct Link {
     pub is_exclusive: bool,
     pub models: Vec<ModelName>,
     pub roles: Vec<RoleName>,
+    /// It takes nothing, and stands by for the member of its name in the rings of these roles.
+    pub stands_by: Vec<RoleName>,
     pub capacity: u32,
     pub since: WallTime,
     pub credit_messages: u32,
     pub credit_bytes: u64,
+}
+
+impl Link {
+    /// It stands beside the links of its name: it takes over nothing, and nothing takes it over.
+    #[must_use]
+    pub fn is_beside(&self) -> bool {
+        self.pull.is_some() || !self.stands_by.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,7 +253,7 @@ impl State {
                 }
                 self.away.remove(&up.agent);
                 self.links.insert(*link, (**up).clone());
-                if up.pull.is_some() {
+                if up.is_beside() {
                     return;
                 }
                 let greeted = self.greeted.entry(up.agent.clone()).or_default();
@@ -358,7 +368,7 @@ impl State {
 
 /// The queues a link takes from: its models', its roles', and its own mailbox.
 pub(super) fn queues(link: &Link) -> impl Iterator<Item = Recipient> + use<> {
-    let own = Recipient::Agent(link.agent.clone());
+    let own = link.stands_by.is_empty().then(|| Recipient::Agent(link.agent.clone()));
     let models = link.models.clone().into_iter().map(Recipient::Model);
-    models.chain(link.roles.clone().into_iter().map(Recipient::Role)).chain([own])
+    models.chain(link.roles.clone().into_iter().map(Recipient::Role)).chain(own)
 }

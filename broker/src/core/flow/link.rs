@@ -30,7 +30,7 @@ impl Run<'_> {
     ) -> Result<Reply, Refusal> {
         self.learn_roles(&up)?;
         let queues: Vec<Recipient> = agent::queues(&up).collect();
-        if up.pull.is_some() {
+        if up.is_beside() {
             // One call beside whatever links there are: it takes over nothing, and nothing takes it over.
             self.note(&Note::LinkUp { link, up: Box::new(up) });
             queues.iter().for_each(|queue| self.dispatch(queue));
@@ -40,7 +40,7 @@ impl Run<'_> {
             .state
             .agent
             .links_of(&up.agent)
-            .filter(|(_, old)| old.pull.is_none())
+            .filter(|(_, old)| !old.is_beside())
             .filter(|(_, old)| old.is_exclusive || up.is_exclusive || old.instance == up.instance)
             .map(|(id, _)| id)
             .collect();

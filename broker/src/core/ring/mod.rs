@@ -21,7 +21,7 @@ use broker_proto::{
 };
 
 pub use settings::Settings;
-pub use step::{Exhausted, Loading, Standing, Step, Unfit, step};
+pub use step::{Exhausted, Loading, Standing, Step, Unfit, Waker, step};
 
 use super::{
     BootTime, Note, Now,
@@ -239,6 +239,8 @@ pub struct State {
     rings: BTreeMap<RoleName, Ring>,
     /// Who serves which roles; volatile, as is everything below.
     links: BTreeMap<LinkId, (AgentName, Vec<RoleName>)>,
+    /// Who stands by for whom.
+    standby: BTreeMap<LinkId, (AgentName, Vec<RoleName>)>,
     /// Since when nothing is heard of a member that was there.
     gone: BTreeMap<(RoleName, AgentName), BootTime>,
     started: BootTime,
@@ -286,6 +288,17 @@ impl State {
         agent: &'a AgentName,
     ) -> impl Iterator<Item = LinkId> + 'a {
         self.links.iter().filter_map(move |(link, (name, roles))| {
+            (name == agent && roles.contains(role)).then_some(*link)
+        })
+    }
+
+    /// The links that stand by for a member.
+    pub fn standby_of<'a>(
+        &'a self,
+        role: &'a RoleName,
+        agent: &'a AgentName,
+    ) -> impl Iterator<Item = LinkId> + 'a {
+        self.standby.iter().filter_map(move |(link, (name, roles))| {
             (name == agent && roles.contains(role)).then_some(*link)
         })
     }
@@ -362,6 +375,7 @@ impl State {
         match note {
             Note::LinkUp { link, up } => self.link_up(*link, up),
             Note::LinkDown { link, at } => {
+                self.standby.remove(link);
                 let Some((agent, roles)) = self.links.remove(link) else { return };
                 for role in roles {
                     self.gone.insert((role, agent.clone()), *at);
@@ -383,6 +397,7 @@ impl State {
                 // A broker that starts has heard nothing of anybody, but for what it kept.
                 self.started = *at;
                 self.links.clear();
+                self.standby.clear();
                 self.gone.clear();
                 self.heard.clear();
                 self.worked.clear();
@@ -403,6 +418,10 @@ impl State {
     }
 
     fn link_up(&mut self, link: LinkId, up: &Link) {
+        if !up.stands_by.is_empty() {
+            self.standby.insert(link, (up.agent.clone(), up.stands_by.clone()));
+            return;
+        }
         if up.roles.is_empty() {
             return;
         }

@@ -23,13 +23,32 @@ pub struct Exhausted {
     pub is_gradual: bool,
 }
 
+/// What wakes a member that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waker {
+    /// Of the broker's configuration.
+    Hook,
+    /// A process of its own that stands by.
+    Standby,
+}
+
+impl Waker {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hook => "hook",
+            Self::Standby => "standby",
+        }
+    }
+}
+
 /// How a member stands now. What it did as the owner the last time says nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Standing {
     /// A link of its name with the role is open.
     pub is_there: bool,
-    /// Something here can wake it.
-    pub can_be_woken: bool,
+    /// What can wake it.
+    pub woken_by: Option<Waker>,
     /// It gives credit for what it would take.
     pub takes: bool,
     pub unfit: Option<Unfit>,
@@ -42,8 +61,8 @@ impl Standing {
     /// Why it cannot be asked at all.
     #[must_use]
     pub fn keeps_away(&self) -> Option<String> {
-        let is_away = !self.is_there && !self.can_be_woken;
-        let away = || is_away.then(|| "is not connected, and nothing here wakes it".to_owned());
+        let is_away = !self.is_there && self.woken_by.is_none();
+        let away = || is_away.then(|| "is not connected, and nothing wakes it".to_owned());
         self.unfit.as_ref().map(|unfit| unfit.reason.clone()).or_else(away)
     }
 }

@@ -151,6 +151,7 @@ pub(super) fn link(name: &str, instance: &str, messages: u32) -> Link {
         is_exclusive: true,
         models: vec![model(name)],
         roles: vec![],
+        stands_by: vec![],
         capacity: messages,
         since: WallTime(START),
         credit_messages: messages,

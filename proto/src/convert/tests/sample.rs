@@ -402,6 +402,7 @@ pub(super) fn hello() -> Hello {
         resume_token: Some("1.def".into()),
         resume_seen: 12,
         roles: vec![role("reviewer")],
+        is_standby: true,
     }
 }
 

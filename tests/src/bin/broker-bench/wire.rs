@@ -101,6 +101,7 @@ impl Link {
             models,
             capacity: 64,
             roles: Vec::new(),
+            is_standby: false,
             resume: Vec::new(),
             resume_token: None,
             resume_seen: 0,

@@ -11,6 +11,7 @@ use broker_proto::{AgentName, Recipient, RoleName, RotationPhase};
 use super::Run;
 use crate::core::{
     Effect, Event, Refusal, Reply,
+    agent::LinkId,
     ring::{
         self, Call, Command, Event as RingEvent, Query, Reply as RingReply, Ring, Standing, Step,
         What,
@@ -64,15 +65,22 @@ impl Run<'_> {
     fn wake_member(&mut self, ring: &Ring) {
         let Some(handover) = &ring.handover else { return };
         let (RotationPhase::Woken, Some(to)) = (handover.phase, &handover.to) else { return };
-        if self.state.policy.rotation.woken.contains(to) && !self.standing(ring, to).is_there {
-            let call = Call {
-                role: ring.role.clone(),
-                from: handover.from.clone(),
-                to: to.clone(),
-                reason: handover.reason.clone(),
-                at: self.now.wall,
-            };
-            self.effect(Effect::Wake(Box::new(call)));
+        if self.standing(ring, to).is_there {
+            return;
+        }
+        let call = Call {
+            role: ring.role.clone(),
+            from: handover.from.clone(),
+            to: to.clone(),
+            reason: handover.reason.clone(),
+            at: self.now.wall,
+        };
+        let links: Vec<LinkId> = self.state.ring.standby_of(&ring.role, to).collect();
+        if self.state.policy.rotation.woken.contains(to) {
+            self.effect(Effect::Wake(Box::new(call.clone())));
+        }
+        if !links.is_empty() {
+            self.effect(Effect::WakeOver { links, call: Box::new(call) });
         }
     }
 

@@ -6,7 +6,7 @@ use broker_proto::{Recipient, Rotation, RotationHandover, RotationMember, Rotati
 
 use crate::core::{
     flow::Run,
-    ring::{Member, Ring, Unfit},
+    ring::{Member, Ring, Unfit, Waker},
     usage::{self, Held, Level},
 };
 
@@ -82,6 +82,7 @@ impl Run<'_> {
             next: next.agent.clone(),
             turns: member.turns,
             owned: member.owned + so_far,
+            woken_by: standing.woken_by.map(Waker::as_str).unwrap_or_default().to_owned(),
         }
     }
 }

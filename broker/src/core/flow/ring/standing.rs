@@ -6,7 +6,7 @@ use crate::core::{
     Event, Note,
     flow::Run,
     queue::Message,
-    ring::{Exhausted, Ring, Standing, Unfit},
+    ring::{Exhausted, Ring, Standing, Unfit, Waker},
     usage::{self, Cause, Ended, Heard, Held, Kind, Level},
 };
 
@@ -17,7 +17,12 @@ impl Run<'_> {
         let is_there = !links.is_empty();
         let gives = |link| agents.link(link).is_some_and(|link| link.credit_messages > 0);
         let takes = links.into_iter().any(gives);
-        let can_be_woken = self.state.policy.rotation.woken.contains(agent);
+        let has_hook = self.state.policy.rotation.woken.contains(agent);
+        let stands_by = || self.state.ring.standby_of(&ring.role, agent).next();
+        let woken_by = match has_hook {
+            true => Some(Waker::Hook),
+            false => stands_by().map(|_| Waker::Standby),
+        };
         let (limit, level) = self.limit_of(agent);
         let of = |reason: &str| Some(Unfit { reason: reason.to_owned(), until: None });
         let unfit = if agents.is_draining(Some(agent)) {
@@ -27,7 +32,7 @@ impl Run<'_> {
         };
         let is_owner = ring.owner.as_ref() == Some(agent);
         let exhausted = is_owner.then(|| self.exhausted(ring, agent, limit)).flatten();
-        Standing { is_there, can_be_woken, takes, unfit, exhausted, level }
+        Standing { is_there, woken_by, takes, unfit, exhausted, level }
     }
 
     /// Why an owner cannot go on.

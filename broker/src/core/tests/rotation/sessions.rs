@@ -169,7 +169,8 @@ fn sessions_move_for_the_reason_that_their_ring_does() {
     assert_eq!((moved.trigger.kind, moved.hops), (TriggerKind::UsageLimit, 0));
     assert!(moved.trigger.reasoning.contains("3 of 3 rate limits"), "{:?}", moved.trigger);
 
-    // Somebody drains it; then nothing is heard of the one after.
+    // Somebody drains it.
+    world.advance(PAUSE);
     world.run(Command::Drain { agent: Some(agent("pc3")), is_over: false });
     assert_eq!(last(&world).trigger.kind, TriggerKind::UserRequest);
 }
@@ -177,16 +178,23 @@ fn sessions_move_for_the_reason_that_their_ring_does() {
 /// However often the ring goes round, nothing is kept of it but the last.
 #[test]
 fn a_sessions_moves_with_its_ring_count_no_hops_and_lead_back_nowhere() {
-    let mut world = ring();
+    let mut world = World::empty(policy());
+    let serving = [("pc1", "opus"), ("pc2", "sonnet")];
+    for (name, serves) in serving {
+        world.greet_as(Link { models: vec![model(serves)], ..member(name, 20) }, vec![]);
+    }
+    set(&mut world, wanted(&["pc1", "pc2"])).unwrap();
     session_of_first(&mut world);
-    for round in 0..30 {
-        let next = MEMBERS[(round + 1) % 3];
+    for round in 0..31 {
+        let ((_, serves), (next, _)) = (serving[round % 2], serving[(round + 1) % 2]);
         for _ in 0..3 {
-            record(&mut world, UsageRecord::RateLimit);
+            let what = UsageRecord::RateLimit;
+            let record = usage::Record { model: Some(model(serves)), session: None, what };
+            world.run(Command::Usage(Box::new(usage::Command::Record(record))));
         }
         take(&mut world, next);
-        assert_eq!(session_owner(&world).agent, Some(agent(next)));
-        world.advance(secs(200));
+        assert_eq!(session_owner(&world).agent, Some(agent(next)), "round {round}");
+        world.advance(PAUSE);
     }
     let track = world.state.handoff.track(&id()).unwrap();
     assert_eq!((track.hops, track.origin.as_ref(), track.away.len()), (0, None, 1));

@@ -160,6 +160,7 @@ impl World {
             is_exclusive: true,
             models: vec![model.clone()],
             roles: Vec::new(),
+            stands_by: Vec::new(),
             capacity: 1_000,
             since: self.now().wall,
             credit_messages: 1_000_000,
