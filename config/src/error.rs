@@ -17,6 +17,12 @@ pub enum Error {
     /// A file that is no configuration.
     #[error("configuration file `{}` is over {limit} bytes", path.display())]
     TooLarge { path: PathBuf, limit: u64 },
+    /// A file that says what is to be run, and that somebody else could change.
+    #[error(
+        "configuration file `{}` names programs to run ([[wakes]]), and {why}: chown it to you and chmod go-w it",
+        path.display()
+    )]
+    Unsafe { path: PathBuf, why: &'static str },
     /// A key or a value that is not right; `key` is `section.key`, empty where no key was reached.
     #[error("{place}: {}", subject(key, problem))]
     Invalid { place: Place, key: String, problem: Box<Problem> },

@@ -42,6 +42,11 @@ impl Source<'_> {
 }
 
 impl Draft {
+    /// Whether anything is to be run.
+    pub(crate) fn names_programs(&self) -> bool {
+        self.settings.wakes.iter().any(|wake| !wake.command.is_empty())
+    }
+
     pub(crate) fn new() -> Self {
         let settings = Config {
             broker: Default::default(),

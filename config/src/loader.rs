@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
@@ -101,7 +102,8 @@ impl Loader {
     /// Lays every layer and checks the whole.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::TooLarge`] for a file, [`Error::Invalid`] for the first thing that is
+    /// [`Error::Read`] or [`Error::TooLarge`] for a file, [`Error::Unsafe`] for one with programs that others may
+    /// write, [`Error::Invalid`] for the first thing that is
     /// wrong in the first layer that has one.
     pub fn load(mut self) -> Result<Config, Error> {
         let mut draft = Draft::new();
@@ -118,7 +120,11 @@ impl Loader {
         for file in self.given {
             match file {
                 GivenFile::Path(path) => {
-                    draft.lay_file(&path.display().to_string(), &read(&path)?)?;
+                    let text = read(&path)?;
+                    draft.lay_file(&path.display().to_string(), &text)?;
+                    if text.contains("wakes") && draft.names_programs() {
+                        only_the_users(&path)?;
+                    }
                 }
                 GivenFile::Text { name, text } => draft.lay_file(&name, &text)?,
             }
@@ -184,4 +190,20 @@ fn read(path: &Path) -> Result<String, Error> {
         return Err(Error::TooLarge { path: path.to_owned(), limit: LONGEST_FILE });
     }
     Ok(text)
+}
+
+/// What is run in a user's name is named in a file that nobody else can write.
+fn only_the_users(path: &Path) -> Result<(), Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    let file = std::fs::metadata(path).map_err(read)?;
+    let own = std::fs::metadata("/proc/self").ok().map(|this| this.uid());
+    let is_whose = |uid: u32| uid == 0 || own.is_none_or(|own| own == uid);
+    let why = if !is_whose(file.uid()) {
+        "is somebody else's"
+    } else if file.mode() & 0o022 != 0 {
+        "can be written by others"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Unsafe { path: path.to_owned(), why })
 }

@@ -85,7 +85,9 @@ fn agent(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Config, Loader};
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use crate::{Config, Error, Loader};
 
     fn load(text: &str) -> Result<Config, String> {
         Loader::new().text("mine.toml", text).load().map_err(|error| error.to_string())
@@ -101,6 +103,26 @@ mod tests {
         assert_eq!(config.wakes[0].command, ["ssh", "pc2", "wake"]);
         assert_eq!(load(&config.to_toml()).unwrap(), config);
         assert!(Config::shipped().unwrap().wakes.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_names_no_programs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.toml");
+        let load = |text: &str, mode| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            Loader::new().file(&path).load()
+        };
+        assert!(load(PC2, 0o644).is_ok());
+        for mode in [0o664, 0o646] {
+            let error = load(PC2, mode).unwrap_err();
+            assert!(matches!(error, Error::Unsafe { .. }), "{mode:o}: {error}");
+            assert!(error.to_string().contains("can be written by others"), "{error}");
+        }
+        // A file that is only written is nobody's program.
+        let file = "[[wakes]]\nagent = \"pc3\"\nfile = \"/run/wake/pc3.json\"\n";
+        assert!(load(file, 0o664).is_ok());
     }
 
     #[test]

@@ -11,6 +11,10 @@ use super::value::{agent_name, role};
 #[derive(Debug, Subcommand)]
 pub(crate) enum RotationCommand {
     /// Show rings: who works, how each member stands, who comes next
+    ///
+    /// LINK says what a member can be reached by: `open` is a link of its own; `hook` an entry of [[wakes]], `standby` a
+    /// process that stands by, which start it when its turn comes; `-` is nothing, and it is not asked. A ring that is
+    /// stopped says why for each member, when it goes on by itself, and what helps.
     #[command(
         after_help = "Examples:\n  brokerctl rotation show\n  brokerctl rotation show --role builder --output json | jq '.rotations[0].members'"
     )]
@@ -25,12 +29,13 @@ pub(crate) enum RotationCommand {
     /// within a minute, when its replies are slow or fail, when all its models have reached a limit, when nothing is
     /// heard of it, and when somebody says so. What is left out stays as it was.
     #[command(
-        after_help = "Examples:\n  brokerctl rotation set --role builder --members pc1,pc2,pc3\n  brokerctl rotation set --role builder --pick least-used --pause 10m\n  brokerctl rotation set --role builder --off\n\nExit codes: 0 done, 2 a ring cannot be like that, 3 no such agent or ring."
+        after_help = "Examples:\n  brokerctl rotation set --role builder --members pc1,pc2,pc3\n  brokerctl rotation set --role builder --pick least-used --pause 10m\n  brokerctl rotation set --role builder --off\n\nExit codes: 0 done, 2 a ring cannot be like that (a member twice, a pause below the accept deadline, a pick that is none), 3 no such agent or ring."
     )]
     Set(SetArgs),
     /// Let the owner hand on now
     ///
-    /// A member that pauses is asked too; one that has reached a limit or is not there is not. Prints how far it came at
+    /// A member that only pauses is asked too, also one that handed on after rate limits: whoever forces it knows better.
+    /// One whose models have reached a limit, that is drained, or that is not there and nothing wakes, is not. Prints how far it came at
     /// once: an incoming member may have to be woken.
     #[command(
         after_help = "Examples:\n  brokerctl rotation force --role builder\n  brokerctl rotation force --role builder --to pc3 --reason 'pc1 is restarted'\n\nExit codes: 0 begun, 1 it is off, under way, or nobody can take it, 3 no such ring."

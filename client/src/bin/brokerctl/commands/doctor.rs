@@ -1,6 +1,7 @@
 //! `doctor`: everything the house needs, one line each, with a remedy for what is not right.
 
 mod handoffs;
+mod rotation;
 
 use std::{
     fs::{self, OpenOptions},
@@ -86,6 +87,7 @@ pub(crate) async fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<Ex
     checks.push(clock(consult::now()));
     checks.push(disk(&paths.data_dir));
     checks.extend(broker);
+    checks.extend(rotation::hooks(&config));
     match global.output {
         Format::Json => {
             let is_ok = !failed(&checks);
@@ -264,6 +266,7 @@ async fn broker(global: &Global) -> anyhow::Result<(Vec<Check>, bool)> {
         Check::warn("agents", detail, "`brokerctl up` starts one per model")
     });
     checks.extend(handoffs::look(&client, consult::now()).await);
+    checks.extend(rotation::look(&client).await);
     Ok((checks, connected > 0))
 }
 

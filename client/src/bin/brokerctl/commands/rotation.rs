@@ -3,7 +3,8 @@
 use anyhow::bail;
 use broker_client::Client;
 use broker_proto::types::{
-    ForceRotation, RoleName, Rotation, RotationHandover, RotationMember, SetRotation, WallTime,
+    ForceRotation, RoleName, Rotation, RotationHandover, RotationMember, RotationState,
+    SetRotation, WallTime,
 };
 
 use super::connect;
@@ -40,7 +41,13 @@ pub(crate) async fn run(global: &Global, command: RotationCommand) -> anyhow::Re
                 pause: args.pause,
                 is_on: !args.off,
             };
-            one(global, &client.set_rotation(set).await?)?;
+            let ring = client.set_rotation(set).await?;
+            one(global, &ring)?;
+            if ring.members.len() == 1 && ring.state != RotationState::Off {
+                output::note(
+                    "a ring of one has nobody to hand on to: it stops when its member cannot go on",
+                );
+            }
         }
         RotationCommand::Force { role, to, reason } => {
             let role = only(&client, role).await?;
@@ -86,12 +93,23 @@ fn text(ring: &Rotation) -> anyhow::Result<()> {
     if !ring.stopped.is_empty() {
         let back = ring.back_at.map(|at| format!(", goes on at {}", output::clock(at, ring.at)));
         output::line(&format!("  stopped: {}{}", ring.stopped, back.unwrap_or_default()))?;
+        output::line(&format!("  what helps: {}", what_helps(ring)))?;
     }
     let rows = ring.members.iter().map(|member| row(member, ring.at));
     let header =
         ["MEMBER", "STATUS", "LINK", "LIMITS", "ERRORS", "RESPONSE", "TURNS", "NEXT", "WHY"];
     output::line(&output::table(header, rows))?;
     Ok(())
+}
+
+/// What somebody can do about a ring that is stopped.
+pub(super) fn what_helps(ring: &Rotation) -> String {
+    let role = &ring.role;
+    if ring.members.iter().all(|member| !member.is_connected) {
+        return format!("start a member with the role: broker-agent --role {role} --name NAME ..");
+    }
+    let goes_on = if ring.back_at.is_some() { "wait, it goes on by itself; " } else { "" };
+    format!("{goes_on}`brokerctl rotation force --role {role}` asks those that only pause")
 }
 
 fn phase(handover: &RotationHandover) -> String {
@@ -107,7 +125,12 @@ fn row(member: &RotationMember, now: WallTime) -> [String; 9] {
     [
         format!("{}{mark}", member.agent),
         member.status.clone(),
-        if member.is_connected { "open" } else { "-" }.to_owned(),
+        match (member.is_connected, member.woken_by.as_str()) {
+            (true, _) => "open",
+            (false, "") => "-",
+            (false, waker) => waker,
+        }
+        .to_owned(),
         member.rate_limit_count.to_string(),
         format!("{:.0} %", member.error_rate * 100.0),
         member.avg_response_time.map_or("-".to_owned(), output::span),
@@ -160,6 +183,7 @@ fn member(member: &RotationMember) -> serde_json::Value {
         "status": member.status,
         "owner": member.is_owner,
         "connected": member.is_connected,
+        "woken_by": Some(&member.woken_by).filter(|waker| !waker.is_empty()),
         "rate_limit_count": member.rate_limit_count,
         "error_rate": member.error_rate,
         "avg_response_time": member.avg_response_time.map(|span| span.as_secs_f64()),
