@@ -13,6 +13,8 @@ use crate::{AGENTS_TOML, BROKER_TOML, Config, LOCAL_TOML, SIMULATED_TOML};
 
 /// Variables that begin like settings and are none: addresses, tokens, which file, how much to log.
 const NO_SETTINGS: [&str; 6] = ["ENDPOINT", "SESSION", "TOKEN", "AGENT_TOKEN", "CONFIG", "LOG"];
+/// What a woken program learns begins like this: it may start an agent, which would take it for settings.
+const OF_A_WAKE: &str = "WAKE_";
 /// No configuration is this long; a device or a wrong file is.
 const LONGEST_FILE: u64 = 1 << 20;
 
@@ -85,7 +87,7 @@ impl Loader {
             let name = name.into();
             let name = name.to_string_lossy();
             let Some(setting) = name.strip_prefix("BROKER_") else { continue };
-            if !NO_SETTINGS.contains(&setting) {
+            if !NO_SETTINGS.contains(&setting) && !setting.starts_with(OF_A_WAKE) {
                 self.variables.push((setting.to_owned(), value.into().into_string().ok()));
             }
         }

@@ -106,6 +106,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_woken_program_learns_is_no_setting() {
+        let learns = [("BROKER_WAKE_AT", "x"), ("BROKER_WAKE_REASON", "y")];
+        assert!(Loader::new().env(learns).load().is_ok());
+        assert!(Loader::new().env([("BROKER_WAKES_AT", "x")]).load().is_err());
+    }
+
+    #[test]
     fn a_file_that_others_can_write_names_no_programs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.toml");

@@ -2,7 +2,7 @@
 
 use broker_client::NewSession;
 use broker_proto::{Entry, EntryKind, ModelName, NewSessionEntry, Part, Role, SessionId};
-use broker_tests::{Place, RawLink, TestBroker, eventually, hello};
+use broker_tests::{Place, Plan, RawLink, ScriptedAgent, TestBroker, eventually, hello};
 use serde_json::Value;
 
 /// The check of this name.
@@ -127,4 +127,81 @@ async fn a_session_that_goes_round_is_told_with_who_takes_part() {
         detail.contains("session s moved 4 times") && detail.contains("opus, sonnet"),
         "{detail}"
     );
+}
+
+/// A member of the ring `builder`.
+async fn member(broker: &TestBroker, name: &str) -> ScriptedAgent {
+    broker.agent_as(Plan::new(name, &["opus"]).role("builder").capacity(4)).await
+}
+
+async fn set_ring(broker: &TestBroker, members: &str) {
+    let set = ["rotation", "set", "--role", "builder", "--members", members];
+    broker.run(&set).await.exits(0);
+}
+
+async fn until_said(broker: &TestBroker, part: &str) -> (String, String) {
+    eventually(part, async || {
+        let (is, detail, remedy) = verdict(broker, "rotation builder").await;
+        detail.contains(part).then_some((is, remedy))
+    })
+    .await
+}
+
+/// Not triggering, the next one not waking, nobody left to take it, and a turn that ended.
+#[tokio::test]
+async fn a_ring_that_nobody_would_take_over_is_explained() {
+    let broker = TestBroker::start().await;
+    let _pc1 = member(&broker, "pc1").await;
+    let pc2 = member(&broker, "pc2").await;
+    let pc3 = member(&broker, "pc3").await;
+    set_ring(&broker, "pc1,pc2,pc3").await;
+    assert_eq!(until_said(&broker, "pc1 works, 2 of 2 could").await.0, "ok");
+
+    drop(pc3);
+    let (is, remedy) = until_said(&broker, "pc3 is not connected, and nothing wakes it").await;
+    assert_eq!(is, "warn");
+    assert!(remedy.contains("[[wakes]]") && remedy.contains("--standby"), "{remedy}");
+
+    set_ring(&broker, "pc1,pc2").await;
+    broker.run(&["rotation", "force"]).await.exits(0);
+    let (is, remedy) = until_said(&broker, "nobody could take over from the owner: pc1").await;
+    assert!(is == "warn" && remedy.contains("more members"), "{remedy}");
+
+    for _ in 0..3 {
+        broker.run(&["usage", "record", "rate-limit", "--model", "opus"]).await.exits(0);
+    }
+    let (is, remedy) = until_said(&broker, "stopped: pc1: pauses").await;
+    assert!(is == "warn" && remedy.contains("goes on by itself"), "{remedy}");
+    drop((pc2, _pc1));
+    eventually("a ring without members", async || {
+        let (_, _, remedy) = verdict(&broker, "rotation builder").await;
+        remedy.contains("broker-agent --role builder").then_some(())
+    })
+    .await;
+    broker.run(&["rotation", "set", "--off"]).await.exits(0);
+    assert_eq!(until_said(&broker, "off: every agent").await.0, "ok");
+}
+
+#[tokio::test]
+async fn a_member_that_was_woken_and_does_not_come_is_named_and_so_is_a_hook_that_cannot_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let note = folder.path().join("pc2.json").display().to_string();
+    let settings = format!("[[wakes]]\nagent = \"pc2\"\nfile = \"{note}\"\n");
+    let broker = TestBroker::with(Place::Memory, &settings).await;
+    let _pc1 = member(&broker, "pc1").await;
+    set_ring(&broker, "pc1,pc2").await;
+    assert_eq!(until_said(&broker, "pc1 works, 1 of 1 could").await.0, "ok");
+    broker.run(&["rotation", "force"]).await.exits(0);
+    let (is, remedy) = until_said(&broker, "pc2 was woken, and has not linked").await;
+    assert!(is == "warn" && remedy.contains("rotation.accept_deadline"), "{remedy}");
+
+    let config = folder.path().join("house.toml");
+    std::fs::write(&config, "[[wakes]]\nagent = \"pc2\"\ncommand = [\"/etc/passwd\"]\n").unwrap();
+    let (data, config) = (broker.data_dir().display().to_string(), config.display().to_string());
+    let args = ["doctor", "--data-dir", &data, "--output", "json", "--config", &config];
+    let said = broker.run(&args).await.json();
+    let checks = said["checks"].as_array().unwrap();
+    let hooks = checks.iter().find(|check| check["name"] == "rotation hooks").unwrap();
+    assert_eq!(hooks["verdict"], "warn");
+    assert_eq!(hooks["detail"], "pc2: `/etc/passwd` is not executable");
 }

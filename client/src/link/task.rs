@@ -95,8 +95,8 @@ impl LinkTask {
             true => (0, 0),
             false => (options.capacity.max(1), options.byte_credit),
         };
-        let most = usize::try_from(capacity).unwrap_or(usize::MAX).min(1 << 16);
-        let (jobs, taken) = mpsc::channel(most.max(1));
+        let most = usize::try_from(capacity).unwrap_or(usize::MAX).clamp(1, 1 << 16);
+        let (jobs, taken) = mpsc::channel(most);
         let (state, seen) = watch::channel(LinkState::Connecting { attempt: 1, error: None });
         let client = Client::lazy(&options.endpoint).with_token(options.token.clone());
         let shared = Arc::new(Shared {

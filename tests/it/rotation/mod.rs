@@ -1,12 +1,16 @@
 //! Rings over real links: who works, who is woken, and what `brokerctl rotation` shows.
 
+mod processes;
+
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use broker_client::Client;
 use broker_proto::{
     AgentName, Message, MessageType, Recipient, RoleName, Rotation, RotationState, SetRotation,
 };
-use broker_tests::{Place, Plan, ScriptedAgent, TestBroker, eventually, new_id, text_payload};
+use broker_tests::{
+    Place, Plan, ScriptedAgent, TestBroker, TestDaemon, eventually, new_id, text_payload,
+};
 use serde_json::Value;
 
 fn role() -> RoleName {
@@ -127,4 +131,103 @@ async fn members_are_woken_by_their_hooks_and_a_hook_that_fails_or_hangs_passes_
     let mut woken = member(&broker, "pc4").await;
     until_owner(&client, "pc4").await;
     assert_eq!(woken.next().await.question(), "what waits");
+}
+
+/// What was heard, who pauses until when, and why a ring is stopped: after SIGKILL as before it.
+#[tokio::test]
+async fn a_broker_that_is_killed_forgets_neither_the_owner_nor_the_pauses_nor_what_was_heard() {
+    let mut broker = TestDaemon::start("").await;
+    let mut members = Vec::new();
+    for name in ["pc1", "pc2"] {
+        members.push(broker.agent_as(Plan::new(name, &["opus"]).role("builder").capacity(4)).await);
+    }
+    let show = async |broker: &TestDaemon| {
+        let shown = broker.run(&["rotation", "show", "--output", "json"]).await.exits(0).json();
+        shown["rotations"][0].clone()
+    };
+    let limit = async |broker: &TestDaemon| {
+        broker.run(&["usage", "record", "rate-limit", "--model", "opus"]).await.exits(0);
+    };
+    let linked = async |broker: &TestDaemon| {
+        eventually("both links", async || {
+            let ring = show(broker).await;
+            let is_there = |name: &str| ring["members"][name]["connected"] == true;
+            (is_there("pc1") && is_there("pc2")).then_some(())
+        })
+        .await;
+    };
+    let set = ["rotation", "set", "--role", "builder", "--members", "pc1,pc2", "--pause", "1h"];
+    broker.run(&set).await.exits(0);
+    limit(&broker).await;
+    limit(&broker).await;
+
+    broker.restart().await;
+    linked(&broker).await;
+    let ring = show(&broker).await;
+    assert_eq!((&ring["owner"], &ring["epoch"]), (&"pc1".into(), &1.into()));
+    assert_eq!(ring["members"]["pc1"]["rate_limit_count"], 2);
+    limit(&broker).await;
+    let before = show(&broker).await;
+    assert_eq!((&before["owner"], &before["epoch"]), (&"pc2".into(), &2.into()));
+
+    broker.restart().await;
+    linked(&broker).await;
+    let after = show(&broker).await;
+    for (member, key) in [("pc1", "reason"), ("pc1", "until"), ("pc1", "turns"), ("pc2", "turns")] {
+        assert_eq!(after["members"][member][key], before["members"][member][key], "{member} {key}");
+    }
+    assert!(after["members"]["pc1"]["until"].is_string(), "{after}");
+    for _ in 0..3 {
+        limit(&broker).await;
+    }
+    let stopped = show(&broker).await;
+    assert_eq!((&stopped["state"], &stopped["owner"]), (&"stopped".into(), &Value::Null));
+    broker.restart().await;
+    linked(&broker).await;
+    let again = show(&broker).await;
+    assert_eq!((&again["state"], &again["back_at"]), (&"stopped".into(), &stopped["back_at"]));
+}
+
+#[tokio::test]
+async fn what_a_ring_cannot_be_or_do_is_refused_with_what_to_do() {
+    let broker = TestBroker::start().await;
+    let mut members = Vec::new();
+    for name in ["pc1", "pc2", "pc3"] {
+        members.push(member(&broker, name).await);
+    }
+    let refused = async |args: &[&str], code: i32, why: &str| {
+        let output = broker.run(&[&["rotation"], args].concat()).await;
+        assert_eq!(output.code, code, "{args:?}: {}", output.stderr);
+        assert!(output.stderr.contains(why), "{args:?}: {}", output.stderr);
+    };
+    refused(&["show", "--role", "builder"], 3, "there is no ring of role `builder`").await;
+    refused(&["force"], 1, "there is no ring").await;
+    let set = ["set", "--role", "builder"];
+    let of = |members: &'static str| [&set[..], &["--members", members]].concat();
+    refused(&of("pc1,pc2,pc1"), 2, "`pc1` stands twice").await;
+    refused(&of("pc1,pc9"), 3, "no agent is called `pc9`").await;
+    refused(&of("pc1,PC 2"), 2, "PC 2").await;
+    refused(&set, 2, "needs members").await;
+    let first = of("pc1,pc2,pc3");
+    let with = |more: &[&'static str]| [&first[..], more].concat();
+    refused(&with(&["--pick", "random"]), 2, "least-used").await;
+    refused(&with(&["--pause", "1s"]), 2, "shorter than the").await;
+    refused(&with(&["--pause", "2d"]), 2, "at most").await;
+    refused(&with(&["--off"]), 2, "--off").await;
+    let alone = broker.run(&[&["rotation"][..], &of("pc1")].concat()).await.exits(0);
+    assert!(alone.stderr.contains("nobody to hand on to"), "{}", alone.stderr);
+    refused(&["force"], 1, "nobody else is in the ring").await;
+    broker.run(&[&["rotation"][..], &first].concat()).await.exits(0);
+    refused(&["force", "--to", "opus"], 2, "no member").await;
+    refused(&["force", "--to", "pc1"], 1, "is the owner already").await;
+    drop(members.remove(2));
+    eventually("a member that left", async || {
+        let out = broker.run(&["rotation", "force", "--to", "pc3"]).await;
+        out.stderr.contains("is not connected, and nothing wakes it").then_some(())
+    })
+    .await;
+    broker.run(&["drain", "--agent", "pc2"]).await.exits(0);
+    refused(&["force", "--to", "pc2"], 1, "is being drained").await;
+    broker.run(&["rotation", "set", "--off"]).await.exits(0);
+    refused(&["force"], 1, "is off").await;
 }
