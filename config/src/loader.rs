@@ -104,9 +104,8 @@ impl Loader {
     /// Lays every layer and checks the whole.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::TooLarge`] for a file, [`Error::Unsafe`] for one with programs that others may
-    /// write, [`Error::Invalid`] for the first thing that is
-    /// wrong in the first layer that has one.
+    /// [`Error::Read`] or [`Error::TooLarge`] for a file, [`Error::Unsafe`] for one with programs that others may write,
+    /// [`Error::Invalid`] for the first thing that is wrong in the first layer that has one.
     pub fn load(mut self) -> Result<Config, Error> {
         let mut draft = Draft::new();
         draft.lay_file("broker.toml", BROKER_TOML)?;
@@ -117,16 +116,12 @@ impl Loader {
         if let Some(path) = self.user
             && let Some(text) = read_if_there(&path)?
         {
-            draft.lay_file(&path.display().to_string(), &text)?;
+            lay_given(&mut draft, &path, &text)?;
         }
         for file in self.given {
             match file {
                 GivenFile::Path(path) => {
-                    let text = read(&path)?;
-                    draft.lay_file(&path.display().to_string(), &text)?;
-                    if text.contains("wakes") && draft.names_programs() {
-                        only_the_users(&path)?;
-                    }
+                    lay_given(&mut draft, &path, &read(&path)?)?;
                 }
                 GivenFile::Text { name, text } => draft.lay_file(&name, &text)?,
             }
@@ -192,6 +187,14 @@ fn read(path: &Path) -> Result<String, Error> {
         return Err(Error::TooLarge { path: path.to_owned(), limit: LONGEST_FILE });
     }
     Ok(text)
+}
+
+fn lay_given(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Error> {
+    draft.lay_file(&path.display().to_string(), text)?;
+    if text.contains("wakes") && draft.names_programs() {
+        only_the_users(path)?;
+    }
+    Ok(())
 }
 
 /// What is run in a user's name is named in a file that nobody else can write.
