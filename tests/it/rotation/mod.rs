@@ -6,7 +6,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use broker_client::Client;
 use broker_proto::{
-    AgentName, Message, MessageType, Recipient, RoleName, Rotation, RotationState, SetRotation,
+    AgentName, Message, MessageType, Recipient, RoleName, Rotation, RotationMember, RotationState,
+    SetRotation,
 };
 use broker_tests::{
     Place, Plan, ScriptedAgent, TestBroker, TestDaemon, eventually, new_id, text_payload,
@@ -221,11 +222,14 @@ async fn what_a_ring_cannot_be_or_do_is_refused_with_what_to_do() {
     refused(&["force", "--to", "opus"], 2, "no member").await;
     refused(&["force", "--to", "pc1"], 1, "is the owner already").await;
     drop(members.remove(2));
+    let client = broker.client();
     eventually("a member that left", async || {
-        let out = broker.run(&["rotation", "force", "--to", "pc3"]).await;
-        out.stderr.contains("is not connected, and nothing wakes it").then_some(())
+        let ring = ring(&client).await;
+        let is_gone = |it: &RotationMember| it.agent == agent("pc3") && !it.is_connected;
+        ring.members.iter().any(is_gone).then_some(())
     })
     .await;
+    refused(&["force", "--to", "pc3"], 1, "is not connected, and nothing wakes it").await;
     broker.run(&["drain", "--agent", "pc2"]).await.exits(0);
     refused(&["force", "--to", "pc2"], 1, "is being drained").await;
     broker.run(&["rotation", "set", "--off"]).await.exits(0);
