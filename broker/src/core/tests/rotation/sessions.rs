@@ -264,7 +264,7 @@ fn a_member_that_took_most_of_the_sessions_is_not_passed_over_for_the_last() {
     let open = world.state.handoff.open(&rest).unwrap().id;
     let by = handoff::By::Agent(agent("pc2"));
     let decline =
-        handoff::Command::Decline { id: open, by, reason: "too large".into(), for_model: None };
+        handoff::Command::Decline { id: open, by, reason: "too large".into(), for_model: false };
     world.run(Command::Handoff(Box::new(decline)));
     assert_eq!(owner(&world).as_deref(), Some("pc2"));
     assert_eq!(world.state.session.get(&rest).unwrap().info.owner.agent, Some(agent("pc1")));
