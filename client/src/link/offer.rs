@@ -12,7 +12,8 @@ use std::{
 };
 
 use broker_proto::{
-    AcceptHandoff, Handoff, HandoffId, HandoffOffer, HandoffState, PackageInfo, WallTime,
+    AcceptHandoff, Handoff, HandoffId, HandoffOffer, HandoffState, PackageId, PackageInfo,
+    WallTime,
     package::{Guard, Refused, open},
 };
 use tokio::{sync::Semaphore, time::sleep};
@@ -48,7 +49,8 @@ pub(super) enum Unfit {
 pub(super) struct Offers {
     taker: Taker,
     slots: Arc<Semaphore>,
-    under_way: Arc<Mutex<BTreeSet<HandoffId>>>,
+    /// By the package, too: declined for one model of this agent, the next of its models may be asked at once.
+    under_way: Arc<Mutex<BTreeSet<(HandoffId, PackageId)>>>,
     stop: CancellationToken,
     _ends_with_this: DropGuard,
 }
@@ -85,7 +87,8 @@ impl Offers {
 
     /// Answers an offer apart from the link. One that is being answered is not answered twice.
     pub(super) fn take(&self, offer: HandoffOffer, tracker: &TaskTracker) {
-        if !lock(&self.under_way).insert(offer.handoff) {
+        let key = (offer.handoff, offer.package);
+        if !lock(&self.under_way).insert(key) {
             return;
         }
         let (taker, slots) = (self.taker.clone(), self.slots.clone());
@@ -101,7 +104,7 @@ impl Offers {
                 let HandoffOffer { session, handoff, model, .. } = &offer;
                 tracing::warn!(%session, %handoff, to = %model, "an offer was not answered in time");
             }
-            lock(&under_way).remove(&offer.handoff);
+            lock(&under_way).remove(&key);
         });
     }
 }
@@ -232,7 +235,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use broker_proto::{
-        ModelName, PackageHeader, PackageId, Preservation, SessionId,
+        ModelName, PackageHeader, Preservation, SessionId,
         package::{RawPart, Signer, pack},
     };
 
