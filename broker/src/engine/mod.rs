@@ -7,6 +7,7 @@
 
 mod clock;
 mod error;
+mod frames;
 mod handle;
 mod recover;
 mod task;

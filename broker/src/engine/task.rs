@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     AsOf, Clock, EngineHandle, Error, Fatal,
+    frames::frames,
     handle::{Envelope, Forgotten},
     recover,
 };
@@ -74,6 +75,8 @@ type Waiting = (oneshot::Sender<Result<Reply, Error>>, Result<Reply, Error>);
 #[derive(Debug, Default)]
 struct Pending {
     records: Vec<Record>,
+    /// Where in them each decision ends.
+    ends: Vec<usize>,
     bytes: usize,
     contents: Vec<Content>,
     effects: Vec<Effect>,
@@ -446,6 +449,7 @@ impl Decider {
                     pending.bytes += record.framed_len();
                     pending.records.push(record);
                 }
+                pending.ends.push(pending.records.len());
                 pending.effects.extend(decision.effects);
                 Ok(decision.reply)
             }
@@ -498,29 +502,16 @@ fn log_level(change: &usage::Change) {
 /// One frame, or several where a single decision is larger than one.
 async fn append(writer: &mut dyn Writer, pending: &mut Pending) -> Result<(), AppendError> {
     let contents = std::mem::take(&mut pending.contents);
-    let mut records = std::mem::take(&mut pending.records).into_iter().peekable();
+    let bytes = contents.iter().map(|content| content.bytes().len()).sum();
+    let records = std::mem::take(&mut pending.records);
     let mut contents = Some(contents);
-    while records.peek().is_some() {
-        let mut events = Vec::new();
-        let mut bytes: usize = contents.iter().flatten().map(|content| content.bytes().len()).sum();
-        while let Some(record) = records.peek() {
-            let is_full = events.len() >= MAX_EVENTS
-                || bytes + record.framed_len() > MAX_BATCH_BYTES - FRAME_BYTES;
-            if is_full && !events.is_empty() {
-                break;
-            }
-            bytes += record.framed_len();
-            events.extend(records.next());
-        }
+    for events in frames(records, &std::mem::take(&mut pending.ends), bytes) {
         let contents = contents.take().unwrap_or_default();
         writer.append(Batch { events, contents }).await?;
         pending.is_begun = true;
     }
     Ok(())
 }
-
-/// What a frame holds beside its records and contents, generously.
-const FRAME_BYTES: usize = 1024;
 
 impl Pending {
     fn is_empty(&self) -> bool {
