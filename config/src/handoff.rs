@@ -27,7 +27,8 @@ impl Choice for Preserve {
 section! {
     /// `[handoff]`: sessions that move to another model.
     Handoff ["handoff"] {
-        /// Limits of models move their sessions, and a session at its own limit moves with its next turn.
+        /// Limits of models move their sessions, and a session at its own limit moves with its next turn. Without it nothing
+        /// moves by itself, whatever `auto_switch` says.
         auto: bool = true, flag();
         /// A session moves the moment its own limit is reached, and what is only recommended is carried out.
         auto_switch: bool = false, flag();

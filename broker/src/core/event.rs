@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use broker_proto::{
-    AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Failure, MessageId, MessageState,
-    MessageType, ModelName, Numbered, PassedOver, Priority, Recipient, RoleName, RootBudget,
-    Sender, SessionId, WallTime,
+    AgentName, AnswerSummary, Attempt, ContentHash, Correlation, Failure, HandoffId, MessageId,
+    MessageState, MessageType, ModelName, Numbered, PassedOver, Priority, Recipient, RoleName,
+    RootBudget, Sender, SessionId, WallTime,
 };
 
 use super::{
@@ -543,6 +543,11 @@ pub enum Note {
     LookAtCheckpoint {
         session: SessionId,
         at: Option<WallTime>,
+    },
+    /// When to look at a handoff that is pending or active.
+    LookAfter {
+        handoff: HandoffId,
+        at: WallTime,
     },
     /// When to look whether a model can take back the sessions that it lent; `None`: not at all.
     LookHome {

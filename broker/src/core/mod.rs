@@ -117,6 +117,7 @@ impl State {
                 self.bridge.note_problem(session, to, problem);
             }
             Note::Warmed { model, tokens, at } => self.package.note_warmed(model, *tokens, *at),
+            Note::LookAfter { handoff, at } => self.handoff.look_after(*handoff, *at),
             _ => {}
         }
         if let Note::LookHome { model, at } = note {
@@ -165,6 +166,9 @@ pub fn apply(state: &mut State, event: &Event) {
                 handoff::Event::Changed { handoff, .. } => {
                     if let Some(package) = handoff.package {
                         state.package.claim(package);
+                        if handoff.accepted_at.is_some() {
+                            state.package.used(package, handoff.id);
+                        }
                     }
                 }
                 handoff::Event::PolicySet { .. } => state.renew_handoff_policy(),

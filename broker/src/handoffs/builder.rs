@@ -44,6 +44,7 @@ async fn make(packages: Packages, settings: Settings, handoff: Handoff) {
     let command = match package(&packages, &settings, &handoff).await {
         Ok(Prepared { info, kept, .. }) => HandoffCommand::Built(Box::new(Built {
             id: handoff.id,
+            to: handoff.to,
             package: info.header.id,
             manifest: info.checksum,
             kept,

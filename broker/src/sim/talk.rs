@@ -109,7 +109,8 @@ impl World {
             HandoffState::Building => {
                 let package = PackageId::from_u128(id.number());
                 let kept = HandoffKept { tokens: 1, ..HandoffKept::default() };
-                Moving::Built(Box::new(Built { id, package, manifest: [7; 32], kept }))
+                let to = handoff.to.clone();
+                Moving::Built(Box::new(Built { id, to, package, manifest: [7; 32], kept }))
             }
             HandoffState::Offered if how == 4 => {
                 Moving::Decline { id, by, reason, for_model: false }

@@ -144,7 +144,8 @@ impl Taker {
             state = state.as_str(),
             "a session is taken over"
         );
-        if matches!(state, HandoffState::Active | HandoffState::Completed) {
+        if matches!(state, HandoffState::Accepted | HandoffState::Active | HandoffState::Completed)
+        {
             let mut taken = lock(&self.taken);
             taken.insert(nonce, id);
             if taken.len() > REMEMBERED {

@@ -188,10 +188,9 @@ async fn a_package_that_was_taken_once_takes_no_session_over_again() {
     talk.handed_to("opus").await;
     let replay = AskHandoff { package: first.package, ..ask(&talk.id, Some("sonnet")) };
 
-    let begun = talk.client.begin_handoff(replay).await.unwrap();
+    let refused = talk.client.begin_handoff(replay).await;
 
-    let declined = talk.once(begun.id, HandoffState::Declined).await;
-    assert_eq!(declined.outcome, "sonnet: declined, the package was taken here before");
+    assert_eq!(reason(refused), "PACKAGE_REPLAYED");
     let owner = talk.owner().await;
     assert_eq!((owner.model, owner.epoch), (model("opus"), 3));
     assert_eq!(talk.turns().await, TURNS);

@@ -335,6 +335,7 @@ impl State {
             | Note::NotSynced { .. }
             | Note::Warmed { .. }
             | Note::LookHome { .. }
+            | Note::LookAfter { .. }
             | Note::LookAtCheckpoint { .. }
             | Note::Heard { .. } => {}
         }

@@ -12,7 +12,7 @@ use broker_proto::{
 
 use super::{Run, handoff::Wanted};
 use crate::core::{
-    Event, Refusal, Reply,
+    Event, Note, Refusal, Reply,
     handoff::{
         Advised, Candidate, Case, Event as HandoffEvent, Reply as HandoffReply, Settings, Verdict,
         arbiter,
@@ -80,9 +80,10 @@ impl Run<'_> {
             self.assess_all();
             // A limit that is lower now may be one that a session has reached, though it was healthy.
             let sessions: Vec<String> = self.state.usage.sessions().map(str::to_owned).collect();
+            let at = Some(self.now.wall);
             for session in sessions {
-                self.assess(&Subject::Session(session.clone()));
-                self.still_at_limit(&session);
+                // They may be many: the next steps look at them.
+                self.note(&Note::LookAtUsage { subject: Subject::Session(session), at });
             }
             self.expect_checkpoints();
         }
@@ -131,8 +132,12 @@ impl Run<'_> {
     /// The model whose window a session is in, and the tokens it holds there.
     fn window_of_session(&self, name: &str) -> Option<(&Model, u64)> {
         let meter = self.state.usage.meter(&Scope::Session(name.to_owned()));
+        let session = SessionId::parse(name).ok().and_then(|id| self.state.session.get(&id));
+        // Its figures may have been forgotten, or reset.
+        let meter = meter.filter(|meter| meter.session.model.is_some());
         let model = self.model_of_session(name)?;
-        Some((model, meter.map_or(0, |meter| meter.session.tokens())))
+        let holds = session.map_or(0, |session| session.info.window_tokens());
+        Some((model, meter.map_or(holds, |meter| meter.session.tokens())))
     }
 
     /// The limit that a turn's session or its owner has reached, or would reach with it; and whether its session is only
@@ -241,6 +246,7 @@ impl Run<'_> {
         let is_kept = self.is_kept_by_ring(session);
         let advised = (!is_kept).then(|| self.better_off(session, prompt)).flatten();
         if let Some(advised) = &advised
+            && self.state.policy.handoff.auto
             && self.state.policy.handoff.auto_switch
             && advised.trigger.confidence >= trigger::SURE
             && self.carry_out(session, advised)
@@ -393,7 +399,8 @@ impl Run<'_> {
         let advised = SessionId::parse(name).ok();
         let advised = advised.and_then(|id| self.state.handoff.advised(&id)).cloned();
         // What moves it comes before what is better for it.
-        let advised = advised.filter(|_| level < Level::Critical);
+        let advised =
+            advised.filter(|advised| level < Level::Critical && advised.to != check.model);
         let (to, trigger) = match advised {
             Some(Advised { to, trigger }) => (Some(to), Some(trigger)),
             None => (self.first_receiver(&check.model, Some(name)), None),
@@ -423,7 +430,7 @@ impl Run<'_> {
             settings,
             kind: TriggerKind::UsageLimit,
             owner,
-            owner_back_at: None,
+            owner_back_at: self.model(owner).and_then(|owner| self.back_at(owner)),
             candidates: &self.candidates(owner),
             needs: settings.preserve.budget().unwrap_or(super::handoff::LEAST),
             recent: &recent,

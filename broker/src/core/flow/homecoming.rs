@@ -7,6 +7,7 @@ use broker_proto::{Handoff, ModelName, SessionId, TriggerKind, WallTime};
 use super::Run;
 use crate::core::{
     Effect, Note,
+    handoff::{Hop, arbiter},
     route::{Gate, Presence},
     usage::{Level, Subject},
 };
@@ -40,6 +41,14 @@ impl Run<'_> {
         let until = until.map(|until| until.max(self.now.wall.after(APART)));
         if until.is_some() && self.state.handoff.lent_by(model).next().is_some() {
             self.note(&Note::LookHome { model: model.clone(), at: until });
+        }
+    }
+
+    /// A session that was paused goes on: where it was lent, it may go home.
+    pub(super) fn goes_on(&mut self, session: &SessionId) {
+        let track = self.state.handoff.track(session);
+        if let Some(origin) = track.and_then(|track| track.origin.clone()) {
+            self.may_be_home(&origin);
         }
     }
 
@@ -85,10 +94,10 @@ impl Run<'_> {
                 Home::After(at) => next = next.min(at),
                 Home::Now(_) if begun == AT_ONCE => next = next.min(now.after(APART)),
                 Home::Now(away) => {
-                    begun += 1;
-                    // Where it cannot begin, the next look tries again.
+                    // Where it cannot begin, a later look tries again.
                     let why = format!("{model} can go on");
-                    let _ = self.return_session(&away, &why, TriggerKind::UsageLimit);
+                    let back = self.return_session(&away, &why, TriggerKind::UsageLimit);
+                    begun += usize::from(back.is_ok());
                 }
             }
         }
@@ -119,8 +128,16 @@ impl Run<'_> {
 
     fn may_go_home(&self, session: &SessionId) -> Home {
         let (now, handoffs) = (self.now.wall, &self.state.handoff);
-        let moved = handoffs.track(session).and_then(|track| track.recent.back());
-        let cool = moved.map_or(now, |hop| hop.at.after(self.state.policy.handoff.cooldown));
+        // One that is gone, or goes nowhere by itself.
+        if self.state.session.get(session).is_none_or(|it| it.info.pause.is_some()) {
+            return Home::After(now.after(AGAIN));
+        }
+        let (track, settings) = (handoffs.track(session), &self.state.policy.handoff);
+        let moved = track.and_then(|track| track.recent.back());
+        let cool = moved.map_or(now, |hop| hop.at.after(settings.cooldown));
+        let left = |hop: &Hop| track.is_some_and(|track| track.origin.as_ref() == Some(&hop.from));
+        let recent = track.into_iter().flat_map(|track| &track.recent);
+        let cool = cool.max(arbiter::loops_until(recent, left, settings, now).unwrap_or(now));
         if cool > now {
             return Home::After(cool);
         }

@@ -30,7 +30,9 @@ mod usage_query;
 
 use broker_proto::ModelName;
 
-use super::{Command, Decision, Effect, Event, Note, Now, Refusal, Reply, State, apply};
+use super::{
+    Command, Decision, Effect, Event, Note, Now, Refusal, Reply, State, apply, usage::Subject,
+};
 
 /// The decision of one command while it is being made.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub(super) struct Run<'a> {
     effects: Vec<Effect>,
 }
 
+/// Events after which a step that can be cut leaves the rest to the next, which comes at once: a commit is one frame.
+const LONG: usize = crate::journal::MAX_EVENTS / 2;
 /// Messages that one tick may end, move or wake, so that a batch stays small; the next tick comes at once.
 const TICK_STEPS: usize = 32;
 
@@ -155,6 +159,11 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whether this step is long enough.
+    fn is_long(&self) -> bool {
+        self.events.len() >= LONG
+    }
+
     fn note(&mut self, note: &Note) {
         self.state.note(note);
     }
@@ -166,6 +175,9 @@ impl<'a> Run<'a> {
     /// What time alone has brought about, oldest debts first.
     fn tick(&mut self) {
         for _ in 0..TICK_STEPS {
+            if self.is_long() {
+                break;
+            }
             if let Some(seq) = self.state.queue.expired(self.now) {
                 self.expire(seq);
             } else if let Some(seq) = self.state.queue.lapsed(self.now) {
@@ -176,6 +188,9 @@ impl<'a> Run<'a> {
                 self.wake(seq);
             } else if let Some(subject) = self.state.usage.due(self.now).cloned() {
                 self.assess(&subject);
+                if let Subject::Session(name) = &subject {
+                    self.still_at_limit(name);
+                }
             } else if let Some(id) = self.state.handoff.due(self.now) {
                 self.handoff_is_due(id);
             } else if let Some(model) = self.state.handoff.home_due(self.now).cloned() {

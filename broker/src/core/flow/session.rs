@@ -45,6 +45,7 @@ impl Run<'_> {
         }
         if let Some(id) = resumed {
             self.go_on(&id);
+            self.goes_on(&id);
         }
         if let Some(id) = deleted {
             self.go_on(&id);

@@ -62,6 +62,19 @@ impl Run<'_> {
         self.after_session(&name);
     }
 
+    /// A session of whose figures nothing is known any more holds what it holds.
+    pub(super) fn recount(&mut self, session: &SessionId) {
+        let name = session.to_string();
+        let meter = self.state.usage.meter(&Scope::Session(name.clone()));
+        if meter.is_some_and(|meter| meter.session.model.is_some()) {
+            return;
+        }
+        if let Some(session) = self.state.session.get(session) {
+            let (owner, tokens) = (session.info.owner.model.clone(), session.info.window_tokens());
+            self.session_holds(name, owner, tokens, false);
+        }
+    }
+
     /// An attempt at a message, as it is counted.
     fn call_of(&self, seq: Seq, attempt: &Attempt, limits: &[RateLimit]) -> Call {
         let key = self.model(&attempt.model).map_or("", |model| &model.key);
@@ -233,7 +246,14 @@ impl Run<'_> {
         if let Some(subject) = subject {
             self.become_healthy(subject);
         }
+        let session = match &scope {
+            Scope::Session(name) => SessionId::parse(name).ok(),
+            _ => None,
+        };
         self.event(Event::Usage(usage::Event::Reset { scope, at }));
+        if let Some(session) = session {
+            self.recount(&session);
+        }
         self.assess_all();
         Ok(Reply::None)
     }

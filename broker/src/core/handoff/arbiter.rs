@@ -5,6 +5,10 @@ use broker_proto::{ModelName, TriggerKind, WallTime};
 use super::{Hop, Settings};
 use crate::core::usage::Level;
 
+/// How often a session makes the same move within so many cool-downs: an hour, as shipped.
+const LOOPS: usize = 3;
+const LATELY: u32 = 12;
+
 /// A model that a session might go to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
@@ -12,10 +16,14 @@ pub struct Candidate {
     /// Tokens.
     pub window: u64,
     pub level: Level,
+    /// When the limits that it has reached are over; `None`: it has reached none, or nobody knows.
+    pub back_at: Option<WallTime>,
     /// Why routing does not call it, and until when; `None`: it does.
     pub shut: Option<(String, Option<WallTime>)>,
     /// Nobody serves it.
     pub is_absent: bool,
+    /// Whoever serves it takes no sessions that are offered.
+    pub is_deaf: bool,
     /// The local way out: taken when nobody better is there.
     pub is_degraded: bool,
 }
@@ -92,6 +100,20 @@ pub fn too_small(window: u64, needs: u64, settings: &Settings) -> Option<String>
     (needs > room).then(|| format!("{needs} tokens do not fit the {room} it has room for"))
 }
 
+/// Until when a move that was made too often of late is not made again: `LOOPS` times within `LATELY` cool-downs.
+pub fn loops_until<'a>(
+    recent: impl IntoIterator<Item = &'a Hop>,
+    is_same: impl Fn(&Hop) -> bool,
+    settings: &Settings,
+    now: WallTime,
+) -> Option<WallTime> {
+    let lately = settings.cooldown * LATELY;
+    let over = recent.into_iter().filter(|hop| is_same(hop)).map(|hop| hop.at.after(lately));
+    let mut over: Vec<WallTime> = over.filter(|at| *at > now).collect();
+    over.sort_unstable();
+    over.len().checked_sub(LOOPS).and_then(|first| over.get(first).copied())
+}
+
 /// Why a model cannot take the session.
 fn unfit(case: &Case<'_>, candidate: &Candidate) -> Option<Unfit> {
     let settings = case.settings;
@@ -112,10 +134,13 @@ fn unfit(case: &Case<'_>, candidate: &Candidate) -> Option<Unfit> {
         return None;
     }
     if candidate.level >= Level::Exhausted {
-        return of("its own limit is reached".into(), None);
+        return of("its own limit is reached".into(), candidate.back_at);
     }
     if case.kind == TriggerKind::UserRequest {
         return None;
+    }
+    if candidate.is_deaf {
+        return of("its agents drain, or only pull: none takes a session".into(), None);
     }
     if case.hops >= settings.max_hops {
         let reason = format!("the session moved {} times by itself", case.hops);
@@ -128,6 +153,11 @@ fn unfit(case: &Case<'_>, candidate: &Candidate) -> Option<Unfit> {
             let reason = format!("it went from {} to it a short while ago", case.owner);
             return of(reason, Some(until));
         }
+    }
+    let same = |hop: &Hop| hop.from == *case.owner && hop.to == candidate.model;
+    if let Some(until) = loops_until(case.recent, same, settings, case.now) {
+        let reason = format!("it went from {} to it {LOOPS} times lately", case.owner);
+        return of(reason, Some(until));
     }
     None
 }

@@ -74,6 +74,8 @@ pub enum By {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Built {
     pub id: HandoffId,
+    /// Whom it was made for: a handoff may have gone on to the next meanwhile.
+    pub to: ModelName,
     pub package: PackageId,
     pub manifest: [u8; 32],
     /// `moved` and `revoked` are the core's.
@@ -204,6 +206,8 @@ pub struct Hop {
 pub struct Track {
     /// The one that is pending or active, else the last.
     pub last: Option<HandoffId>,
+    /// The one that is active: it stays so while another is pending.
+    pub active: Option<HandoffId>,
     /// Where it goes back to; `None` while it is where somebody put it.
     pub origin: Option<ModelName>,
     /// The handoffs that took it away from there.
@@ -222,6 +226,11 @@ pub struct State {
     handoffs: BTreeMap<HandoffId, Handoff>,
     /// Those that are pending or active: few, whatever the others are.
     open: BTreeSet<HandoffId>,
+    /// Of those, whose owner changes next.
+    accepted: BTreeSet<HandoffId>,
+    /// When each of them is looked at, the next first; for an active one volatile after its first time.
+    due: BTreeSet<(WallTime, HandoffId)>,
+    due_of: BTreeMap<HandoffId, WallTime>,
     tracks: BTreeMap<SessionId, Track>,
     number: u128,
     /// By the model they left: sessions that go back there by themselves.
@@ -268,7 +277,15 @@ impl State {
     /// The one of a session that is pending or active, else its last.
     #[must_use]
     pub fn last(&self, session: &SessionId) -> Option<&Handoff> {
-        self.handoffs.get(&self.tracks.get(session)?.last?)
+        let last = self.handoffs.get(&self.tracks.get(session)?.last?)?;
+        let active = || self.active(session).unwrap_or(last);
+        Some(if last.state.is_over() { active() } else { last })
+    }
+
+    /// The one whose new owner has not answered yet.
+    #[must_use]
+    pub fn active(&self, session: &SessionId) -> Option<&Handoff> {
+        self.handoffs.get(&self.tracks.get(session)?.active?)
     }
 
     /// The one of a session that is pending or active.
@@ -287,6 +304,11 @@ impl State {
         self.open.iter().filter_map(|id| self.handoffs.get(id))
     }
 
+    /// Every one that was accepted and whose owner has not changed yet, oldest first.
+    pub fn all_accepted(&self) -> impl Iterator<Item = &Handoff> {
+        self.accepted.iter().filter_map(|id| self.handoffs.get(id))
+    }
+
     /// Sessions that are away from where they belong, and where that is.
     pub fn away(&self) -> impl Iterator<Item = (&SessionId, &ModelName)> {
         self.tracks.iter().filter_map(|(session, track)| Some((session, track.origin.as_ref()?)))
@@ -295,12 +317,11 @@ impl State {
     /// The first one whose state ends by itself now.
     #[must_use]
     pub fn due(&self, now: Now) -> Option<HandoffId> {
-        let is_due = |it: &&Handoff| it.until.is_some_and(|until| until <= now.wall);
-        self.all_open().find(is_due).map(|handoff| handoff.id)
+        self.due.first().filter(|(at, _)| *at <= now.wall).map(|(_, id)| *id)
     }
 
     pub(super) fn next_deadline(&self, now: Now) -> Option<BootTime> {
-        let states = self.all_open().filter_map(|handoff| handoff.until);
+        let states = self.due.first().map(|(at, _)| *at).into_iter();
         let looks = self.homes.values().chain(self.checkpoints.values()).copied();
         states.chain(looks).min().map(|at| now.boot_at(at))
     }
@@ -338,20 +359,51 @@ impl State {
         }
         let left_behind = handoff.active_at.map(|at| track.moved(handoff, at)).unwrap_or_default();
         self.handoffs.insert(handoff.id, Handoff::clone(handoff));
+        if handoff.state == HandoffState::Active {
+            track.active = Some(handoff.id);
+        } else if track.active == Some(handoff.id) {
+            track.active = None;
+        }
         if handoff.state.is_over() {
             self.open.remove(&handoff.id);
         } else {
             self.open.insert(handoff.id);
         }
+        if handoff.state == HandoffState::Accepted {
+            self.accepted.insert(handoff.id);
+        } else {
+            self.accepted.remove(&handoff.id);
+        }
         if handoff.state == HandoffState::Returned {
             track.away.retain(|id| *id != handoff.id);
         }
-        let kept = |id: &HandoffId| track.last == Some(*id) || track.away.contains(id);
+        let kept = |id: &HandoffId| {
+            track.last == Some(*id) || track.active == Some(*id) || track.away.contains(id)
+        };
         let done = [handoff.id].into_iter().chain(before).chain(left_behind);
         for id in done.filter(|id| !kept(id)) {
             self.handoffs.remove(&id);
         }
+        self.look_at(handoff.id, handoff.until.filter(|_| !handoff.state.is_over()));
         self.lend(&handoff.session, lender);
+    }
+
+    /// Looks at it then; `None`: not by the clock.
+    fn look_at(&mut self, id: HandoffId, at: Option<WallTime>) {
+        if let Some(before) = self.due_of.remove(&id) {
+            self.due.remove(&(before, id));
+        }
+        if let Some(at) = at {
+            self.due.insert((at, id));
+            self.due_of.insert(id, at);
+        }
+    }
+
+    /// Looks at one that is pending or active again.
+    pub(super) fn look_after(&mut self, id: HandoffId, at: WallTime) {
+        if self.open.contains(&id) {
+            self.look_at(id, Some(at));
+        }
     }
 
     /// The model that a session goes back to by itself.
@@ -401,7 +453,9 @@ impl State {
     pub fn past(&self, session: &SessionId) -> Vec<HandoffId> {
         let Some(track) = self.tracks.get(session) else { return Vec::new() };
         let many = track.shown.len().saturating_sub(KEPT);
-        let is_needed = |id: &HandoffId| track.last == Some(*id) || track.away.contains(id);
+        let is_needed = |id: &HandoffId| {
+            track.last == Some(*id) || track.active == Some(*id) || track.away.contains(id)
+        };
         track.shown.iter().copied().filter(|id| !is_needed(id)).take(many).collect()
     }
 
@@ -458,8 +512,10 @@ impl State {
         self.checkpoints.remove(session);
         let lender = self.lender(session);
         let Some(track) = self.tracks.remove(session) else { return };
-        for id in track.away.into_iter().chain(track.last) {
+        for id in track.away.into_iter().chain(track.last).chain(track.active) {
+            self.look_at(id, None);
             self.open.remove(&id);
+            self.accepted.remove(&id);
             self.handoffs.remove(&id);
         }
         self.lend(session, lender);

@@ -12,8 +12,10 @@ fn candidate(name: &str) -> Candidate {
         model: model(name),
         window: 200_000,
         level: Level::Healthy,
+        back_at: None,
         shut: None,
         is_absent: false,
+        is_deaf: false,
         is_degraded: name == "local",
     }
 }

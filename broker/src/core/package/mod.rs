@@ -9,7 +9,7 @@ use std::{
 };
 
 use broker_proto::{
-    HandoffKept, ModelName, PackageId, PackageInfo, PackageKey, Preservation, SessionId,
+    HandoffId, HandoffKept, ModelName, PackageId, PackageInfo, PackageKey, Preservation, SessionId,
     SessionInfo, TrustedKey, WallTime,
 };
 
@@ -220,6 +220,8 @@ pub struct State {
     claimed: BTreeSet<PackageId>,
     /// Those whose work goes on.
     archived: BTreeSet<PackageId>,
+    /// Those that moved a session, and the handoff that each did it with: none does so twice.
+    used: BTreeMap<PackageId, HandoffId>,
     /// Of what is kept.
     nonces: BTreeMap<[u8; 16], PackageId>,
     /// Of what came from elsewhere and was deleted, until it has expired.
@@ -245,6 +247,17 @@ impl State {
 
     pub(super) fn note_warmed(&mut self, model: &ModelName, tokens: u64, at: BootTime) {
         self.warmed.insert(model.clone(), (tokens, at));
+    }
+
+    /// A handoff has moved its session with this package.
+    pub(super) fn used(&mut self, package: PackageId, by: HandoffId) {
+        self.used.entry(package).or_insert(by);
+    }
+
+    /// The handoff that moved its session with this package.
+    #[must_use]
+    pub fn used_by(&self, package: PackageId) -> Option<HandoffId> {
+        self.used.get(&package).copied()
     }
 
     /// What is known of a nonce.

@@ -523,6 +523,7 @@ impl State {
             | Note::TreeLives { .. }
             | Note::LookAtUsage { .. }
             | Note::LookHome { .. }
+            | Note::LookAfter { .. }
             | Note::NotSynced { .. }
             | Note::Warmed { .. }
             | Note::Heard { .. }

@@ -123,6 +123,7 @@ impl State {
             | Note::TreeLives { .. }
             | Note::LookAtUsage { .. }
             | Note::LookHome { .. }
+            | Note::LookAfter { .. }
             | Note::NotSynced { .. }
             | Note::Warmed { .. }
             | Note::Heard { .. }

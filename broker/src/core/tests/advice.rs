@@ -49,7 +49,7 @@ fn ask(world: &mut World, query: HandoffQuery) -> HandoffReply {
     }
 }
 
-fn check(world: &mut World, session: &str, warning_only: bool) -> Option<HandoffCheck> {
+pub(super) fn check(world: &mut World, session: &str, warning_only: bool) -> Option<HandoffCheck> {
     let session = session.to_owned();
     match ask(world, HandoffQuery::Check { session, warning_only }) {
         HandoffReply::Check(check) => check.map(|check| *check),

@@ -100,7 +100,8 @@ fn every_end_of_a_handoff_is_an_event_with_all_that_led_to_it() {
     let handed_on = |world: &mut World| {
         let id = offered(world, "sonnet");
         accept(world, id, "sonnet").unwrap();
-        offered(world, "gpt-4o");
+        let next = offered(world, "gpt-4o");
+        accept(world, next, "gpt-4o").unwrap();
         id
     };
     check(handed_on, HandoffState::Completed, "", "its owner hands it on");

@@ -96,7 +96,7 @@ fn a_way_back_that_fails_leaves_nothing_behind() {
     let reason = "not yet".to_owned();
     let no = HandoffCommand::Decline { id: back.id, by: by("opus"), reason, for_model: false };
     command(&mut world, no).unwrap();
-    assert_eq!(last(&world).state, HandoffState::Declined);
+    assert_eq!(world.state.handoff.get(back.id).unwrap().state, HandoffState::Declined);
     assert_eq!(info(&world), before);
 }
 

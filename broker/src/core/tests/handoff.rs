@@ -18,7 +18,7 @@ use crate::core::{
     usage,
 };
 
-const MANIFEST: [u8; 32] = [7; 32];
+pub(super) const MANIFEST: [u8; 32] = [7; 32];
 
 pub(super) fn id() -> SessionId {
     SessionId::parse("s").unwrap()
@@ -78,8 +78,9 @@ pub(super) fn command(world: &mut World, command: HandoffCommand) -> Result<Hand
 
 pub(super) fn built(world: &mut World, id: HandoffId) -> Result<Handoff, Refusal> {
     let kept = HandoffKept { entries: 2, tokens_before: 60, tokens: 20, ..HandoffKept::default() };
-    let package = PackageId::from_u128(5);
-    let built = Built { id, package, manifest: MANIFEST, kept };
+    let package = PackageId::from_u128(1_000 + id.number());
+    let to = world.state.handoff.get(id).unwrap().to.clone();
+    let built = Built { id, to, package, manifest: MANIFEST, kept };
     command(world, HandoffCommand::Built(Box::new(built)))
 }
 

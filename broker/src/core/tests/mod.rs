@@ -17,6 +17,7 @@ mod give_back;
 pub(super) mod given;
 mod handoff;
 mod histories;
+mod late;
 mod lease;
 mod letters;
 mod link;

@@ -161,7 +161,13 @@ fn a_paused_session_goes_where_somebody_sends_it_and_goes_on_there() {
 
     let handoff = begin(&mut world).unwrap();
     let package = PackageId::from_u128(6);
-    let built = Built { id: handoff.id, package, manifest: [7; 32], kept: Default::default() };
+    let built = Built {
+        id: handoff.id,
+        to: handoff.to.clone(),
+        package,
+        manifest: [7; 32],
+        kept: Default::default(),
+    };
     world.run(Command::Handoff(Box::new(HandoffCommand::Built(Box::new(built)))));
     let accept = AcceptHandoff { id: handoff.id, manifest: [7; 32], confirmed: vec![] };
     let by = By::Agent(agent("sonnet"));
@@ -182,7 +188,13 @@ fn taken_over(world: &mut World) {
         other => panic!("{other:?}"),
     };
     let package = PackageId::from_u128(6);
-    let built = Built { id: begun.id, package, manifest: [7; 32], kept: Default::default() };
+    let built = Built {
+        id: begun.id,
+        to: begun.to.clone(),
+        package,
+        manifest: [7; 32],
+        kept: Default::default(),
+    };
     world.run(Command::Handoff(Box::new(HandoffCommand::Built(Box::new(built)))));
     let accept = AcceptHandoff { id: begun.id, manifest: [7; 32], confirmed: vec![] };
     let refused = world.decide(Command::Handoff(Box::new(HandoffCommand::Accept {

@@ -88,7 +88,8 @@ fn transfer(world: &mut World) -> Handoff {
 }
 
 fn built(world: &mut World, id: HandoffId) {
-    let built = Built { id, package: package(), manifest: MANIFEST, kept: Default::default() };
+    let to = world.state.handoff.get(id).unwrap().to.clone();
+    let built = Built { id, to, package: package(), manifest: MANIFEST, kept: Default::default() };
     order(world, HandoffCommand::Built(Box::new(built))).unwrap();
 }
 

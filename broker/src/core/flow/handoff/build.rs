@@ -10,7 +10,7 @@ use crate::core::{
     Effect, Refusal,
     flow::Run,
     handoff::{Built, Refusal as Refused},
-    package::Ready,
+    package::{self, Ready},
     session,
 };
 
@@ -71,6 +71,9 @@ impl Run<'_> {
         {
             return Err(Refusal::UnknownModel { given: to.to_string(), nearest: Vec::new() });
         }
+        if ask.package.is_some_and(|package| self.state.package.used_by(package).is_some()) {
+            return Err(package::Refusal::Replayed.into());
+        }
         let (to, then) = self.receivers(&ask, &owner.model, trigger.kind)?;
         let now = self.now.wall;
         let track = self.state.handoff.track(&ask.session);
@@ -108,21 +111,12 @@ impl Run<'_> {
             is_lent,
         };
         let id = handoff.id;
-        // An active one whose new owner cannot go on either is over with this.
-        self.supersede(&handoff);
         self.build(handoff);
         self.hold_slice(id);
         if let Some(session) = self.state.handoff.get(id).map(|it| it.session.clone()) {
             self.forget_handoffs(&session, self.state.handoff.past(&session));
         }
         Ok(id)
-    }
-
-    /// The new owner of an active handoff is the old one of another.
-    fn supersede(&mut self, next: &Handoff) {
-        if let Some(active) = self.state.handoff.open(&next.session).cloned() {
-            self.end_handoff(active, HandoffState::Completed, "its owner hands it on".to_owned());
-        }
     }
 
     pub(super) fn build(&mut self, handoff: Handoff) {
@@ -157,7 +151,10 @@ impl Run<'_> {
             let (id, state) = (handoff.id, handoff.state);
             return Err(Refused::State { id, state, wanted: "made ready" }.into());
         }
-        let Built { id, package, manifest, kept } = built;
+        let Built { id, to, package, manifest, kept } = built;
+        if handoff.to != to {
+            return Err(Refused::NotYours { id, who: to.to_string() }.into());
+        }
         self.make_ready(handoff, Ready { package, manifest, kept });
         Ok(id)
     }

@@ -3,7 +3,7 @@
 use broker_proto::{Handoff, HandoffId, HandoffState, Pace};
 
 use super::limit::of_limit;
-use crate::core::{flow::Run, route::Presence};
+use crate::core::{Note, flow::Run, route::Presence};
 
 impl Run<'_> {
     /// The time of a state is over.
@@ -24,21 +24,21 @@ impl Run<'_> {
 
     /// A new owner that has not answered yet: one whose agents are gone hands on.
     fn look_after(&mut self, handoff: Handoff) {
-        let until = self.now.wall.after(self.state.policy.handoff.complete_deadline);
-        if self.presence(&handoff.to) != Presence::Absent {
-            self.handoff_changed(Handoff { until: Some(until), ..handoff });
-            return;
-        }
         let session = handoff.session.clone();
-        // Its ring finds out that its owner is silent, and moves it.
-        if self.is_kept_by_ring(&session) {
-            self.handoff_changed(Handoff { until: Some(until), ..handoff });
+        let is_moving = self.state.handoff.open(&session).is_some_and(|open| open.id != handoff.id);
+        let is_there = self.presence(&handoff.to) != Presence::Absent;
+        // A ring finds out by itself that its owner is silent, and moves it.
+        if is_moving || is_there || self.is_kept_by_ring(&session) {
+            // Nothing has happened: that is no event.
+            let at = self.now.wall.after(self.state.policy.handoff.complete_deadline);
+            self.note(&Note::LookAfter { handoff: handoff.id, at });
             return;
         }
         let reason = format!("no agent of {} is left to go on", handoff.to);
         self.end_handoff(handoff, HandoffState::Failed, reason.clone());
         // Where nobody can, its turns are routed one by one, and the next of them tries again.
-        let trigger = of_limit(&reason);
-        let _ = self.move_session(session, trigger, Pace::AtOnce, false);
+        if self.state.policy.handoff.auto {
+            self.move_or_tell(&session, &of_limit(&reason), Pace::AtOnce, false);
+        }
     }
 }

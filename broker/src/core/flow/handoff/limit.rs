@@ -1,13 +1,14 @@
 //! A limit that is reached moves sessions.
 
 use broker_proto::{
-    AskHandoff, HandoffId, ModelName, Pace, SessionId, Trigger, TriggerKind, Urgency,
+    AskHandoff, HandoffId, ModelName, Pace, SessionId, Trigger, TriggerKind, Urgency, WallTime,
 };
 
 use super::Wanted;
 use crate::core::{
     Refusal,
     flow::Run,
+    handoff::{Advised, Refusal as Refused},
     usage::{Action, Level, Subject},
 };
 
@@ -42,6 +43,25 @@ impl Run<'_> {
         })
     }
 
+    /// Moves it, or says that nobody can take it, and until when. Said once, not with each turn.
+    pub(super) fn move_or_tell(
+        &mut self,
+        session: &SessionId,
+        trigger: &Trigger,
+        pace: Pace,
+        is_lent: bool,
+    ) {
+        let moved = self.move_session(session.clone(), trigger.clone(), pace, is_lent);
+        let Err(Refusal::Handoff(Refused::Nobody { reason, until })) = moved else { return };
+        let owner = self.state.session.get(session).map(|it| it.info.owner.model.clone());
+        let Some(to) = owner else { return };
+        let until = until.and_then(WallTime::rfc3339);
+        let before = until.map(|until| format!(" before {until}")).unwrap_or_default();
+        let reasoning = format!("nobody can take it{before}: {reason}");
+        let trigger = Trigger { reasoning, ..trigger.clone() };
+        self.advice_is(session, Some(Advised { to, trigger }));
+    }
+
     /// A limit changed its level: what it moves is moved.
     pub(in crate::core::flow) fn limit_reached(
         &mut self,
@@ -56,14 +76,14 @@ impl Run<'_> {
         };
         let settings = &self.state.policy.handoff;
         match subject {
-            Subject::Session(name) if settings.auto_switch => {
+            Subject::Session(name) if settings.auto && settings.auto_switch => {
                 if let Ok(session) = SessionId::parse(name) {
-                    let _ = self.move_session(session, of_limit(reason), pace, false);
+                    self.move_or_tell(&session, &of_limit(reason), pace, false);
                 }
             }
             Subject::Model(model) if settings.auto => {
                 for session in self.sessions_waiting_for(&model.clone()) {
-                    let _ = self.move_session(session, of_limit(reason), pace, true);
+                    self.move_or_tell(&session, &of_limit(reason), pace, true);
                 }
             }
             Subject::Session(_) | Subject::Model(_) => {}

@@ -10,7 +10,7 @@ use crate::core::{
     agent::LinkId,
     flow::Run,
     handoff::{By, Refusal as Refused},
-    package::Ready,
+    package::{self, Ready},
 };
 
 impl Run<'_> {
@@ -44,6 +44,7 @@ impl Run<'_> {
             let link = self.state.agent.link(*link);
             link.is_some_and(|link| {
                 link.pull.is_none()
+                    && !self.state.agent.is_draining(Some(&link.agent))
                     && handoff.agent.as_ref().is_none_or(|name| *name == link.agent)
                     && !has_declined(handoff, &link.agent)
             })
@@ -100,6 +101,10 @@ impl Run<'_> {
         }
         if handoff.until.is_some_and(|until| until <= self.now.wall) {
             return Err(Refused::Late(id).into());
+        }
+        let used_by = handoff.package.and_then(|package| self.state.package.used_by(package));
+        if used_by.is_some_and(|other| other != id) {
+            return Err(package::Refusal::Replayed.into());
         }
         // Only what a person wants at once does not wait for the end of what runs.
         let is_urged =

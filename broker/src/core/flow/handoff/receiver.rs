@@ -1,7 +1,7 @@
 //! Who may receive a session, who is asked first, and who after.
 
 use broker_proto::{
-    AskHandoff, Handoff, HandoffKept, HandoffState, ModelName, TriedReceiver, TriggerKind,
+    AskHandoff, Handoff, HandoffKept, HandoffState, ModelName, TriedReceiver, TriggerKind, WallTime,
 };
 
 use crate::core::{
@@ -9,7 +9,7 @@ use crate::core::{
     handoff::{Candidate, Case, Refusal as Refused, Unfit, Verdict, arbiter},
     policy::Model,
     route::Presence,
-    usage::Subject,
+    usage::{Level, Subject},
 };
 
 /// Tokens of what must be kept, roughly: a receiver without room for them is not asked.
@@ -39,7 +39,7 @@ impl Run<'_> {
             settings: &self.state.policy.handoff,
             kind,
             owner,
-            owner_back_at: self.state.route.shut(owner).and_then(|shut| shut.until),
+            owner_back_at: self.model(owner).and_then(|owner| self.back_at(owner)),
             candidates: &candidates,
             needs: level.budget().unwrap_or(LEAST),
             recent: &recent,
@@ -81,11 +81,32 @@ impl Run<'_> {
         candidates
     }
 
+    /// When a model can go on that cannot now; `None`: it can, or nobody knows.
+    pub(in crate::core::flow) fn back_at(&self, model: &Model) -> Option<WallTime> {
+        let mut causes = self.state.usage.causes_of_model(&model.name, &model.key, self.now.wall);
+        causes.extend(self.refused(&model.name));
+        let reached = causes.into_iter().filter(|cause| cause.level >= Level::Exhausted);
+        let shut = self.state.route.shut(&model.name).map(|shut| shut.until);
+        // All of them must be over.
+        let untils: Option<Vec<WallTime>> = reached.map(|cause| cause.until).chain(shut).collect();
+        untils?.into_iter().max()
+    }
+
+    /// Whether those that serve a model are such as take no sessions: they drain, or only pull.
+    fn is_deaf(&self, model: &ModelName) -> bool {
+        let links = self.state.agent.links().map(|(_, link)| link);
+        let mut links = links.filter(|link| link.models.contains(model)).peekable();
+        links.peek().is_some()
+            && links.all(|it| it.pull.is_some() || self.state.agent.is_draining(Some(&it.agent)))
+    }
+
     fn candidate(&self, model: &Model) -> Candidate {
         let shut = self.state.route.shut(&model.name);
         Candidate {
             model: model.name.clone(),
             window: model.context_window,
+            back_at: self.back_at(model),
+            is_deaf: self.is_deaf(&model.name),
             level: self.state.usage.level(&Subject::Model(model.name.clone())).level,
             shut: shut.map(|shut| (shut.reason.clone(), shut.until)),
             is_absent: self.presence(&model.name) == Presence::Absent,

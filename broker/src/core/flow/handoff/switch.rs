@@ -3,7 +3,7 @@
 use broker_proto::{HandedOver, Handoff, HandoffId, HandoffState, Recipient, SessionOwner};
 
 use crate::core::{
-    Event, SliceMoved, Subject,
+    Event, Note, SliceMoved, Subject,
     flow::Run,
     handoff::unverified,
     queue::{Hold, Message, Place, Seq},
@@ -17,12 +17,16 @@ impl Run<'_> {
         let accepted: Vec<HandoffId> = self
             .state
             .handoff
-            .all_open()
-            .filter(|it| it.state == HandoffState::Accepted && !self.is_waited_for(it))
+            .all_accepted()
+            .filter(|it| !self.is_waited_for(it))
             .map(|it| it.id)
             .collect();
         for id in accepted {
-            self.switch(id);
+            if self.is_long() {
+                self.note(&Note::LookAfter { handoff: id, at: self.now.wall });
+            } else {
+                self.switch(id);
+            }
         }
     }
 
@@ -37,7 +41,15 @@ impl Run<'_> {
     pub(super) fn switch(&mut self, id: HandoffId) {
         let Some(handoff) = self.state.handoff.get(id).cloned() else { return };
         let Some(session) = self.state.session.get(&handoff.session) else { return };
-        if session.info.owner.epoch != handoff.from.epoch {
+        let owner = SessionOwner {
+            model: handoff.to.clone(),
+            agent: handoff.agent.clone(),
+            epoch: handoff.from.epoch + 1,
+        };
+        // The broker died when only the first half of this was stored.
+        let is_halfway = session.info.owner == owner;
+        let tokens = session.info.window_tokens();
+        if session.info.owner.epoch != handoff.from.epoch && !is_halfway {
             let why = "the session's owner has changed meanwhile".to_owned();
             self.end_handoff(handoff, HandoffState::Failed, why);
             return;
@@ -72,11 +84,6 @@ impl Run<'_> {
             tokens_before: handoff.kept.tokens_before,
             tokens: handoff.kept.tokens,
         };
-        let owner = SessionOwner {
-            model: to.clone(),
-            agent: handoff.agent.clone(),
-            epoch: handoff.from.epoch + 1,
-        };
         let is_home = handoff.to == handoff.origin;
         let track = self.state.handoff.track(&handoff.session).filter(|_| is_home);
         let away = track.map(|track| track.away.clone()).unwrap_or_default();
@@ -85,12 +92,22 @@ impl Run<'_> {
         let unverified = unverified(&away, &to, entries);
         let own = session::Command::Own { id: session_id.clone(), owner, handed_over, unverified };
         self.close_bridges(&handoff.session, &format!("its session moved to {to}"));
-        // It is there, as was just seen.
-        let _ = self.session(own);
+        if is_halfway {
+            self.session_holds(session_id.to_string(), to.clone(), tokens, true);
+        } else {
+            // It is there, as was just seen.
+            let _ = self.session(own);
+        }
         let mut kept = handoff.kept.clone();
         (kept.moved, kept.revoked) = (moved.len() as u64, leased.len() as u64);
         let until = at.after(self.state.policy.handoff.complete_deadline);
         let handoff_session = handoff.session.clone();
+        // Its new owner is the old one of this.
+        if let Some(active) = self.state.handoff.active(&handoff.session).cloned()
+            && !away.iter().any(|it| it.id == active.id)
+        {
+            self.end_handoff(active, HandoffState::Completed, "its owner hands it on".to_owned());
+        }
         self.handoff_changed(Handoff {
             state: HandoffState::Active,
             active_at: Some(at),

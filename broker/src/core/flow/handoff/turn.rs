@@ -25,13 +25,14 @@ impl Run<'_> {
         {
             return;
         }
+        self.recount(&session);
         let is_kept = self.is_kept_by_ring(&session);
         match self.limit_of_turn(seq, &session, &owner) {
             // A model's limit is its ring's to answer; what outgrows its window has to leave.
             Some((_, true)) if is_kept => {}
             // Where nobody is better, the turn is routed as any other.
             Some((trigger, is_lent)) => {
-                let _ = self.move_session(session, trigger, Pace::AtOnce, is_lent);
+                self.move_or_tell(&session, &trigger, Pace::AtOnce, is_lent);
             }
             None => self.advise(&session, self.prompt_of(seq).own),
         }
@@ -66,8 +67,8 @@ impl Run<'_> {
         session: &SessionId,
         by: &BTreeSet<ModelName>,
     ) {
-        let Some(active) = self.state.handoff.open(session) else { return };
-        if active.state != HandoffState::Active || !by.contains(&active.to) {
+        let Some(active) = self.state.handoff.active(session) else { return };
+        if !by.contains(&active.to) {
             return;
         }
         let active = active.clone();

@@ -62,7 +62,7 @@ fn built_of(world: &mut World, session: &SessionId) {
     let kept = HandoffKept { entries: 1, tokens_before: 30, tokens: 9, ..HandoffKept::default() };
     let package = package_of(id);
     keep(world, session, package, &to);
-    let built = handoff::Built { id, package, manifest: MANIFEST, kept };
+    let built = handoff::Built { id, to, package, manifest: MANIFEST, kept };
     world.run(Command::Handoff(Box::new(handoff::Command::Built(Box::new(built)))));
 }
 

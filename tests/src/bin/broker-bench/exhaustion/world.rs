@@ -248,7 +248,7 @@ impl World {
                 let command = if self.dice.falls(0.01) {
                     HandoffCommand::NotBuilt { id, to, reason: "the disk was slow".to_owned() }
                 } else {
-                    HandoffCommand::Built(Box::new(self.package(id)))
+                    HandoffCommand::Built(Box::new(self.package(id, to)))
                 };
                 self.of_handoff(command)
             }
@@ -276,7 +276,7 @@ impl World {
         }
     }
 
-    fn package(&mut self, id: HandoffId) -> Built {
+    fn package(&mut self, id: HandoffId, to: ModelName) -> Built {
         let info = self.state.session.get(&self.session).map(|session| session.info.clone());
         let (entries, tokens) =
             info.map_or((0, 0), |info| (info.head.entries, info.window_tokens()));
@@ -287,7 +287,7 @@ impl World {
             ..HandoffKept::default()
         };
         let package = PackageId::from_u128(u128::from(self.next()));
-        Built { id, package, manifest: MANIFEST, kept }
+        Built { id, to, package, manifest: MANIFEST, kept }
     }
 
     /// An agent has called its provider, and settles.
