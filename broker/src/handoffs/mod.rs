@@ -161,7 +161,11 @@ impl Handoffs {
         change.set = set;
         for key in &mut change.unset {
             *key = match named(key) {
-                Some(name) => format!("{}{}", policy::LIMIT, self.called(&name)?),
+                // One of a model that is configured no more is unset by the name it was set by.
+                Some(name) => match self.called(&name) {
+                    Ok(model) => format!("{}{model}", policy::LIMIT),
+                    Err(_) => key.clone(),
+                },
                 None => key.replace('-', "_"),
             };
         }

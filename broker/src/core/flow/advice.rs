@@ -55,11 +55,14 @@ impl Run<'_> {
                 return Err(self.invalid(Invalid::NotSet(key.clone())));
             }
         }
+        // What a new file contradicts does not count, and stands in the way of nothing else.
+        let changed: BTreeSet<String> = set.keys().cloned().collect();
         overrides.extend(set);
         let file = self.state.handoff.file();
         let thresholds = &self.state.usage.rules().thresholds;
         let known = Known { models: &self.state.policy.models, thresholds };
-        let settings = Settings::with(file, &overrides, known).map_err(|it| self.invalid(it))?;
+        let settings =
+            Settings::with(file, &overrides, &changed, known).map_err(|it| self.invalid(it))?;
         if !(add_receivers.is_empty() && remove_receivers.is_empty()) {
             for model in add_receivers.iter().chain(&remove_receivers) {
                 if self.model(model).is_none() {
@@ -72,7 +75,8 @@ impl Run<'_> {
             names.extend(add_receivers);
             names.retain(|name| !remove_receivers.contains(name));
             overrides.insert("receivers".into(), written(&names));
-            Settings::with(file, &overrides, known).map_err(|it| self.invalid(it))?;
+            let changed = changed.iter().cloned().chain(["receivers".to_owned()]).collect();
+            Settings::with(file, &overrides, &changed, known).map_err(|it| self.invalid(it))?;
         }
         if overrides != *self.state.handoff.overrides() {
             let at = self.now.wall;

@@ -100,17 +100,21 @@ impl Settings {
         }
     }
 
-    /// What counts with these overrides, all of which must be right, and right together.
+    /// What counts with these overrides, of which those that are `changed` must be right, and all right together. Of the
+    /// others, what a new file contradicts does not count: see [`Settings::as_far_as`].
     ///
     /// # Errors
     /// [`Invalid`] for the first that is not.
     pub fn with(
         file: &Self,
         overrides: &BTreeMap<String, String>,
+        changed: &BTreeSet<String>,
         known: Known<'_>,
     ) -> Result<Self, Invalid> {
-        let mut settings = file.clone();
-        for (key, text) in overrides {
+        let (new, old): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            overrides.clone().into_iter().partition(|(key, _)| changed.contains(key));
+        let mut settings = Self::as_far_as(file, &old, known);
+        for (key, text) in &new {
             settings.set(key, text, known)?;
         }
         settings.check(known)?;
@@ -151,7 +155,16 @@ impl Settings {
             key,
             value,
         };
-        named.into_iter().chain(limits).map(setting).collect()
+        let is_gone = |key: &&String| {
+            let name = key.strip_prefix(LIMIT);
+            name.is_some_and(|name| !models.iter().any(|model| model.as_str() == name))
+        };
+        let gone = overrides.keys().filter(is_gone).map(|key| {
+            let said = overrides.get(key).map(String::as_str).unwrap_or_default();
+            let value = format!("ignored ({said}): no such model is configured");
+            (key.clone(), value, "none".to_owned())
+        });
+        named.into_iter().chain(limits).chain(gone).map(setting).collect()
     }
 
     fn text(&self, key: &str) -> String {
@@ -216,7 +229,9 @@ mod tests {
 
     fn with_of(policy: &Policy, pairs: &[(&str, &str)]) -> Result<Settings, String> {
         let known = Known { models: &policy.models, thresholds: &policy.thresholds };
-        let settings = Settings::with(&policy.handoff, &overrides(pairs), known);
+        let overrides = overrides(pairs);
+        let changed = overrides.keys().cloned().collect();
+        let settings = Settings::with(&policy.handoff, &overrides, &changed, known);
         settings.map_err(|invalid| invalid.to_string())
     }
 
@@ -270,6 +285,24 @@ mod tests {
         let set = overrides(&[("limit.opus", "80"), ("auto_switch", "true")]);
         let settings = Settings::as_far_as(&policy.handoff, &set, known);
         assert!(settings.limits.is_empty() && settings.auto_switch);
+    }
+
+    #[test]
+    fn a_limit_of_a_model_that_is_gone_is_ignored_shown_and_in_nobodys_way() {
+        let mut policy = policy();
+        policy.models.remove(&opus());
+        let known = Known { models: &policy.models, thresholds: &policy.thresholds };
+        let set = overrides(&[("limit.opus", "80"), ("auto_switch", "true")]);
+        let changed = BTreeSet::from(["auto_switch".to_owned()]);
+        let settings = Settings::with(&policy.handoff, &set, &changed, known).unwrap();
+        assert!(settings.auto_switch && settings.limits.is_empty());
+        let models: Vec<&ModelName> = policy.models.keys().collect();
+        let shown = settings.list(&policy.handoff, &set, &models);
+        let gone = shown.iter().find(|it| it.key == "limit.opus").unwrap();
+        assert!(gone.is_overridden && gone.value.starts_with("ignored (80)"), "{gone:?}");
+        // Nobody sets one anew.
+        let changed = BTreeSet::from(["limit.opus".to_owned()]);
+        assert!(Settings::with(&policy.handoff, &set, &changed, known).is_err());
     }
 
     #[test]
