@@ -85,6 +85,18 @@ impl Offers {
         }
     }
 
+    /// Says no for an agent that leaves, so that nobody waits for it.
+    pub(super) fn decline(&self, offer: &HandoffOffer, tracker: &TaskTracker) {
+        let (taker, handoff, stop) = (self.taker.clone(), offer.handoff, self.stop.clone());
+        tracker.spawn(async move {
+            let reason = "this agent drains".to_owned();
+            let declined = taker.client.decline_handoff(handoff, reason);
+            if let Some(Err(error)) = stop.run_until_cancelled(declined).await {
+                tracing::info!(%handoff, %error, "an offer comes to nothing");
+            }
+        });
+    }
+
     /// Answers an offer apart from the link. One that is being answered is not answered twice.
     pub(super) fn take(&self, offer: HandoffOffer, tracker: &TaskTracker) {
         let key = (offer.handoff, offer.package);

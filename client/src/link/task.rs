@@ -276,6 +276,8 @@ impl LinkTask {
                 tracing::info!(%session, %handoff, to = %model, takes, "a session is offered");
                 if takes && is_its {
                     self.offers.take(offer, &self.tracker);
+                } else if is_its && self.work.is_leaving() {
+                    self.offers.decline(&offer, &self.tracker);
                 }
             }
             Down::Warm { model, tokens } => {

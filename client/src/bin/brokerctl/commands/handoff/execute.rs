@@ -2,8 +2,8 @@
 
 use broker_client::Client;
 use broker_proto::types::{
-    AskHandoff, Handoff, HandoffState, ModelInfo, PackageFilter, PackageInfo, SessionId,
-    SessionOwner, SessionPoint,
+    AskHandoff, Handoff, HandoffFilter, HandoffState, ModelInfo, PackageFilter, PackageId,
+    PackageInfo, SessionId, SessionOwner, SessionPoint,
 };
 
 use super::{moved, offer};
@@ -85,11 +85,24 @@ async fn prepared(client: &Client, session: &SessionId) -> anyhow::Result<Option
         ..PackageFilter::default()
     };
     let page = client.packages(filter, LOOKED_AT, None).await?;
+    let filter = HandoffFilter { session: Some(session.clone()), ..HandoffFilter::default() };
+    let handoffs = client.list_handoffs(filter, LOOKED_AT, None).await?;
+    let taken = handoffs.items.into_iter().filter(|handoff| handoff.accepted_at.is_some());
+    let taken: Vec<PackageId> = taken.filter_map(|handoff| handoff.package).collect();
     // One that an earlier owner made does not know what was said since it left.
-    Ok(page.items.into_iter().find(|info| {
-        let header = &info.header;
-        header.recipient.as_ref().is_some_and(|to| *to != owner) && header.sender == owner.as_str()
-    }))
+    let (used, free): (Vec<_>, Vec<_>) = page
+        .items
+        .into_iter()
+        .filter(|info| {
+            let header = &info.header;
+            header.recipient.as_ref().is_some_and(|to| *to != owner)
+                && header.sender == owner.as_str()
+        })
+        .partition(|info| taken.contains(&info.header.id));
+    if free.is_empty() && !used.is_empty() {
+        output::note("what was prepared was taken before");
+    }
+    Ok(free.into_iter().next())
 }
 
 async fn wait(global: &Global, client: &Client, begun: Handoff) -> anyhow::Result<Exit> {
