@@ -3,7 +3,7 @@
 use broker_proto::{ContentHash, Handoff, HandoffId, HandoffState, SessionInfo, Unverified};
 
 use super::{
-    handoff::{accept, begin, built, by, command, id, last, offered},
+    handoff::{accept, begin, built, by, command, id, offered},
     world::*,
 };
 use crate::core::{

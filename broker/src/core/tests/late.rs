@@ -172,7 +172,7 @@ fn a_change_of_owner_that_was_half_stored_is_finished() {
     let is_owner = |event: &Event| match event {
         Event::Session(event) => match event.as_ref() {
             session::Event::Changed { change, .. } => *change == Change::OwnerChanged,
-            _ => false,
+            session::Event::Entries(_) => false,
         },
         _ => false,
     };
