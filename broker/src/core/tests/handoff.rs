@@ -537,6 +537,19 @@ fn what_one_agent_declines_the_others_of_its_model_may_still_take() {
 }
 
 #[test]
+fn what_one_agent_took_the_others_of_its_model_cannot_take_again() {
+    let mut world = world();
+    let id = offered_to_two(&mut world);
+    accept(&mut world, id, "sonnet").unwrap();
+
+    let refused = accept(&mut world, id, "second").unwrap_err();
+
+    assert!(matches!(refused, Refusal::Handoff(Refused::NotYours { .. })), "{refused}");
+    let now = SessionOwner { model: model("sonnet"), agent: Some(agent("sonnet")), epoch: 2 };
+    assert_eq!(owner(&world), now);
+}
+
+#[test]
 fn what_every_agent_of_a_model_declines_or_one_for_all_goes_to_the_next() {
     let mut world = world();
     let id = offered_to_two(&mut world);
