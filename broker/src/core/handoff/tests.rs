@@ -33,6 +33,17 @@ fn judged(
     recent: &[Hop],
     settings: &Settings,
 ) -> Verdict {
+    judged_after(0, kind, candidates, recent, settings)
+}
+
+/// After so many moves that nobody asked for.
+fn judged_after(
+    hops: u32,
+    kind: TriggerKind,
+    candidates: &[Candidate],
+    recent: &[Hop],
+    settings: &Settings,
+) -> Verdict {
     arbiter::judge(&Case {
         settings,
         kind,
@@ -41,7 +52,7 @@ fn judged(
         candidates,
         needs: 2_000,
         recent,
-        hops: 0,
+        hops,
         is_forced: false,
         now: NOW,
     })
@@ -104,6 +115,17 @@ fn the_same_move_waits_for_its_cooldown_and_the_way_back_does_not() {
     let long_ago = [hop("opus", "sonnet", 900_000)];
     let verdict = judged(TriggerKind::UsageLimit, &all, &long_ago, &settings);
     assert_eq!(offered(verdict).0, "sonnet");
+}
+
+#[test]
+fn a_session_that_moved_too_often_by_itself_is_moved_by_people_only() {
+    let settings = Settings { max_hops: 3, ..Settings::default() };
+    let all = [candidate("sonnet")];
+    let after = |hops, kind| judged_after(hops, kind, &all, &[], &settings);
+    assert_eq!(offered(after(2, TriggerKind::UsageLimit)).0, "sonnet");
+    let Verdict::Stay { why, .. } = after(3, TriggerKind::UsageLimit) else { panic!("it moves") };
+    assert!(why[0].reason.contains("moved 3 times by itself"), "{why:?}");
+    assert_eq!(offered(after(3, TriggerKind::UserRequest)).0, "sonnet");
 }
 
 #[test]
