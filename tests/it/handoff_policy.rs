@@ -1,6 +1,6 @@
 //! `brokerctl handoff config|models|status|check`: when sessions move, as people set it and as it is told.
 
-use broker_client::NewSession;
+use broker_client::{NewSession, SessionFilter};
 use broker_proto::{Entry, EntryKind, ModelName, NewSessionEntry, Part, Role, SessionId};
 use broker_tests::{Output, Place, TestBroker, TestHouse, brokerctl, eventually};
 use serde_json::{Value, json};
@@ -144,6 +144,47 @@ async fn who_may_receive_is_taken_away_and_given_back() {
     assert!(people.stderr.contains("--unset receivers"), "{people:?}");
     handoff(&broker, &["config", "--unset", "receivers"]).await.exits(0);
     assert_eq!(json_of(&broker, &["models"]).await, all);
+}
+
+#[tokio::test]
+async fn what_holds_for_all_sessions_is_shown_beside_one_of_them() {
+    let broker = TestBroker::start().await;
+    begin(&broker, "s").await;
+    record(&broker, "s", 3_000_000, 500).await;
+    for noun in ["config", "models"] {
+        let said = json_of(&broker, &[noun, "--session", "s"]).await;
+        let session = &said["session"];
+        assert_eq!((&session["session"], &session["model"]), (&json!("s"), &json!("opus")));
+        assert_eq!(session["level"], "WARNING", "{said}");
+        assert_eq!(json_of(&broker, &[noun]).await.get("session"), None);
+        let people = handoff(&broker, &[noun, "--session", "s"]).await.exits(0).stdout;
+        assert!(people.lines().any(|line| line.starts_with("session s (opus) 75 %: ")), "{people}");
+    }
+    // Nothing is set for a session that nobody knows.
+    let before = json_of(&broker, &["config"]).await;
+    let config = ["config", "--auto", "false", "--session", "nobodys"];
+    handoff(&broker, &config).await.exits(3);
+    assert_eq!(json_of(&broker, &["config"]).await, before);
+}
+
+#[tokio::test]
+async fn what_is_of_no_use_to_a_new_session_begins_none() {
+    let broker = TestBroker::start().await;
+    for args in [
+        &["show"][..],
+        &["accept"],
+        &["decline"],
+        &["complete"],
+        &["give-back"],
+        &["offer", "--to", "sonnet"],
+        &["execute"],
+        &["bridge", "sync"],
+    ] {
+        let refused = handoff(&broker, args).await.exits(2);
+        assert!(refused.stderr.contains("--session"), "{args:?}: {refused:?}");
+    }
+    let sessions = broker.client().sessions(SessionFilter::default()).await.unwrap();
+    assert!(sessions.items.is_empty(), "{sessions:?}");
 }
 
 #[tokio::test]

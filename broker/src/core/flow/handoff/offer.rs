@@ -86,10 +86,13 @@ impl Run<'_> {
     ) -> Result<HandoffId, Refusal> {
         let handoff = self.handoff_of(id)?;
         let agent = self.may_answer(&handoff, by)?;
-        if handoff.manifest.is_some_and(|own| own != manifest) {
+        let is_same = handoff.manifest.is_none_or(|own| own == manifest);
+        // A person who comes too late has received nothing, and is told that it is too late.
+        let has_received = handoff.state == HandoffState::Offered || matches!(by, By::Agent(_));
+        if has_received && !is_same {
             return Err(Refused::Manifest(id).into());
         }
-        let is_again = handoff.accepted_at.is_some() && handoff.agent == agent;
+        let is_again = is_same && handoff.accepted_at.is_some() && handoff.agent == agent;
         match handoff.state {
             HandoffState::Offered => {}
             // Its answer was lost on the way.

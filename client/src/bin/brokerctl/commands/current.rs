@@ -50,6 +50,18 @@ pub(crate) async fn session(
     Ok(id)
 }
 
+/// The same for what is of no use to a new session: none is begun.
+///
+/// # Errors
+/// [`Misused::NoneUsed`] when no session was named and none was used from this folder.
+pub(crate) async fn needed(
+    global: &Global,
+    client: &Client,
+    named: Option<SessionId>,
+) -> anyhow::Result<SessionId> {
+    Ok(known(global, client, named).await?.ok_or(Misused::NoneUsed)?)
+}
+
 /// The same for what needs no session: none is begun.
 ///
 /// # Errors

@@ -27,6 +27,9 @@ pub(crate) struct ConfigArgs {
     /// Let a setting be as the file says again, by its name in the list
     #[arg(long, value_name = "SETTING")]
     pub(crate) unset: Vec<String>,
+    /// Beside it, how near this session is to a move, and who would take it; what is set holds for all sessions
+    #[arg(long, value_name = "SESSION")]
+    pub(crate) session: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -37,6 +40,9 @@ pub(crate) struct ModelsArgs {
     /// They may not
     #[arg(long, value_name = "MODEL", num_args = 1.., value_parser = model)]
     pub(crate) remove: Vec<ModelName>,
+    /// Beside it, how near this session is to a move, and who would take it; what is set holds for all sessions
+    #[arg(long, value_name = "SESSION")]
+    pub(crate) session: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -41,7 +41,7 @@ pub(super) async fn give_back(global: &Global, args: SayArgs) -> anyhow::Result<
     let handoff = match args.which.id {
         Some(_) => moved::chosen(global, &client, args.which).await?,
         None => {
-            let session = current::session(global, &client, args.which.of.session).await?;
+            let session = current::needed(global, &client, args.which.of.session).await?;
             moved::brought(&client, &session).await?
         }
     };

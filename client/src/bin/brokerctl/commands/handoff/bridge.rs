@@ -16,7 +16,7 @@ pub(super) async fn run(global: &Global, command: BridgeCommand) -> anyhow::Resu
         BridgeCommand::Open { ends } => {
             let Ends { session, from, to } = ends.try_into()?;
             let to = to.ok_or(Misused::NoReceiver)?;
-            let session = current::session(global, &client, session).await?;
+            let session = current::needed(global, &client, session).await?;
             let from = match from {
                 Some(from) => from,
                 None => client.session(&session, &SessionPoint::Head).await?.info.owner.model,
@@ -25,7 +25,7 @@ pub(super) async fn run(global: &Global, command: BridgeCommand) -> anyhow::Resu
         }
         BridgeCommand::Sync { ends } => {
             let Ends { session, to, .. } = ends.try_into()?;
-            let session = current::session(global, &client, session).await?;
+            let session = current::needed(global, &client, session).await?;
             client.sync_bridge(&session, to.as_ref()).await?
         }
         BridgeCommand::Status { ends } => {
@@ -41,7 +41,7 @@ pub(super) async fn run(global: &Global, command: BridgeCommand) -> anyhow::Resu
         }
         BridgeCommand::Close { ends } => {
             let Ends { session, to, .. } = ends.try_into()?;
-            let session = current::session(global, &client, session).await?;
+            let session = current::needed(global, &client, session).await?;
             let closed = client.close_bridge(&session, to.as_ref()).await?;
             for status in &closed {
                 let bridge = &status.bridge;

@@ -4,7 +4,7 @@ use broker_proto::types::HandoffCheck;
 use serde_json::json;
 
 use crate::{
-    cli::{CheckArgs, Global, Misused},
+    cli::{CheckArgs, Global},
     commands::{connect, current},
     exit_code::Exit,
     output::{self, Format},
@@ -14,10 +14,7 @@ pub(super) async fn run(global: &Global, args: CheckArgs) -> anyhow::Result<Exit
     let client = connect(global).await?;
     let session = match args.session {
         Some(name) => name,
-        None => {
-            let current = current::known(global, &client, None).await?;
-            current.ok_or(Misused::NoneUsed)?.to_string()
-        }
+        None => current::needed(global, &client, None).await?.to_string(),
     };
     let check = client.check_handoff(&session, args.warning_only).await?;
     match global.output {

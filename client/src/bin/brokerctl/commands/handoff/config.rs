@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use broker_client::Client;
-use broker_proto::types::{HandoffPolicyChange, Preservation, UsageSetting};
+use broker_proto::types::{HandoffOutlook, HandoffPolicyChange, Preservation, UsageSetting};
 use serde_json::{Map, Value, json};
 
+use super::status;
 use crate::{
     cli::{ConfigArgs, Global, ModelsArgs},
     commands::connect,
@@ -29,12 +30,16 @@ pub(super) async fn config(global: &Global, args: ConfigArgs) -> anyhow::Result<
         put(&format!("{LIMIT}{model}"), Some(percent));
     }
     let change = HandoffPolicyChange { set, unset: args.unset, ..HandoffPolicyChange::default() };
-    let settings = changed(&connect(global).await?, change).await?;
+    let client = connect(global).await?;
+    // A session that nobody knows is told before anything is set.
+    let session = session(&client, args.session).await?;
+    let settings = changed(&client, change).await?;
     match global.output {
-        Format::Json => output::json(&json_of(&settings))?,
+        Format::Json => output::json(&with_session(json_of(&settings), session.as_ref()))?,
         Format::Text => {
             let header = ["SETTING", "VALUE", "FILE", ""];
             output::line(&output::table(header, settings.iter().map(row)))?;
+            session.iter().try_for_each(|it| output::line(&status::of_session(it)))?;
         }
     }
     Ok(Exit::Done)
@@ -42,6 +47,7 @@ pub(super) async fn config(global: &Global, args: ConfigArgs) -> anyhow::Result<
 
 pub(super) async fn models(global: &Global, args: ModelsArgs) -> anyhow::Result<Exit> {
     let client = connect(global).await?;
+    let session = session(&client, args.session).await?;
     let change = HandoffPolicyChange {
         add_receivers: args.add,
         remove_receivers: args.remove,
@@ -57,7 +63,8 @@ pub(super) async fn models(global: &Global, args: ModelsArgs) -> anyhow::Result<
                 json!({ "model": model.name, "receives": model.receives, "level": model.level })
             });
             let models: Vec<Value> = models.collect();
-            output::json(&json!({ "models": models, "overridden": is_overridden }))?;
+            let all = json!({ "models": models, "overridden": is_overridden });
+            output::json(&with_session(all, session.as_ref()))?;
         }
         Format::Text => {
             let rows = status.models.iter().map(|model| {
@@ -65,6 +72,7 @@ pub(super) async fn models(global: &Global, args: ModelsArgs) -> anyhow::Result<
                 [model.name.clone(), receives.to_owned(), model.level.clone()]
             });
             output::line(&output::table(["MODEL", "RECEIVES", "LEVEL"], rows))?;
+            session.iter().try_for_each(|it| output::line(&status::of_session(it)))?;
             if is_overridden {
                 output::note(
                     "this overrides the file; `handoff config --unset receivers` undoes it",
@@ -73,6 +81,22 @@ pub(super) async fn models(global: &Global, args: ModelsArgs) -> anyhow::Result<
         }
     }
     Ok(Exit::Done)
+}
+
+/// How near the session that was named is to a move.
+async fn session(
+    client: &Client,
+    named: Option<String>,
+) -> Result<Option<HandoffOutlook>, broker_client::Error> {
+    let Some(named) = named else { return Ok(None) };
+    Ok(client.handoff_status(Some(&named)).await?.sessions.into_iter().next())
+}
+
+fn with_session(mut all: Value, session: Option<&HandoffOutlook>) -> Value {
+    if let Some(session) = session {
+        all["session"] = status::json_of(session, "session");
+    }
+    all
 }
 
 async fn changed(

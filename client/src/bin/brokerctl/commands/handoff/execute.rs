@@ -40,7 +40,7 @@ pub(super) async fn with(
     args: ExecuteArgs,
     manner: Manner,
 ) -> anyhow::Result<Exit> {
-    let session = current::session(global, client, args.of.session.clone()).await?;
+    let session = current::needed(global, client, args.of.session.clone()).await?;
     let is_forced = manner == Manner::Forced;
     let no_wait = args.no_wait;
     let (to, package) = match args.to {

@@ -27,7 +27,7 @@ pub(super) async fn chosen(
             None => Ok(handoff),
         };
     }
-    let session = current::session(global, client, session).await?;
+    let session = current::needed(global, client, session).await?;
     let last = last_of(client, &session, 1).await?.items.pop();
     let handoff = last.ok_or_else(|| Misused::NoHandoff(session.clone()))?;
     output::note(&format!("handoff {} of session {session}", handoff.id));

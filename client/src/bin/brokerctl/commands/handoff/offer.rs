@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) async fn run(global: &Global, args: OfferArgs) -> anyhow::Result<Exit> {
     let client = connect(global).await?;
-    let session = current::session(global, &client, args.of.session).await?;
+    let session = current::needed(global, &client, args.of.session).await?;
     let ask = AskHandoff {
         session,
         to: args.to,

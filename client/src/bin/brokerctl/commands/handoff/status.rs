@@ -24,12 +24,16 @@ pub(super) async fn run(global: &Global, args: HandoffStatusArgs) -> anyhow::Res
                 output::line(&words(model, &model.name))?;
             }
             for session in &status.sessions {
-                let name = format!("session {} ({})", session.name, session.model);
-                output::line(&words(session, &name))?;
+                output::line(&of_session(session))?;
             }
         }
     }
     Ok(Exit::Done)
+}
+
+/// One session, in a line.
+pub(super) fn of_session(session: &HandoffOutlook) -> String {
+    words(session, &format!("session {} ({})", session.name, session.model))
 }
 
 /// `opus 85 %: handoff recommended (85 of 100 5h), to sonnet`
@@ -60,7 +64,7 @@ pub(super) fn rounded(share: f64) -> f64 {
     (share * 100.0).round() / 100.0
 }
 
-fn json_of(outlook: &HandoffOutlook, noun: &str) -> Value {
+pub(super) fn json_of(outlook: &HandoffOutlook, noun: &str) -> Value {
     let trigger = outlook.trigger.as_ref().map(|trigger| {
         json!({
             "kind": trigger.kind.as_str(),
