@@ -12,7 +12,7 @@ use super::value::{agent_name, role};
 pub(crate) enum RotationCommand {
     /// Show rings: who works, how each member stands, who comes next
     ///
-    /// LINK says what a member can be reached by: `open` is a link of its own; `hook` an entry of [[wakes]], `standby` a
+    /// LINK says what a member can be reached by: `open` is a link of its own; `hook` an entry of `wakes`, `standby` a
     /// process that stands by, which start it when its turn comes; `-` is nothing, and it is not asked. A ring that is
     /// stopped says why for each member, when it goes on by itself, and what helps.
     #[command(
