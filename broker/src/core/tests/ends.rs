@@ -104,5 +104,5 @@ fn every_end_of_a_handoff_is_an_event_with_all_that_led_to_it() {
         accept(world, next, "gpt-4o").unwrap();
         id
     };
-    check(handed_on, HandoffState::Completed, "", "its owner hands it on");
+    check(handed_on, HandoffState::Completed, "", "its owner handed it on");
 }

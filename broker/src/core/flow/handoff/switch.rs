@@ -106,7 +106,7 @@ impl Run<'_> {
         if let Some(active) = self.state.handoff.active(&handoff.session).cloned()
             && !away.iter().any(|it| it.id == active.id)
         {
-            self.end_handoff(active, HandoffState::Completed, "its owner hands it on".to_owned());
+            self.end_handoff(active, HandoffState::Completed, "its owner handed it on".to_owned());
         }
         self.handoff_changed(Handoff {
             state: HandoffState::Active,

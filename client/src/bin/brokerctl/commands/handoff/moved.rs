@@ -120,7 +120,7 @@ pub(crate) fn sentence(handoff: &Handoff) -> String {
             format!("handoff {id}: {to} accepted; {from} ends what it has in hand")
         }
         HandoffState::Active => format!("handoff {id}: session {session} belongs to {to} now"),
-        HandoffState::Completed => format!("handoff {id}: {to} works on{outcome}"),
+        HandoffState::Completed => format!("handoff {id}: {to} took it over{outcome}"),
         HandoffState::Declined => format!("handoff {id}: nobody took it{outcome}"),
         HandoffState::Expired => format!("handoff {id}: nobody answered in time{outcome}"),
         HandoffState::Failed => format!("handoff {id}: it failed{outcome}"),
