@@ -83,6 +83,8 @@ struct Agent {
     old: HashMap<String, (String, u32)>,
     /// Settlements under way, by token.
     asked: HashMap<String, VecDeque<Asked>>,
+    /// What is to be done with a delivery once a stale word of its message is answered, by the stale token.
+    behind: HashMap<String, (String, Deed)>,
     is_quiet: bool,
 }
 
@@ -157,6 +159,7 @@ pub(super) async fn run(
         held: HashMap::new(),
         old: HashMap::new(),
         asked: HashMap::new(),
+        behind: HashMap::new(),
         is_quiet: false,
     };
     let mut links = 0_u64;
@@ -259,6 +262,12 @@ impl Agent {
         dues: &mut mpsc::UnboundedReceiver<Due>,
         orders: &mut watch::Receiver<Orders>,
     ) {
+        // Whose stale word is not answered on this link any more.
+        for (lease, deed) in std::mem::take(&mut self.behind).into_values() {
+            if self.held.contains_key(&lease) {
+                self.begin(link, &lease, deed).await;
+            }
+        }
         let is_deaf = self.options.conduct == Conduct::Deaf;
         let mut beat = tokio::time::interval(link.heartbeat.max(Duration::from_millis(1)));
         loop {
@@ -322,6 +331,9 @@ impl Agent {
                 let lease = lease_name(&settled.lease);
                 let (call, id) = (asked.call, asked.id);
                 self.history.note(What::Settled { call, lease, id, outcome }).await;
+                if let Some((lease, deed)) = self.behind.remove(&settled.lease) {
+                    self.begin(link, &lease, deed).await;
+                }
                 match asked.then {
                     Some(how) => self.settle(link, &settled.lease, how, None).await,
                     None => {
@@ -397,6 +409,9 @@ impl Agent {
         // An old lease of the same message is tried first: it must settle nothing.
         if let Some((stale, _)) = self.old.remove(&id).filter(|(_, of)| *of < attempt) {
             self.settle_stale(link, &stale, &id, attempt).await;
+            // While the new lease is held for sure: both words at once would be a race.
+            self.behind.insert(stale, (lease, deed));
+            return;
         }
         self.begin(link, &lease, deed).await;
     }
