@@ -513,7 +513,10 @@ async fn changes_of_one_session_are_events_that_say_nothing_of_its_texts() {
             .await
             .into_iter()
             .map(|item| match item.unwrap() {
-                broker_client::EventItem::Event { event, .. } => event.detail,
+                broker_client::EventItem::Event { event, .. } => {
+                    assert_eq!(event.session.as_deref(), Some("s"), "{event:?}");
+                    event.detail
+                }
                 other @ broker_client::EventItem::Gap { .. } => panic!("{other:?}"),
             })
             .collect();

@@ -98,7 +98,7 @@ impl Subscription {
             message: told.message.map(|(subject, state)| (subject.id, state)),
             model: told.model,
             agent: told.agent,
-            session: life.and_then(|life| life.session),
+            session: told.session.or_else(|| life.and_then(|life| life.session)),
             detail: told.detail,
         }))
     }
